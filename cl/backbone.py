@@ -1,0 +1,246 @@
+"""Frozen networks: their normalisation, their digest, and the sites where adapters attach.
+
+`Backbone` is the small protocol that strategies see; `TimmBackbone` is its implementation over any timm network. Vision
+transformers of pre-norm blocks have sites; other networks give features only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from importlib import resources
+from typing import Any, Protocol
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.data.config import resolve_data_config
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cl.code import code_digest
+from cl.digests import digest_json, digest_tensors
+from cl.errors import BadInput, UnknownName
+from cl.progress import track
+from cl.seeds import Seeds
+from cl.stream import Samples
+
+# Every frozen pass runs in this one shape, padded with zeros: then a row's bits do not depend on its neighbours.
+BATCH = 50
+
+Attach = Callable[[int, Tensor], Tensor]
+Prefix = tuple[Tensor, Tensor]
+
+
+class Backbone(Protocol):
+    """A frozen network.
+
+    digest: of weights, preprocessing and code. dim: features of one image. passes: images run so far.
+    """
+
+    name: str
+    digest: str
+    dim: int
+    tokens: int
+    device: torch.device
+    passes: int
+
+    def require_sites(self, what: str) -> tuple[int, int]:
+        """(blocks, width) of the adapter sites. Raises BadInput naming `what` if the network has none."""
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Raw uint8 images `(n, 3, height, width)` as the network's input, float32 on its device."""
+
+    def features(self, images: Tensor, attach: Attach | None = None) -> Tensor:
+        """Features `(n, dim)` of raw images, with an adapter's branch added to every block if given."""
+
+    def prefix(self, images: Tensor) -> Prefix:
+        """What no adapter changes: (stream after the first attention, output of the first frozen block)."""
+
+    def finish(self, prefix: Prefix, attach: Attach) -> Tensor:
+        """Features `(n, dim)` from a prefix, the adapter's branch added to every block."""
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The frozen weights by name; read-only."""
+
+    def with_parameters(self, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
+        """Features `(n, dim)` of raw images with some weights replaced."""
+
+
+class TimmBackbone:
+    """Any timm network as a frozen backbone.
+
+    Raises BadInput for a network whose features timm cannot give.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        image_size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        device: str = "cpu",
+    ) -> None:
+        self.name, self.image_size, self.mean, self.std = name, image_size, tuple(mean), tuple(std)
+        self.device = torch.device(device)
+        self.network = network.eval().requires_grad_(False)
+        self.digest = digest_json(
+            [
+                digest_tensors(network.state_dict()),
+                image_size,
+                self.mean,
+                self.std,
+                type(network).__qualname__,
+                timm.__version__,
+                code_digest(TimmBackbone),
+            ]
+        )
+        self.network.to(self.device)
+        self.passes = 0
+        self.dim = int(network.num_features)  # type: ignore[arg-type]
+        self._blocks = list(network.blocks) if _has_sites(network) else []  # type: ignore[arg-type]
+        self.tokens = _tokens(network) if self._blocks else 0
+        self._mean = torch.tensor(self.mean, device=self.device).view(3, 1, 1)
+        self._std = torch.tensor(self.std, device=self.device).view(3, 1, 1)
+
+    def require_sites(self, what: str) -> tuple[int, int]:
+        if not self._blocks:
+            raise BadInput(
+                f"backbone '{self.name}' has no sites for {what}; use simplecil on it, or a vision transformer"
+            )
+        return len(self._blocks), self.dim
+
+    def prepare(self, images: Tensor) -> Tensor:
+        pixels = images.to(self.device).float() / 255
+        if tuple(pixels.shape[-2:]) != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        return (pixels - self._mean) / self._std
+
+    def features(self, images: Tensor, attach: Attach | None = None) -> Tensor:
+        if attach is not None:
+            return self.finish(self.prefix(images), attach)
+        self.passes += len(images)
+        return _pooled(self.network, self.prepare(images))
+
+    def prefix(self, images: Tensor) -> Prefix:
+        net: Any = self.network
+        x = net.norm_pre(net.patch_drop(net._pos_embed(net.patch_embed(self.prepare(images)))))
+        return self._frozen(0, x)
+
+    def finish(self, prefix: Prefix, attach: Attach) -> Tensor:
+        net: Any = self.network
+        h, y = prefix
+        self.passes += len(h)
+        x = y + attach(0, h)
+        for block in range(1, len(self._blocks)):
+            h, y = self._frozen(block, x)
+            x = y + attach(block, h)
+        return net.forward_head(net.norm(x), pre_logits=True)
+
+    def parameters(self) -> dict[str, Tensor]:
+        return dict(self.network.named_parameters())
+
+    def with_parameters(self, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
+        self.passes += len(images)
+        shim = _Features(self.network)
+        renamed = {f"network.{name}": value for name, value in parameters.items()}
+        return torch.func.functional_call(shim, renamed, (self.prepare(images),))
+
+    def _frozen(self, block: int, x: Tensor) -> Prefix:
+        """One timm block without adapter: the stream h after attention, and the block's output."""
+        b: Any = self._blocks[block]
+        h = x + b.drop_path1(b.ls1(b.attn(b.norm1(x))))
+        return h, h + b.drop_path2(b.ls2(b.mlp(b.norm2(h))))
+
+
+class _Features(nn.Module):
+    """timm's own forward pass up to the features, as one module."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _pooled(self.network, x)
+
+
+def _pooled(network: Any, x: Tensor) -> Tensor:
+    return network.forward_head(network.forward_features(x), pre_logits=True)
+
+
+def _tokens(network: Any) -> int:
+    return int(network.patch_embed.num_patches + network.num_prefix_tokens)
+
+
+def _has_sites(network: nn.Module) -> bool:
+    return isinstance(network, VisionTransformer) and all(type(block) is Block for block in network.blocks)
+
+
+def batches(samples: Samples, label: str) -> Iterator[tuple[int, Tensor]]:
+    """Raw images in id order, in the one padded shape: (real rows, uint8 `(BATCH, 3, height, width)`)."""
+    starts = range(0, len(samples), BATCH)
+    for start in track(starts, label) if len(starts) > 1 else starts:
+        images = samples.images(slice(start, start + BATCH))
+        padding = images.new_zeros((BATCH - len(images), *images.shape[1:]))
+        yield len(images), torch.cat([images, padding])
+
+
+@torch.no_grad()
+def embed(backbone: Backbone, samples: Samples, attach: Attach | None = None) -> Tensor:
+    """Features `(n, dim)` float32 of a shard, on the CPU, in id order."""
+    rows = []
+    for real, images in batches(samples, "features"):
+        rows.append(backbone.features(images, attach)[:real].cpu())
+        backbone.passes -= BATCH - real  # padding is not counted as images
+    return torch.cat(rows)
+
+
+WEIGHTS = resources.files("cl") / "weights"
+
+
+def shipped() -> dict[str, dict[str, Any]]:
+    """The backbones that come with the package: name -> card."""
+    cards = [entry for entry in WEIGHTS.iterdir() if entry.name.endswith(".json")]
+    return {card.name.removesuffix(".json"): json.loads(card.read_text(encoding="utf-8")) for card in cards}
+
+
+def load_backbone(name: str = "glyph-vit", device: str = "cpu") -> TimmBackbone:
+    """The backbone called `name`: a shipped one, a timm name with its pretrained weights, or `random:TIMM-NAME`.
+
+    Raises UnknownName, or BadInput where the pretrained weights cannot be had.
+    """
+    cards = shipped()
+    if name in cards:
+        return _load_shipped(name, cards[name], device)
+    plain = name.removeprefix("random:")
+    if not timm.is_model(plain.partition(".")[0]):
+        raise UnknownName("backbone", name, [*cards, *timm.list_models()])
+    return _load_timm(name, plain, pretrained=plain == name, device=device)
+
+
+def _load_shipped(name: str, card: dict[str, Any], device: str) -> TimmBackbone:
+    arguments = card["arguments"]
+    network = VisionTransformer(**arguments)
+    with resources.as_file(WEIGHTS / f"{name}.safetensors") as path:
+        network.load_state_dict(load_file(path), strict=True)
+    return TimmBackbone(name, network, arguments["img_size"], card["mean"], card["std"], device)
+
+
+def _load_timm(name: str, plain: str, pretrained: bool, device: str) -> TimmBackbone:
+    try:
+        with Seeds(f"random weights|{plain}").forked("init"):
+            network = timm.create_model(plain, pretrained=pretrained, num_classes=0)
+    except Exception as error:  # hubs fail in many ways: no network, no such weights, no such tag
+        if not pretrained:
+            raise BadInput(f"timm cannot make '{plain}': {_first_line(error)}") from error
+        mend = f"fetch them into timm's cache first, give a checkpoint, or use random:{plain} for random weights"
+        raise BadInput(f"no pretrained weights for '{plain}' ({_first_line(error)}); {mend}") from error
+    data = resolve_data_config({}, model=network)
+    return TimmBackbone(name, network, int(data["input_size"][-1]), data["mean"], data["std"], device)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

@@ -1,0 +1,61 @@
+"""What the commands share: their options, and how they print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cl.errors import BadInput
+
+out, err = Console(), Console(stderr=True)
+
+Home = Annotated[
+    Path | None, typer.Option("--home", help="Store and results [default: $PALIMPSEST_HOME, else .palimpsest].")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+BackboneName = Annotated[str, typer.Option("--backbone", help="A shipped backbone, a timm name, or random:TIMM-NAME.")]
+Presets = Annotated[list[str] | None, typer.Option("--preset", help="A named set of hyperparameters; may be repeated.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="One hyperparameter, as key=value; may be repeated.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Threads = Annotated[int, typer.Option("--threads", help="Torch threads of each run; part of every component's key.")]
+StreamName = Annotated[str, typer.Argument(help="A stream's name; see palimpsest list streams.")]
+
+
+def settings_of(pairs: list[str] | None) -> dict[str, Any]:
+    """`--set` options as name -> text. Raises BadInput for one without an equals sign."""
+    for pair in pairs or []:
+        if "=" not in pair:
+            raise BadInput(f"--set {pair}: write it as key=value")
+    return dict(pair.split("=", 1) for pair in pairs or [])
+
+
+def percent(value: float | None) -> str:
+    """A fraction in percent; empty where nothing was measured."""
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def print_json(content: Any) -> None:
+    """One JSON value on one line of standard output."""
+    sys.stdout.write(json.dumps(content, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def warn(figures: Any) -> None:
+    """Repeat a run's warnings on standard error."""
+    for warning in figures["warnings"]:
+        sys.stderr.write(f"palimpsest: {warning}\n")
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[None]:
+    """Bars on a terminal, one line a task elsewhere; nothing under --json off a terminal."""
+    from cl.bars import bars
+
+    with bars(err, quiet):
+        yield

@@ -1,0 +1,148 @@
+"""`palimpsest list` and `describe`: what there is, and what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cl import registry
+from cl.cli.common import AsJson, out, print_json
+from cl.errors import UnknownName
+
+app = typer.Typer()
+
+
+@app.command("list", epilog="Example: palimpsest list strategies --json")
+def list_names(
+    kind: Annotated[
+        str | None, typer.Argument(help="strategies, streams or backbones; all of them if left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Names of strategies, streams and backbones, one line each."""
+    kinds = {"strategies": _strategies, "streams": _streams, "backbones": _backbones}
+    if kind is not None and kind not in kinds:
+        raise UnknownName("kind", kind, kinds)
+    found = {name: kinds[name]() for name in ([kind] if kind else kinds)}
+    if as_json:
+        print_json(found[kind] if kind else found)
+        return
+    for title, rows in found.items():
+        out.print(f"[bold]{title}[/bold]")
+        for row in rows:
+            out.print(
+                f"  {row['name']:<16} {row['about']}" + (f" [dim]({row['paper']})[/dim]" if row.get("paper") else ""),
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+@app.command(epilog="Example: palimpsest describe ease")
+def describe(
+    name: Annotated[str, typer.Argument(help="A strategy, stream or backbone.")], as_json: AsJson = False
+) -> None:
+    """A strategy's hyperparameters and presets, a stream's tasks, or a backbone's card."""
+    content = _description(name)
+    if as_json:
+        print_json(content)
+        return
+    _print_description(content)
+
+
+def _strategies() -> list[dict[str, Any]]:
+    return [{"name": name, "about": method.title, "paper": method.paper} for name, method in registry.strategies]
+
+
+def _streams() -> list[dict[str, Any]]:
+    return [{"name": name, "about": _first_line(factory)} for name, factory in registry.streams]
+
+
+def _backbones() -> list[dict[str, Any]]:
+    from cl.backbone import shipped
+
+    cards = [{"name": name, "about": card["about"]} for name, card in shipped().items()]
+    return [*cards, {"name": "NAME", "about": "any timm network by name, with pretrained weights; random:NAME without"}]
+
+
+def _first_line(factory: Callable[..., Any]) -> str:
+    return (factory.__doc__ or "").strip().splitlines()[0] if factory.__doc__ else ""
+
+
+def _description(name: str) -> dict[str, Any]:
+    from cl.backbone import shipped
+
+    if name in registry.strategies.names():
+        return _describe_strategy(name)
+    if name in registry.streams.names():
+        return _describe_stream(name)
+    cards = shipped()
+    if name in cards:
+        return {"name": name, "kind": "backbone", **cards[name]}
+    raise UnknownName("name", name, [*registry.strategies.names(), *registry.streams.names(), *cards])
+
+
+def _describe_strategy(name: str) -> dict[str, Any]:
+    from cl.hyper import describe as describe_hyper
+
+    method = registry.strategies.get(name)
+    return {
+        "name": name,
+        "kind": "strategy",
+        "about": method.title,
+        "paper": method.paper,
+        "hyperparameters": describe_hyper(method.Hyper),
+        "presets": {key: dict(value) for key, value in method.presets.items()},
+    }
+
+
+def _describe_stream(name: str) -> dict[str, Any]:
+    factory = registry.streams.get(name)
+    stream = factory()
+    tasks = [
+        {
+            "id": task.id,
+            "classes": list(task.classes),
+            "train": len(task.train),
+            "test": len(task.test),
+            "domain": task.domain,
+        }
+        for task in stream.tasks
+    ]
+    people = len(set(stream.subjects.values()))
+    return {
+        "name": name,
+        "kind": "stream",
+        "about": _first_line(factory),
+        "tasks": tasks,
+        "subjects": people,
+        "notes": list(stream.notes),
+    }
+
+
+def _print_description(content: dict[str, Any]) -> None:
+    out.print(
+        f"[bold]{content['name']}[/bold] ({content['kind']}): {content['about']}", highlight=False, soft_wrap=True
+    )
+    if content["kind"] == "strategy":
+        out.print(content["paper"], style="dim", highlight=False)
+        table = Table("hyperparameter", "default", "type", "range", "meaning", "source", box=None)
+        for one in content["hyperparameters"]:
+            table.add_row(
+                one["name"], str(one["default"]), one["type"], one["range"] or "", one["about"], one["source"] or ""
+            )
+        out.print(table)
+        for name, values in content["presets"].items():
+            out.print(
+                f"preset {name}: {', '.join(f'{k}={v}' for k, v in values.items()) or 'the defaults'}", soft_wrap=True
+            )
+    elif content["kind"] == "stream":
+        table = Table("task", "classes", "train", "test", box=None)
+        for task in content["tasks"]:
+            table.add_row(task["id"], ", ".join(task["classes"]), str(task["train"]), str(task["test"]))
+        out.print(table)
+        out.print(f"{content['subjects']} subjects. " + " ".join(content["notes"]))
+    else:
+        print_json({key: value for key, value in content.items() if key not in ("name", "kind", "about")})

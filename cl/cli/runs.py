@@ -1,0 +1,204 @@
+"""`palimpsest run`, `compare`, `results` and `show`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cl import registry
+from cl.cli.common import (
+    AsJson,
+    BackboneName,
+    Device,
+    Home,
+    Presets,
+    Sets,
+    StreamName,
+    Threads,
+    out,
+    percent,
+    print_json,
+    progress,
+    settings_of,
+    warn,
+)
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: palimpsest run split-mnist-5k ease --preset quick --set bottleneck=8 --seed 1")
+def run(
+    stream: StreamName,
+    strategy: Annotated[str, typer.Argument(help="A strategy's name; see palimpsest list strategies.")],
+    backbone: BackboneName = "glyph-vit",
+    seed: Annotated[int, typer.Option(help="The run's seed.")] = 0,
+    preset: Presets = None,
+    set_: Sets = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run one strategy over one stream. What the store holds already is not built again."""
+    from cl.runner import run as run_stream
+
+    with progress(as_json):
+        result = run_stream(
+            stream,
+            strategy,
+            backbone=backbone,
+            seed=seed,
+            presets=preset or [],
+            settings=settings_of(set_),
+            home=home,
+            device=device,
+            threads=threads,
+        )
+    warn(result.figures)
+    if as_json:
+        print_json(result.as_json())
+        return
+    _print_run(dict(result.figures))
+
+
+@app.command(
+    epilog="Example: palimpsest compare glyphs ease simplecil joint --seeds 3 --set joint.when=last --out page.html"
+)
+def compare(
+    stream: StreamName,
+    strategies: Annotated[list[str], typer.Argument(help="Two strategies or more.")],
+    seeds: Annotated[int, typer.Option(help="Seeds 0 to N-1 for each strategy.")] = 1,
+    jobs: Annotated[int | None, typer.Option(help="Runs side by side [default: the cores].")] = None,
+    page: Annotated[Path, typer.Option("--out", help="Where the page goes.")] = Path("comparison.html"),
+    backbone: BackboneName = "glyph-vit",
+    preset: Presets = None,
+    set_: Sets = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run several strategies over several seeds, side by side, and write one page that opens in a browser.
+
+    A preset or setting may be meant for one strategy: --preset ease.official, --set joint.when=last.
+    """
+    from cl.compare import cells, run_cells
+    from cl.runner import default_home
+
+    place = home if home is not None else default_home()
+    options = {"backbone": backbone, "home": str(place), "device": device, "threads": threads}
+    grid = cells(stream, strategies, seeds, preset or [], settings_of(set_), **options)
+    report = registry.reports.get("comparison")
+    with progress(as_json):
+        figures = run_cells(grid, jobs if jobs is not None else len(os.sched_getaffinity(0)))
+    for one in figures:
+        warn(one)
+    figures = _related(figures)
+    rows = report.aggregate(figures)
+    report.write_comparison(figures, page, title=f"{', '.join(strategies)} on {stream}", notes=figures[0]["notes"])
+    from cl.results import Result
+
+    if as_json:
+        runs = [Result(one).as_json() for one in figures]
+        print_json({"stream": stream, "runs": runs, "rows": rows, "page": str(page)})
+        return
+    _print_rows(rows)
+    out.print(f"page: {page}", soft_wrap=True)
+
+
+@app.command(epilog="Example: palimpsest results --json")
+def results(home: Home = None, as_json: AsJson = False) -> None:
+    """Every run so far, as a table."""
+    from cl.results import Results
+    from cl.runner import default_home
+
+    store = Results(home if home is not None else default_home())
+    if as_json:
+        print_json(store.all())
+        return
+    table = Table("run", "stream", "strategy", "seed", "average", "incremental", "forgetting", "created", box=None)
+    for one in store.all():
+        figures = (one["average_accuracy"], one["average_incremental_accuracy"], one["forgetting"])
+        table.add_row(
+            one["run"], one["stream"], one["strategy"], str(one["seed"]), *map(percent, figures), one["created"][:16]
+        )
+    out.print(table)
+
+
+@app.command(epilog="Example: palimpsest show 3fa9 --json")
+def show(
+    run: Annotated[str, typer.Argument(help="A run's id, or an unambiguous beginning of it.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """One run: accuracy matrix, growth, components with what they read, manifest."""
+    from cl.lineage import components
+    from cl.results import Results
+    from cl.runner import default_home
+
+    place = home if home is not None else default_home()
+    figures = dict(Results(place).find(run).figures)
+    figures["components"] = components(place, figures["run"])
+    if as_json:
+        print_json(figures)
+        return
+    _print_run(figures)
+    _print_components(figures["components"])
+
+
+def _print_run(figures: dict[str, Any]) -> None:
+    out.print(
+        f"[bold]{figures['strategy']}[/bold] on {figures['stream']}, seed {figures['seed']}, run {figures['run']}",
+        highlight=False,
+    )
+    table = Table("after task", "seen", *[task["id"] for task in figures["tasks"]], "adapters", "parameters", box=None)
+    total = 0
+    for t, row in enumerate(figures["accuracy"]):
+        total += figures["parameters_added"][t]
+        table.add_row(
+            figures["tasks"][t]["id"],
+            percent(figures["curve"][t]),
+            *map(percent, row),
+            str(figures["adapters"][t]),
+            f"{total:,}",
+        )
+    out.print(table)
+    names = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer")
+    out.print(", ".join(f"{name.replace('_', ' ')} {percent(figures[name])}" for name in names), highlight=False)
+    seconds = ", ".join(f"{phase} {value:.1f} s" for phase, value in figures["seconds"].items())
+    out.print(f"built {figures['components_built']}, reused {figures['components_reused']}; {seconds}", highlight=False)
+    out.print(f"manifest {figures['manifest'][:16]}", highlight=False)
+
+
+def _print_components(rows: list[dict[str, Any]]) -> None:
+    table = Table("component", "role", "parameters", "seconds", "reads", box=None)
+    for row in rows:
+        table.add_row(row["name"], row["role"], f"{row['numel']:,}", f"{row['seconds']:.2f}", ", ".join(row["reads"]))
+    out.print(table)
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    names = ("average_accuracy", "average_incremental_accuracy", "forgetting")
+    table = Table("strategy", *[name.replace("_", " ") for name in names], "seeds", box=None)
+    for row in rows:
+        found = [row["metrics"][name] for name in names]
+        spread = [
+            percent(one["mean"]) + (f" ± {100 * one['std']:.2f}" if one["std"] is not None else "") for one in found
+        ]
+        table.add_row(row["strategy"], *spread, str(found[0]["n"]))
+    out.print(table)
+
+
+def _related(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Figures with what needs another run: intransigence, where joint training ran after each task of the same seed."""
+    from cl.metrics import intransigence
+
+    joint = {one["seed"]: one["accuracy"] for one in figures if one["strategy"] == "joint"}
+    return [
+        {**one, "intransigence": intransigence(one["accuracy"], joint[one["seed"]])} if one["seed"] in joint else one
+        for one in figures
+    ]

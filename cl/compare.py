@@ -1,0 +1,126 @@
+"""Many runs side by side: cells (strategy, seed) in processes of their own on one home, with the bytes of one alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing.queues import Queue
+from typing import Any
+
+from cl import progress, registry
+from cl.errors import BadInput, UnknownName
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison, as plain values that travel to another process."""
+
+    stream: str
+    strategy: str
+    seed: int
+    presets: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # backbone, home, device, threads
+
+
+def cells(
+    stream: str,
+    strategies: Sequence[str],
+    seeds: int,
+    presets: Sequence[str],
+    settings: Mapping[str, Any],
+    **options: Any,
+) -> list[Cell]:
+    """The grid strategies x seeds. A preset or setting may be meant for one strategy: `ease.official`, `joint.when`.
+
+    A setting without a strategy goes to each one that has it. Raises UnknownName where nobody knows a name.
+    """
+    if seeds < 1:
+        raise BadInput(f"seeds must be at least 1, not {seeds}")
+    methods = {name: registry.strategies.get(name) for name in strategies}
+    known = {name: set(method.Hyper.__dataclass_fields__) for name, method in methods.items()}
+    offered = {name: set(method.presets) for name, method in methods.items()}
+    _check_known("hyperparameter", settings, known)
+    _check_known("preset", presets, offered)
+    chosen = {name: tuple(_meant_for(name, presets, offered[name])) for name in methods}
+    sets = {name: {key: settings[full] for full, key in _meant_pairs(name, settings, known[name])} for name in methods}
+    return [Cell(stream, name, seed, chosen[name], sets[name], options) for seed in range(seeds) for name in methods]
+
+
+def run_cells(grid: Sequence[Cell], jobs: int) -> list[dict[str, Any]]:
+    """The figures of every cell, in the order of `grid`."""
+    if jobs < 1:
+        raise BadInput(f"jobs must be at least 1, not {jobs}")
+    if jobs == 1 or len(grid) == 1:
+        return [_figures(cell) for cell in progress.track(grid, "runs")]
+    return _side_by_side(grid, min(jobs, len(grid)))
+
+
+def _side_by_side(grid: Sequence[Cell], jobs: int) -> list[dict[str, Any]]:
+    context = multiprocessing.get_context("spawn")
+    messages: Queue[Any] = context.Queue()
+    listener = threading.Thread(target=_relay, args=(messages,), daemon=True)
+    listener.start()
+    found: dict[int, dict[str, Any]] = {}
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(messages,))
+    try:
+        waiting = {pool.submit(_figures, cell): place for place, cell in enumerate(grid)}
+        for done in progress.track(as_completed(waiting), "runs", len(grid)):
+            found[waiting[done]] = done.result()
+    except BaseException:
+        _end(pool)
+        raise
+    pool.shutdown()
+    messages.put(None)
+    listener.join()
+    return [found[place] for place in range(len(grid))]
+
+
+def _figures(cell: Cell) -> dict[str, Any]:
+    from cl.runner import run
+
+    result = run(
+        cell.stream, cell.strategy, seed=cell.seed, presets=cell.presets, settings=cell.settings, **cell.options
+    )
+    return dict(result.figures)
+
+
+def _start_worker(messages: Queue[Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    progress.install(lambda label, done, total: messages.put((f"{label} [{os.getpid()}]", done, total)))
+
+
+def _relay(messages: Queue[Any]) -> None:
+    while (message := messages.get()) is not None:
+        progress.tell(*message)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+
+
+def _check_known(kind: str, names: Sequence[str] | Mapping[str, Any], known: Mapping[str, set[str]]) -> None:
+    for name in names:
+        owner, dot, key = name.partition(".")
+        if dot and owner not in known:
+            raise UnknownName("strategy", owner, known)
+        if not (key in known[owner] if dot else any(name in one for one in known.values())):
+            raise UnknownName(kind, key or name, known[owner] if dot else set().union(*known.values()))
+
+
+def _meant_pairs(strategy: str, names: Sequence[str] | Mapping[str, Any], known: set[str]) -> list[tuple[str, str]]:
+    """(name as given, plain name) of what is meant for `strategy`."""
+    pairs = [(name, name.removeprefix(f"{strategy}.")) for name in names]
+    return [(full, plain) for full, plain in pairs if plain in known]
+
+
+def _meant_for(strategy: str, names: Sequence[str], known: set[str]) -> list[str]:
+    return [plain for _, plain in _meant_pairs(strategy, names, known)]

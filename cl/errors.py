@@ -1,0 +1,40 @@
+"""Every error a user can meet, in one tree. The command line prints each as one line and ends with exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PalimpsestError(Exception):
+    """Base class. The message is one line that names the thing and the mend."""
+
+
+class BadInput(PalimpsestError):
+    """A value, file or option that cannot be used as given."""
+
+
+class UnknownName(BadInput):
+    """A name that is not registered; the message carries the nearest known ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        near = get_close_matches(name, self.known, n=3, cutoff=0.5)
+        mend = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(self.known) or 'none'}"
+        super().__init__(f"unknown {kind} '{name}'; {mend}")
+
+
+class StoreError(PalimpsestError):
+    """The home folder cannot be read or written (full disk, read-only, a file in its place, a newer format)."""
+
+
+class CorruptComponent(StoreError):
+    """A stored component whose bytes do not match its record."""
+
+
+class NonFinite(PalimpsestError):
+    """A loss, feature or statistic became NaN or infinite."""
+
+
+class UndeclaredRead(PalimpsestError):
+    """A strategy reached for data or a component that it did not declare."""

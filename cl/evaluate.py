@@ -1,0 +1,32 @@
+"""Predictions of a model on a shard: what later metrics and attacks need of every sample."""
+
+from __future__ import annotations
+
+import torch
+
+from cl.build import builds
+from cl.store import Tensors
+from cl.stream import Samples
+
+
+@builds("prediction")
+def predictions(samples: Samples, scores: Tensors, *, classes: list[str]) -> Tensors:
+    """Per sample, in id order: the predicted class (index into `classes`, ties to the lower) and its score, the
+    log-probability of the true class under the softmax of the scores, its margin over the best other class.
+
+    A label outside `classes` has target -1, log-probability and margin at the most negative finite value.
+    """
+    logits = scores["scores"].double()  # (n, classes)
+    targets = samples.targets(classes)
+    known = targets >= 0
+    score, predicted = logits.max(1).values, logits.argmax(1)  # argmax gives the first of equal columns
+    lowest = torch.finfo(torch.float64).min
+    log_p, margin = torch.full_like(score, lowest), torch.full_like(score, lowest)
+    rows, columns = torch.nonzero(known)[:, 0], targets[known]
+    log_p[rows] = torch.log_softmax(logits, 1)[rows, columns]
+    others = logits[rows].scatter(1, columns[:, None], float("-inf"))
+    if logits.shape[1] > 1:
+        margin[rows] = logits[rows, columns] - others.max(1).values
+    else:
+        margin[rows] = 0.0
+    return {"predicted": predicted, "score": score, "target": targets, "log_p": log_p, "margin": margin}

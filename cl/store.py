@@ -1,0 +1,252 @@
+"""The store: components as files, their records, and lineage queries over them.
+
+Files are the truth. Per key one blob (safetensors) and one record (JSON), in two-level folders. Writes go to a
+temporary file, are fsynced and moved into place; two builders of one key write equal bytes, so locks only save work.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from cl.digests import canonical, digest_json, digest_tensors
+from cl.errors import BadInput, CorruptComponent, StoreError
+from cl.stream import Samples
+
+FORMAT = 1
+DURABLE = ("adapter", "prototype", "head", "statistics", "router", "descriptor", "decision", "state")
+ROLES = (*DURABLE, "prediction", "cache", "evidence", "checkpoint")
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a stored component.
+
+    parts: part name -> {"role", "digest", "numel", "bytes"}. reads: list of {"kind": "shard" | "part", "digest", ...}.
+    """
+
+    key: str
+    build: str
+    parts: Mapping[str, Mapping[str, Any]]
+    reads: tuple[Mapping[str, Any], ...]
+    arguments: Mapping[str, Any]
+    numerics: Mapping[str, Any]
+    seed: str | None
+    backbone: str | None
+    code: str
+    seconds: float
+    passes: int
+    samples: int
+    fingerprint: Mapping[str, str]
+    blob: tuple[int, int] = (0, 0)  # size and modification time of the blob, to notice a change without reading it
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.__dict__, "reads": list(self.reads), "blob": list(self.blob)}
+
+
+class Store:
+    """Components under `home/store`. Raises StoreError where the home cannot be used."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.folder = home / "store"
+        self.warnings: list[str] = []
+        _open_home(home)
+
+    def find(self, key: str) -> Record | None:
+        """The record of `key`, or None where there is none (or only a damaged one, which is set aside)."""
+        path = self._path(key, "json")
+        try:
+            content = json.loads(path.read_bytes())
+            checksum = content.pop("checksum")
+            if checksum != digest_json(content) or content["key"] != key:
+                raise ValueError
+            return Record(**{**content, "reads": tuple(content["reads"]), "blob": tuple(content["blob"])})
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self.discard(key, f"the record of component {key[:12]} is damaged; it is built again")
+            return None
+        except OSError as error:
+            raise home_error(self.home, error) from error
+
+    def load(self, record: Record, part: str) -> Tensors:
+        """The tensors of one part. Raises CorruptComponent if the blob is missing or does not match its digest."""
+        prefix = f"{part}/"
+        try:
+            blob = load_safetensors(self._path(record.key, "safetensors").read_bytes())
+            tensors = {name[len(prefix) :]: value for name, value in blob.items() if name.startswith(prefix)}
+        except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+            raise CorruptComponent(f"component {record.key[:12]} cannot be read ({type(error).__name__})") from error
+        if digest_tensors(tensors) != record.parts[part]["digest"]:
+            raise CorruptComponent(f"component {record.key[:12]} does not match its digest")
+        return tensors
+
+    def commit(self, record: Record, parts: Mapping[str, Tensors]) -> None:
+        """Write blob, then record; the component exists from the second replace on."""
+        flat = {
+            f"{part}/{name}": t.detach().cpu().contiguous().clone()
+            for part, ts in parts.items()
+            for name, t in ts.items()
+        }
+        path = self._path(record.key, "safetensors")
+        try:
+            write_atomic(path, save_safetensors(flat), mode=0o444)
+            content = replace(record, blob=_stat(path)).as_json()
+            checked = canonical({**content, "checksum": digest_json(content)})
+            write_atomic(self._path(record.key, "json"), checked, mode=0o444)
+        except OSError as error:
+            raise home_error(self.home, error) from error
+
+    def sound(self, record: Record) -> bool:
+        """Whether the blob is as it was written. Bytes are hashed only where size or time have changed; a damaged
+        component is set aside with a warning."""
+        try:
+            if _stat(self._path(record.key, "safetensors")) != record.blob:
+                for part in record.parts:
+                    self.load(record, part)
+        except (OSError, CorruptComponent):
+            self.discard(record.key, f"component {record.key[:12]} ({record.build}) is damaged; it is built again")
+            return False
+        return True
+
+    def remember_shard(self, shard: Samples) -> None:
+        """Keep which samples a shard digest stands for, so that a sample can be traced to what read it."""
+        path = self.home / "shards" / shard.digest[:2] / f"{shard.digest}.json"
+        if not path.exists():
+            self.write(path, canonical({"ids": list(shard.ids), "labels": list(shard.labels)}))
+
+    def discard(self, key: str, why: str | None = None) -> None:
+        """Remove a component; the record goes first, so that no record is ever without its blob."""
+        for suffix in ("json", "safetensors"):
+            self._path(key, suffix).unlink(missing_ok=True)
+        if why is not None:
+            self.warnings.append(why)
+
+    @contextmanager
+    def building(self, key: str) -> Iterator[None]:
+        """Hold the build lock of `key`: a second process waits and then finds the component stored."""
+        locks = self.home / "locks"
+        try:
+            locks.mkdir(exist_ok=True)
+            lock = FileLock(locks / key[:3])
+            lock.acquire()
+        except OSError as error:
+            raise home_error(self.home, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def keys(self) -> Iterator[str]:
+        """The keys of all records, in sorted order."""
+        for folder in sorted(self.folder.glob("??")):
+            yield from sorted(path.stem for path in folder.glob("*.json"))
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file of the home atomically. Raises StoreError."""
+        try:
+            write_atomic(path, data)
+        except OSError as error:
+            raise home_error(self.home, error) from error
+
+    def _path(self, key: str, suffix: str) -> Path:
+        return self.folder / key[:2] / f"{key}.{suffix}"
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Temporary file in the same folder, fsync, replace, fsync of the folder. Raises OSError; leaves nothing behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def check_parts(build: str, parts: Mapping[str, Tensors], roles: Mapping[str, str]) -> None:
+    """Raises BadInput unless a build returned exactly its declared parts, each of named tensors."""
+    if set(parts) != set(roles):
+        raise BadInput(f"build {build} returned parts {sorted(parts)}, but declares {sorted(roles)}")
+    for part, tensors in parts.items():
+        for name, value in tensors.items():
+            if not isinstance(value, torch.Tensor):
+                raise BadInput(
+                    f"build {build} returned {type(value).__name__} for {part or 'its part'}/{name}, not a tensor"
+                )
+
+
+def describe_parts(parts: Mapping[str, Tensors], roles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Role, content digest and size of each part."""
+    return {
+        part: {
+            "role": roles[part],
+            "digest": digest_tensors(tensors),
+            "numel": sum(t.numel() for t in tensors.values()),
+            "bytes": sum(t.numel() * t.element_size() for t in tensors.values()),
+        }
+        for part, tensors in parts.items()
+    }
+
+
+def _open_home(home: Path) -> None:
+    marker = home / "format.json"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not marker.exists():
+            write_atomic(marker, canonical({"format": FORMAT}))
+        found = json.loads(marker.read_bytes())["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f'{marker} is damaged; it should read {{"format":{FORMAT}}}') from error
+    except OSError as error:
+        raise home_error(home, error) from error
+    if found != FORMAT:
+        raise StoreError(
+            f"home {home} has format {found}, this release reads {FORMAT}; use a newer palimpsest or another --home"
+        )
+
+
+def home_error(home: Path, error: OSError) -> StoreError:
+    """The one line for a home that cannot be used."""
+    mends = {
+        errno.ENOSPC: "the disk is full; free some space",
+        errno.EDQUOT: "the disk quota is used up; free some space",
+        errno.EROFS: "the file system is read-only; choose another --home",
+        errno.EACCES: "permission denied; choose another --home or change its owner",
+        errno.EPERM: "permission denied; choose another --home or change its owner",
+        errno.EEXIST: "it is a file, not a folder; choose another --home",
+        errno.ENOTDIR: "it is a file, not a folder; choose another --home",
+    }
+    return StoreError(f"cannot use home {home}: {mends.get(error.errno or 0, os.strerror(error.errno or 0))}")

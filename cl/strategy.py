@@ -1,0 +1,134 @@
+"""What a strategy is, and the life of a run.
+
+For each task of the stream, in order, the engine calls
+
+    strategy.learn(task, model)      -> the entries that this task adds to the model, or replaces
+    strategy.scores(model, samples)  -> logits over model.classes for every test shard seen so far
+
+A model is an immutable mapping from stable names to built components, plus the ordered table of tasks. Nothing else is
+remembered between tasks: a strategy object holds hyperparameters only, and everything it makes goes through
+`self.component`, whose builds are pure module-level functions. Whatever is in the store already is not built again.
+
+Past tasks are in `model.tasks` with their ids and classes. Their images are sealed unless the strategy declares
+`rehearsal`: reading a sealed shard raises UndeclaredRead.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from cl.build import Builder, Handle, Part, Read, durable
+from cl.errors import UndeclaredRead
+from cl.features import adapter_features, backbone_features
+from cl.hyper import hyperparameters
+from cl.store import Tensors
+from cl.stream import Samples, Task
+
+
+@hyperparameters
+class NoHyper:
+    """A strategy without hyperparameters."""
+
+
+@dataclass(frozen=True)
+class PastTask:
+    """A task that was learnt: its id and classes, and its images if the strategy rehearses."""
+
+    id: str
+    classes: tuple[str, ...]
+    domain: str | None
+    _train: Samples | None = field(default=None, repr=False)
+
+    @property
+    def train(self) -> Samples:
+        """The task's training shard. Raises UndeclaredRead unless the strategy declares `rehearsal`."""
+        if self._train is None:
+            raise UndeclaredRead(
+                f"images of past task '{self.id}' are sealed; set rehearsal = True on the strategy to read them"
+            )
+        return self._train
+
+
+@dataclass(frozen=True)
+class Model:
+    """Entries by name, and the tasks learnt so far, oldest first."""
+
+    entries: Mapping[str, Handle] = field(default_factory=dict)
+    tasks: tuple[PastTask, ...] = ()
+
+    def __getitem__(self, name: str) -> Handle:
+        return self.entries[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of their first task: the columns of every score."""
+        return tuple(dict.fromkeys(name for task in self.tasks for name in task.classes))
+
+    @property
+    def parts(self) -> Iterator[tuple[str, Part]]:
+        """The durable parts by manifest name."""
+        for name, handle in self.entries.items():
+            for part in durable(handle):
+                yield (f"{name}/{part.name}" if part.name else name), part
+
+    def after(self, task: Task, entries: Mapping[str, Handle], rehearsal: bool) -> Model:
+        """The model once `task` has been learnt."""
+        past = PastTask(task.id, task.classes, task.domain, task.train if rehearsal else None)
+        return replace(self, entries={**self.entries, **entries}, tasks=(*self.tasks, past))
+
+
+class Strategy(ABC):
+    """Base class. Subclasses set the class attributes and implement `learn` and `scores`.
+
+    title, paper: what `list` and `describe` show. Hyper: a dataclass made with `hyperparameters`. presets: named
+    sets of hyperparameter values. rehearsal: whether images of past tasks may be read.
+    """
+
+    title: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    Hyper: ClassVar[type] = NoHyper
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    rehearsal: ClassVar[bool] = False
+
+    def __init__(self, hyper: Any, builder: Builder) -> None:
+        self.hyper = hyper
+        self._builder = builder
+        self._decisions: list[Part] = []
+
+    @abstractmethod
+    def learn(self, task: Task, model: Model) -> Mapping[str, Handle]:
+        """The entries that `task` adds or replaces. `model` does not hold `task` yet."""
+
+    @abstractmethod
+    def scores(self, model: Model, samples: Samples) -> Handle:
+        """A component with one tensor `scores` `(n, classes)`: one row a sample, columns as `model.classes`."""
+
+    def learns(self, task: Task, remaining: int) -> bool:
+        """Whether to learn now, with `remaining` tasks still to come. If not, the task only enters the table."""
+        return True
+
+    def component(self, name: str, build: Callable[..., Any], *reads: Read, **arguments: Any) -> Handle:
+        """The component `name` = `build(*reads, **arguments)`, from the store or built now (see `cl.build`)."""
+        return self._builder.component(name, build, *reads, controls=tuple(self._decisions), **arguments)
+
+    def decide(self, part: Part | Handle) -> Tensors:
+        """The value of a decision. All that this task builds afterwards has it as a parent."""
+        decision = part.sole if isinstance(part, Handle) else part
+        self._decisions.append(decision)
+        return decision.open()
+
+    def forget_decisions(self) -> None:
+        """Called by the engine before each task."""
+        self._decisions.clear()
+
+    def features(self, samples: Samples, adapter: Part | Handle | None = None, scale: float = 0.0) -> Handle:
+        """Frozen features `(n, d)` of a shard, of the backbone or under one bottleneck adapter."""
+        if adapter is None:
+            return self.component("features", backbone_features, samples.plain)
+        return self.component("features", adapter_features, samples.plain, adapter, scale=scale)

@@ -1,0 +1,274 @@
+"""Streams of tasks: stable ids, class names, subjects and access labels, and the pixels behind them.
+
+A stream is resolved once into task id -> class names -> sample ids. Deletion and views filter that resolution;
+nothing is derived again from counts, orders or sorted names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl.digests import digest_bytes, digest_json
+from cl.errors import BadInput
+
+
+class Pixels(Protocol):
+    """Where the images of a stream lie. Implementations decode on demand and never keep what they decoded."""
+
+    def digest(self, sample: str) -> str:
+        """Digest of the sample's stored bytes."""
+
+    def read(self, samples: Sequence[str]) -> Tensor:
+        """Images of these ids, uint8 `(n, 3, height, width)`."""
+
+
+class ArrayPixels:
+    """Images held in memory: uint8 `(n, height, width, 3)` or grey `(n, height, width)`."""
+
+    def __init__(self, ids: Sequence[str], images: np.ndarray) -> None:
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != len(ids):
+            raise BadInput(
+                f"images must be uint8 (n, height, width[, 3]), one an id, not {images.dtype} {images.shape}"
+            )
+        self._images = images
+        self._row = {sample: row for row, sample in enumerate(ids)}
+
+    def digest(self, sample: str) -> str:
+        image = np.ascontiguousarray(self._images[self._row[sample]])
+        return digest_bytes(f"{image.shape}".encode() + image.tobytes())
+
+    def read(self, samples: Sequence[str]) -> Tensor:
+        images = torch.from_numpy(self._images[[self._row[sample] for sample in samples]])
+        if images.ndim == 3:
+            return images[:, None].expand(-1, 3, -1, -1).contiguous()
+        return images.permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A shard: labelled images in the order of their ids.
+
+    ids: sample ids, sorted and unique. labels: one class name a sample. augment: the stream's training augmentation,
+    `plain` is the same shard without it. `opaque` samples hide nothing from a build but ids, labels and pixels: a
+    shard's digest covers exactly these.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    pixels: Pixels = field(repr=False)
+    augment: str = "none"
+    transient: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.labels):
+            raise BadInput(f"{len(self.ids)} sample ids, but {len(self.labels)} labels")
+        if any(first >= second for first, second in zip(self.ids, self.ids[1:], strict=False)):
+            raise BadInput("sample ids must be unique and in sorted order; use Samples.of")
+
+    @classmethod
+    def of(cls, labels: Mapping[str, str], pixels: Pixels, augment: str = "none") -> Samples:
+        """A shard from sample id -> class name."""
+        ids = tuple(sorted(labels))
+        return cls(ids, tuple(labels[sample] for sample in ids), pixels, augment)
+
+    @classmethod
+    def visiting(cls, images: np.ndarray, names: Sequence[str] | None = None) -> Samples:
+        """Images that belong to no stream: used in memory, never stored. Their label is the empty string."""
+        ids = [f"{row:08d}" for row in range(len(images))] if names is None else list(names)
+        return cls(tuple(ids), ("",) * len(ids), ArrayPixels(ids, images), transient=True)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names present, sorted."""
+        return tuple(sorted(set(self.labels)))
+
+    @property
+    def plain(self) -> Samples:
+        """The same images without augmentation."""
+        return self if self.augment == "none" else replace(self, augment="none")
+
+    @cached_property
+    def digest(self) -> str:
+        """Content digest over ids, pixels, class names and augmentation."""
+        rows = [
+            [sample, label, self.pixels.digest(sample)] for sample, label in zip(self.ids, self.labels, strict=True)
+        ]
+        return digest_json([rows, self.augment])
+
+    def images(self, rows: Sequence[int] | slice = slice(None)) -> Tensor:
+        """Raw images of these rows, uint8 `(n, 3, height, width)`."""
+        ids = self.ids[rows] if isinstance(rows, slice) else [self.ids[row] for row in rows]
+        return self.pixels.read(ids)
+
+    def targets(self, classes: Sequence[str]) -> Tensor:
+        """Index of each label in `classes`, int64 `(n,)`; -1 for a label that is not among them."""
+        index = {name: row for row, name in enumerate(classes)}
+        return torch.tensor([index.get(label, -1) for label in self.labels], dtype=torch.int64)
+
+    def keep(self, ids: Collection[str]) -> Samples:
+        """The samples whose id is in `ids`."""
+        wanted = set(ids)
+        rows = [row for row, sample in enumerate(self.ids) if sample in wanted]
+        if len(rows) == len(self):
+            return self
+        return replace(self, ids=tuple(self.ids[r] for r in rows), labels=tuple(self.labels[r] for r in rows))
+
+
+def concat(shards: Sequence[Samples]) -> Samples:
+    """One shard of several, in the order of the ids. Raises BadInput where two hold the same id."""
+    if len(shards) == 1:
+        return shards[0]
+    owner = {sample: shard.pixels for shard in shards for sample in shard.ids}
+    labels = {sample: label for shard in shards for sample, label in zip(shard.ids, shard.labels, strict=True)}
+    if len(labels) != sum(map(len, shards)):
+        raise BadInput("two shards hold the same sample id")
+    return Samples.of(labels, _JoinedPixels(owner), shards[0].augment)
+
+
+class _JoinedPixels:
+    def __init__(self, owner: Mapping[str, Pixels]) -> None:
+        self._owner = owner
+
+    def digest(self, sample: str) -> str:
+        return self._owner[sample].digest(sample)
+
+    def read(self, samples: Sequence[str]) -> Tensor:
+        places: dict[int, list[int]] = {}
+        for row, sample in enumerate(samples):
+            places.setdefault(id(self._owner[sample]), []).append(row)
+        parts = {rows[0]: self._owner[samples[rows[0]]].read([samples[r] for r in rows]) for rows in places.values()}
+        first = next(iter(parts.values()))
+        images = first.new_empty((len(samples), *first.shape[1:]))
+        for rows in places.values():
+            images[rows] = parts[rows[0]]
+        return images
+
+
+@dataclass(frozen=True)
+class Task:
+    """One experience of a stream: a stable id, its class names in order, a training and a test shard."""
+
+    id: str
+    classes: tuple[str, ...]
+    train: Samples
+    test: Samples
+    domain: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a stream again in another process: a registry name or `module:factory`, and its arguments."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "arguments": dict(self.arguments)}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Tasks in order. `subjects` and `access` map sample ids to a person and to access labels.
+
+    recipe: None for a stream made from bare objects; it trains, but no other process can replay it.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    recipe: Recipe | None = None
+    subjects: Mapping[str, str] = field(default_factory=dict)
+    access: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All class names in the order of their first task."""
+        return tuple(dict.fromkeys(name for task in self.tasks for name in task.classes))
+
+    @property
+    def ids(self) -> set[str]:
+        """Every sample id, training and test."""
+        return {sample for task in self.tasks for shard in (task.train, task.test) for sample in shard.ids}
+
+    def without(self, ids: Collection[str]) -> Stream:
+        """The stream as if these samples had never been. A class without training images leaves its task's label map
+        (its test images go too), a task without classes leaves the stream. All other names stay."""
+        gone = set(ids)
+        tasks = [kept for task in self.tasks if (kept := _task_without(task, gone)) is not None]
+        live = {s for task in tasks for shard in (task.train, task.test) for s in shard.ids}
+        return replace(
+            self,
+            tasks=tuple(tasks),
+            subjects={sample: who for sample, who in self.subjects.items() if sample in live},
+            access={sample: labels for sample, labels in self.access.items() if sample in live},
+        )
+
+    def resolution(self) -> dict[str, Any]:
+        """The stream as plain JSON: tasks, classes and sample ids with label, subject and access labels."""
+        return {
+            "stream": self.name,
+            "tasks": [
+                {
+                    "id": task.id,
+                    "classes": list(task.classes),
+                    "domain": task.domain,
+                    "train": self._rows(task.train),
+                    "test": self._rows(task.test),
+                }
+                for task in self.tasks
+            ],
+        }
+
+    def _rows(self, shard: Samples) -> list[list[Any]]:
+        return [
+            [sample, label, self.subjects.get(sample), list(self.access.get(sample, ()))]
+            for sample, label in zip(shard.ids, shard.labels, strict=True)
+        ]
+
+
+def _task_without(task: Task, gone: set[str]) -> Task | None:
+    if gone.isdisjoint(task.train.ids) and gone.isdisjoint(task.test.ids):
+        return task
+    train = task.train.keep(set(task.train.ids) - gone)
+    present = set(train.labels)
+    classes = tuple(name for name in task.classes if name in present)
+    if not classes:
+        return None
+    test_ids = {s for s, label in zip(task.test.ids, task.test.labels, strict=True) if label in present} - gone
+    return replace(task, classes=classes, train=train, test=task.test.keep(test_ids))
+
+
+def _check(stream: Stream) -> None:
+    names = [task.id for task in stream.tasks]
+    if len(set(names)) != len(names):
+        raise BadInput(f"stream '{stream.name}' has two tasks of one id; give each its own")
+    seen: set[str] = set()
+    for task in stream.tasks:
+        if not len(task.train):
+            raise BadInput(f"task '{task.id}' of stream '{stream.name}' has no training images; drop it or fill it")
+        unknown = sorted({*task.train.labels, *task.test.labels} - set(task.classes))
+        if unknown:
+            raise BadInput(
+                f"task '{task.id}' of stream '{stream.name}' has images of '{unknown[0]}', not one of its classes"
+            )
+        empty = sorted(set(task.classes) - set(task.train.labels))
+        if empty:
+            raise BadInput(f"class '{empty[0]}' of task '{task.id}' has no training image; drop it or fill it")
+        for shard in (task.train, task.test):
+            twice = seen.intersection(shard.ids)
+            if twice:
+                raise BadInput(f"sample '{min(twice)}' is in stream '{stream.name}' twice; ids must be unique")
+            seen.update(shard.ids)

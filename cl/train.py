@@ -1,0 +1,156 @@
+"""The one training loop all strategies share: optimiser, schedule, order, checkpoints, progress, determinism."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cl.adapters import bottleneck
+from cl.backbone import Backbone, Prefix, batches
+from cl.build import Checkpoint
+from cl.errors import NonFinite
+from cl.progress import tell
+from cl.seeds import Seeds
+from cl.stream import Samples
+
+# A shard's frozen prefix is kept in memory through the epochs up to this size, and computed per step beyond it.
+PREFIX_BYTES = 256 << 20
+
+Parameters = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images: their rows in the shard, their ids, and the epoch."""
+
+    rows: list[int]
+    ids: list[str]
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """SGD with momentum, or Adam with L2; cosine annealing to 0, stepped per epoch, no warm-up."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    momentum: float = 0.9
+
+
+def fit(
+    parameters: Parameters,
+    loss: Callable[[Parameters, Batch], Tensor],
+    ids: Sequence[str],
+    how: Optimisation,
+    seeds: Seeds,
+    checkpoint: Checkpoint,
+) -> Parameters:
+    """Minimise `loss` over batches of `ids` and return the trained parameters, detached, on the CPU.
+
+    Batches follow hash(epoch, sample id); the last one may be short. Raises NonFinite if a loss is NaN or infinite.
+    """
+    live = {name: value.detach().clone().requires_grad_() for name, value in parameters.items()}
+    optimizer = _optimizer(list(live.values()), how)
+    for epoch in range(_resume(live, optimizer, checkpoint), how.epochs):
+        tell("epochs", epoch, how.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = how.lr * 0.5 * (1 + math.cos(math.pi * epoch / how.epochs))
+        for batch in _epoch(ids, how.batch_size, epoch, seeds):
+            _step(loss(live, batch), optimizer, epoch)
+        checkpoint.save(_state(live, optimizer, epoch + 1))
+    tell("epochs", how.epochs, how.epochs)
+    return {name: value.detach().cpu() for name, value in live.items()}
+
+
+class Tuner:
+    """Features of training batches under a bottleneck adapter that is being trained.
+
+    Without augmentation the frozen prefix of each image is computed once and read back in every epoch.
+    """
+
+    def __init__(self, samples: Samples, backbone: Backbone, seeds: Seeds, scale: float, dropout: float) -> None:
+        self._samples, self._backbone, self._seeds = samples, backbone, seeds
+        self._scale, self._dropout = scale, dropout
+        self._prefix = self._remember()
+
+    def features(self, adapter: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Features `(batch, d)`, differentiable in the adapter's parameters."""
+        prefix = self._prefix_of(batch)
+        shape = (adapter["down.weight"].shape[0], self._backbone.tokens, adapter["down.weight"].shape[1])
+        keep = bottleneck.dropout(self._dropout, shape, lambda size: self._draws(batch, size))
+        return self._backbone.finish(prefix, bottleneck.attach(adapter, self._scale, keep))
+
+    def _draws(self, batch: Batch, size: tuple[int, ...]) -> Tensor:
+        return self._seeds.uniform(batch.ids, size, "dropout", batch.epoch).to(self._backbone.device)
+
+    def _prefix_of(self, batch: Batch) -> Prefix:
+        if self._prefix is not None:
+            h, y = self._prefix
+            return h[batch.rows], y[batch.rows]
+        with torch.no_grad():
+            return self._backbone.prefix(augmented(self._samples, batch, self._seeds))
+
+    @torch.no_grad()
+    def _remember(self) -> Prefix | None:
+        bytes_each = 8 * self._backbone.tokens * self._backbone.dim  # two float32 streams
+        if self._samples.augment != "none" or bytes_each * len(self._samples) > PREFIX_BYTES:
+            return None
+        parts = [(real, self._backbone.prefix(images)) for real, images in batches(self._samples, "prefixes")]
+        return torch.cat([h[:real] for real, (h, _) in parts]), torch.cat([y[:real] for real, (_, y) in parts])
+
+
+def augmented(samples: Samples, batch: Batch, seeds: Seeds) -> Tensor:
+    """The batch's raw images under the stream's augmentation, uint8; seeded by (sample id, epoch)."""
+    return samples.images(batch.rows)
+
+
+def _epoch(ids: Sequence[str], size: int, epoch: int, seeds: Seeds) -> list[Batch]:
+    order = seeds.order(ids, "order", epoch)
+    chunks = [order[start : start + size] for start in range(0, len(order), size)]
+    return [Batch(rows, [ids[row] for row in rows], epoch) for rows in chunks]
+
+
+def _optimizer(parameters: list[Tensor], how: Optimisation) -> torch.optim.Optimizer:
+    if how.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=how.lr, weight_decay=how.weight_decay)
+    return torch.optim.SGD(parameters, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
+
+
+def _step(loss: Tensor, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+    if not torch.isfinite(loss):
+        raise NonFinite(f"the loss became {loss.item()} in epoch {epoch + 1}; lower the learning rate (--set lr=...)")
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _state(live: Parameters, optimizer: torch.optim.Optimizer, epoch: int) -> Parameters:
+    state = {f"parameter/{name}": value for name, value in live.items()}
+    for row, values in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer/{row}/{name}": value for name, value in values.items()}
+    return {**state, "epoch": torch.tensor(epoch)}
+
+
+def _resume(live: Parameters, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> int:
+    """Put parameters and optimiser where an interrupted attempt left them; the epoch to go on with."""
+    saved = checkpoint.load()
+    if saved is None:
+        return 0
+    with torch.no_grad():
+        for name, value in live.items():
+            value.copy_(saved[f"parameter/{name}"])
+    state: dict[int, Parameters] = {}
+    for place, value in saved.items():
+        if place.startswith("optimizer/"):
+            _, row, name = place.split("/")
+            state.setdefault(int(row), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return int(saved["epoch"])

@@ -1,0 +1,313 @@
+"""The comparison page: what several strategies reached on one stream, at what cost, in one HTML file.
+
+A run is a mapping that JSON can carry. Accuracies are fractions; `accuracy` is a T x T list of lists (row t: after task
+t; null where not measured); `curve`, `adapters` and `parameters_added` have length T. Any figure may be null or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from cl.errors import BadInput
+from reports import figures
+from reports.figures import Series
+from reports.quantities import Kind, quantity
+from reports.summary import COST, LEARNING, METRICS, Metric, Run, by_strategy, ranking_metric
+from reports.summary import aggregate as aggregate
+from reports.summary import paired_differences as paired_differences
+
+Stack = np.ma.MaskedArray[Any, Any]
+Entry = Mapping[str, Any]  # A strategy on the page: its row of `aggregate`, its runs, its colour.
+
+# A preset's name says how a run was made; these words say what it means for the figures.
+_PRESET_MEANING = {"quick": "few epochs, so figures lie below what the methods can reach"}
+
+
+def write_comparison(
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+    links: Sequence[tuple[str, str]] = (),
+) -> Path:
+    """Write the page about `runs` to `out`, whole or not at all, and return `out`.
+
+    The page needs nothing but itself. `notes` are paragraphs above the results; `links` are (text, address) of other
+    pages. The same runs, in any order, give the same bytes. Raises BadInput
+    without runs, or if `out` cannot be written.
+    """
+    if not runs:
+        raise BadInput("no runs to compare; name at least one")
+    ordered = sorted(runs, key=lambda run: (run["strategy"], run["seed"], run["run"]))
+    page = _environment().get_template("comparison.html.j2")
+    html = page.render(title=title, notes=[*notes, *_cautions(ordered)], links=links, **_contents(ordered))
+    _write(out, html)
+    return out
+
+
+def _write(out: Path, html: str) -> None:
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(html, encoding="utf-8", newline="\n")
+        os.replace(partial, out)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise BadInput(f"cannot write {out}: {error.strerror}; choose another place for the page") from error
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["quantity"] = quantity
+    return environment
+
+
+def _contents(runs: Sequence[Run]) -> dict[str, Any]:
+    """Everything that the template names, beside what the caller gave."""
+    rows = aggregate(runs)
+    groups = by_strategy(runs)
+    strategies = [
+        {
+            **row,
+            "index": sorted(groups).index(row["strategy"]),  # Alphabetical: a colour does not hang on the ranking.
+            "runs": groups[row["strategy"]],
+            "built": sum(run.get("components_built") or 0 for run in groups[row["strategy"]]),
+            "reused": sum(run.get("components_reused") or 0 for run in groups[row["strategy"]]),
+        }
+        for row in rows
+    ]
+    return {
+        "strategies": strategies,
+        "scope": _scope(runs),
+        "hyper": _hyperparameters(strategies),
+        "ranking": METRICS[ranking_metric(rows)],
+        "learning": _measured(LEARNING, rows),
+        "costs": _measured(COST, rows),
+        "metrics": METRICS,
+        "pairs": _pairs(runs, rows),
+        "matrices": _matrices(strategies),
+        "phases": _phases(runs),
+        "figures": _figures(strategies, _phases(runs)),
+        "tokens": {"light": figures.LIGHT, "dark": figures.DARK},
+        "runs": runs,
+    }
+
+
+def _measured(metrics: Sequence[Metric], rows: Sequence[Entry]) -> dict[str, list[Metric]]:
+    """`shown`: what at least one strategy has; `absent`: the rest, which the page names instead of showing."""
+    has = {metric.name: any(row["metrics"][metric.name]["n"] for row in rows) for metric in metrics}
+    return {
+        "shown": [metric for metric in metrics if has[metric.name]],
+        "absent": [metric for metric in metrics if not has[metric.name]],
+    }
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    """The values in order of first appearance, without null and without repeats."""
+    return list(dict.fromkeys(value for value in values if value is not None))
+
+
+def _scope(runs: Sequence[Run]) -> dict[str, Any]:
+    streams = {run["stream"]: run for run in runs}
+    return {
+        "streams": [{"name": name, "extent": _extent(run), "tasks": run["tasks"]} for name, run in streams.items()],
+        "backbones": _distinct(run.get("backbone") for run in runs),
+        "seeds": sorted({run["seed"] for run in runs}),
+        "presets": _presets(runs),
+        "subjects": _distinct(run.get("subjects") for run in runs),
+    }
+
+
+def _presets(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Each preset with its meaning, if known, and the strategies that it holds for, if not for all."""
+    used: dict[str, set[str]] = {}
+    for run in runs:
+        for preset in run.get("presets") or ():
+            used.setdefault(preset, set()).add(run["strategy"])
+    everyone = {run["strategy"] for run in runs}
+    return [
+        {
+            "name": preset,
+            "meaning": _PRESET_MEANING.get(preset),
+            "strategies": [] if strategies == everyone else sorted(strategies),
+        }
+        for preset, strategies in sorted(used.items())
+    ]
+
+
+def _extent(run: Run) -> str:
+    """Tasks and classes of the run's stream in words. In a domain stream tasks share classes, which is then said."""
+    sizes = run["classes_per_task"]
+    classes = {name for task in run["tasks"] for name in task["classes"]}
+    each = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)}–{max(sizes)}"
+    text = f"{_counted(len(run['tasks']), 'task')}, {_counted(len(classes), 'class', 'classes')}"
+    if len(run["tasks"]) == 1:
+        return text
+    if all(set(task["classes"]) == classes for task in run["tasks"]):
+        return f"{text}, the same in each task"
+    return f"{text}, {each} in each task" + (", some shared between tasks" if sum(sizes) > len(classes) else "")
+
+
+def _counted(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _cautions(runs: Sequence[Run]) -> list[str]:
+    """What a reader must know before trusting the ranking: runs that differ in more than strategy and seed."""
+    cautions = []
+    for name in ("stream", "backbone"):
+        values = _distinct(run.get(name) for run in runs)
+        if len(values) > 1:
+            cautions.append(f"Caution: not a fair comparison, as the runs differ in their {name} ({', '.join(values)}).")
+    for strategy, group in by_strategy(runs).items():
+        if len({json.dumps(run.get("hyper"), sort_keys=True) for run in group}) > 1:
+            cautions.append(f"Caution: the runs of {strategy} differ in hyperparameters; its mean and spread mix them.")
+        repeated = [seed for seed, count in Counter(run["seed"] for run in group).items() if count > 1]
+        if repeated:
+            seeds = ", ".join(map(str, repeated))
+            cautions.append(f"Caution: {strategy} has several runs with seed {seeds}; its mean and spread count each.")
+    return cautions
+
+
+def _hyperparameters(strategies: Sequence[Entry]) -> dict[str, Any]:
+    """`shared`: name and value where all strategies agree; `own`: the rest by strategy, several values joined."""
+    values: dict[str, dict[str, str]] = {}
+    for entry in strategies:
+        named = [run.get("hyper") or {} for run in entry["runs"]]
+        values[entry["strategy"]] = {
+            name: " / ".join(_distinct(_plain(hyper[name]) for hyper in named if name in hyper))
+            for name in sorted({name for hyper in named for name in hyper})
+        }
+    common = set.intersection(*(set(named.items()) for named in values.values()))
+    shared = dict(sorted(common)) if len(values) > 1 else {}
+    own = {
+        strategy: {name: value for name, value in named.items() if name not in shared}
+        for strategy, named in values.items()
+    }
+    return {"shared": shared, "own": {strategy: named for strategy, named in own.items() if named}}
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _pairs(runs: Sequence[Run], rows: Sequence[Entry]) -> dict[str, Any]:
+    """The differences to each possible reference, and the largest of all, which sets the scale of the dots."""
+    metric = ranking_metric(rows)
+    tables = {row["strategy"]: paired_differences(runs, metric, row["strategy"]) for row in rows}
+    sizes = [abs(value) for table in tables.values() for row in table for value in row["differences"].values()]
+    return {"tables": tables if sizes else {}, "largest": max(sizes, default=0) or 1}
+
+
+def _stack(lists: Iterable[Sequence[Any] | None]) -> Stack:
+    """The lists of several runs as one array (runs, ...), masked where a run has no number."""
+    arrays = [np.array(values, dtype=float) for values in lists if values]
+    if not arrays:
+        return np.ma.masked_all((1, 0))
+    stack = np.full((len(arrays), *np.max([array.shape for array in arrays], axis=0)), np.nan)
+    for slot, array in zip(stack, arrays, strict=True):
+        slot[tuple(map(slice, array.shape))] = array
+    return np.ma.masked_invalid(stack)
+
+
+def _series(entry: Entry, stack: Stack) -> Series:
+    """Mean and sample standard deviation of `stack` over its first axis, NaN where there is none."""
+    mean = np.ma.filled(stack.mean(axis=0), np.nan)
+    spread = np.ma.filled(stack.std(axis=0, ddof=1), np.nan) if len(stack) > 1 else np.full_like(mean, np.nan)
+    return Series(entry["strategy"], entry["index"], mean, spread)
+
+
+def _matrices(strategies: Sequence[Entry]) -> dict[str, Any]:
+    """Mean accuracy matrices by strategy (None where blank), with the range that their shades span together."""
+    means = {entry["strategy"]: _series(entry, _stack(entry["runs"], "accuracy")).mean for entry in strategies}
+    means = {name: mean for name, mean in means.items() if mean.ndim == 2}
+    values = np.concatenate([np.zeros(0), *(mean[np.isfinite(mean)] for mean in means.values())])
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    return {
+        "low": low,
+        "span": high - low or 1.0,
+        "high": high,
+        "cells": {
+            name: [[float(cell) if np.isfinite(cell) else None for cell in row] for row in mean]
+            for name, mean in means.items()
+        },
+    }
+
+
+def _phases(runs: Sequence[Run]) -> list[str]:
+    """The phases that cost something, the longest first."""
+    seconds: Counter[str] = Counter()
+    for run in runs:
+        seconds.update({name: phase.get("seconds") or 0 for name, phase in (run.get("cost") or {}).items()})
+    return sorted(seconds, key=lambda name: (-seconds[name], name))
+
+
+def _figures(strategies: Sequence[Entry], phases: Sequence[str]) -> dict[str, Any]:
+    """All drawings by name; nothing where no run has the figures for it, and no lines over a single task."""
+
+    def over_tasks(name: str) -> list[Series]:
+        series = _drawable(_series(entry, _stack(run.get(name) for run in entry["runs"])) for entry in strategies)
+        return [one for one in series if len(one.mean) > 1]
+
+    curves, adapters = over_tasks("curve"), over_tasks("adapters")
+    added = [replace(one, mean=) for one in over_tasks("parameters_added")]
+    return {}
+
+
+def _drawable(series: Iterable[Series]) -> list[Series]:
+    return [one for one in series if np.isfinite(one.mean).any()]
+
+
+def _forgetting_panels(strategies: Sequence[Entry]) -> list[dict[str, Any]]:
+    """A small bar chart for each strategy whose forgetting can be told, all with one vertical range."""
+    series = _drawable(_series(entry, _forgetting_per_task(_stack(entry["runs"], "accuracy"))) for entry in strategies)
+    if not series:
+        return []
+    ends = np.concatenate([one.mean + sign * np.nan_to_num(one.spread) for one in series for sign in (-1, 1)])
+    limits = (min(0.0, float(np.nanmin(ends))), max(0.01, float(np.nanmax(ends))) * 1.05)
+    return [
+        {
+            "strategy": one.label,
+            "index": one.index,
+            "drawing": figures.task_bars(f"forgetting-{one.index}", one, limits, width=200, height=116),
+        }
+        for one in series
+    ]
+
+
+def _seed_dots(strategies: Sequence[Entry], metric: Metric) -> Markup | None:
+    series, samples = [], []
+    for entry in strategies:
+        values = [value for run in entry["runs"] if (value := metric.read(run)) is not None]
+        if values:
+            series.append(_series(entry, np.ma.array(values)))
+            samples.append(np.array(values))
+    return figures.dots(metric.name, series, samples, width=500) if series else None
+
+
+def _cost_bars(strategies: Sequence[Entry], phases: Sequence[str], item: str) -> Markup | None:
+    """Seconds or passes of each phase, mean over runs; a phase that a run does not have cost it nothing."""
+    series = []
+    for entry in strategies:
+        costs = [run["cost"] for run in entry["runs"] if run.get("cost")]
+        if costs:
+            amounts = [[(cost.get(phase) or {}).get(item) or 0 for phase in phases] for cost in costs]
+            series.append(_series(entry, np.ma.array(amounts, dtype=float)))
+    kind: Kind = "seconds" if item == "seconds" else "count"
+    return figures.stacked_bars(item, series, phases, kind, width=500) if series else None

@@ -1,0 +1,180 @@
+"""Figures of runs, summed up over seeds: what each metric means, means and spreads, ranking, paired differences.
+
+A run is a mapping that JSON can carry; accuracies in it are fractions. Any of its figures may be null or absent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cl.errors import UnknownName
+from reports.quantities import Kind
+
+Run = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of a run, as a column of the page. `read` gives None where the run does not have it."""
+
+    name: str
+    title: str
+    kind: Kind
+    better: str  # "higher", "lower" or "" where neither is.
+    definition: str
+    read: Callable[[Run], float | None]
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _named(name: str) -> Callable[[Run], float | None]:
+    return lambda run: _finite(run.get(name))
+
+
+def _total(values: Iterable[Any]) -> float | None:
+    known = [value for value in map(_finite, values) if value is not None]
+    return sum(known) if known else None
+
+
+def _last(values: Sequence[Any] | None) -> float | None:
+    return _finite(values[-1]) if values else None
+
+
+def _cost(run: Run, item: str) -> float | None:
+    return _total(phase.get(item) for phase in (run.get("cost") or {}).values())
+
+
+LEARNING = (
+    Metric(
+        "average_incremental_accuracy", "Average incremental", "percent", "higher",
+        "mean over tasks of the accuracy, after each, on all classes seen by then (Rebuffi et al. 2017, iCaRL)",
+        _named("average_incremental_accuracy"),
+    ),
+    Metric(
+        "average_accuracy", "Final", "percent", "higher",
+        "accuracy after the last task, mean over tasks (Lopez-Paz & Ranzato 2017, GEM: ACC)",
+        _named("average_accuracy"),
+    ),
+    Metric(
+        "forgetting", "Forgetting", "percent", "lower",
+        "mean over earlier tasks of the best accuracy that a task once had less its accuracy after the last task "
+        "(Chaudhry et al. 2018, Riemannian Walk)",
+        _named("forgetting"),
+    ),
+    Metric(
+        "backward_transfer", "Backward transfer", "points", "higher",
+        "mean over earlier tasks of a task’s accuracy after the last task less its accuracy when just learned "
+        "(Lopez-Paz & Ranzato 2017)",
+        _named("backward_transfer"),
+    ),
+    Metric(
+        "forward_transfer", "Forward transfer", "points", "higher",
+        "mean over later tasks of a task’s accuracy just before it is learned less that of an untrained model "
+        "(Lopez-Paz & Ranzato 2017)",
+        _named("forward_transfer"),
+    ),
+    Metric(
+        "intransigence", "Intransigence", "percent", "lower",
+        "mean over tasks of what joint training on all tasks so far reaches on a task less its accuracy when just learned "
+        "(Chaudhry et al. 2018)",
+        _named("intransigence"),
+    ),
+)  # fmt: skip
+COST = (
+    Metric(
+        "adapters", "Adapters", "number", "", "adapters in the model after the last task",
+        lambda run: _last(run.get("adapters")),
+    ),
+    Metric(
+        "parameters_added", "Parameters added", "count", "lower", "added to the backbone over all tasks",
+        lambda run: _total(run.get("parameters_added") or ()),
+    ),
+    Metric(
+        "seconds", "Time", "seconds", "lower",
+        "what the run’s components took when they were built, whether or not this run built them",
+        lambda run: _cost(run, "seconds"),
+    ),
+    Metric(
+        "forward_passes", "Forward passes", "count", "lower",
+        "images put through the backbone to build the run’s components, whether or not this run built them",
+        lambda run: _cost(run, "passes"),
+    ),
+    Metric(
+        "peak_memory_bytes", "Peak memory", "bytes", "lower", "the most memory in use during the run",
+        _named("peak_memory_bytes"),
+    ),
+)  # fmt: skip
+METRICS = {metric.name: metric for metric in (*LEARNING, *COST)}
+
+
+def aggregate(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row per strategy, best first: `{"strategy": str, "metrics": {name: {"mean", "std", "n"}}}`.
+
+    Mean and sample standard deviation (ddof 1; None below two seeds) over the runs that have the figure; n counts
+    them. Rows are ranked by `ranking_metric`, then by average accuracy; a strategy without figures comes last.
+    """
+    rows = [
+        {"strategy": name, "metrics": {metric.name: _summary(map(metric.read, group)) for metric in METRICS.values()}}
+        for name, group in by_strategy(runs).items()
+    ]
+    keys = (ranking_metric(rows), "average_accuracy")
+
+    def rank(row: dict[str, Any]) -> tuple[Any, ...]:
+        means = (row["metrics"][key]["mean"] for key in keys)
+        return (*(math.inf if mean is None else -mean for mean in means), row["strategy"])
+
+    return sorted(rows, key=rank)
+
+
+def ranking_metric(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Average incremental accuracy; average accuracy if some strategy (joint, trained last) has no incremental one."""
+    incremental = "average_incremental_accuracy"
+    return incremental if all(row["metrics"][incremental]["n"] for row in rows) else "average_accuracy"
+
+
+def paired_differences(runs: Sequence[Run], metric: str, reference: str) -> list[dict[str, Any]]:
+    """Each other strategy less `reference`, seed by seed, in the order of `aggregate`.
+
+    Rows are `{"strategy", "differences": {seed: float}, "mean", "std", "n"}`; n counts the seeds that both have (a seed
+    run twice counts once, by its mean). Raises UnknownName for a metric or a reference that is not there.
+    """
+    if metric not in METRICS:
+        raise UnknownName("metric", metric, METRICS)
+    groups = by_strategy(runs)
+    if reference not in groups:
+        raise UnknownName("strategy", reference, groups)
+    base = _by_seed(groups[reference], METRICS[metric])
+    rows = []
+    for name in (row["strategy"] for row in aggregate(runs) if row["strategy"] != reference):
+        values = _by_seed(groups[name], METRICS[metric])
+        differences = {seed: values[seed] - base[seed] for seed in sorted(values.keys() & base.keys())}
+        rows.append({"strategy": name, "differences": differences, **_summary(differences.values())})
+    return rows
+
+
+def by_strategy(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    return {name: [run for run in runs if run["strategy"] == name] for name in sorted({r["strategy"] for r in runs})}
+
+
+def _by_seed(runs: Sequence[Run], metric: Metric) -> dict[int, float]:
+    values: dict[int, list[float]] = {}
+    for run in runs:
+        if (value := metric.read(run)) is not None:
+            values.setdefault(run["seed"], []).append(value)
+    return {seed: float(np.mean(several)) for seed, several in values.items()}
+
+
+def _summary(values: Iterable[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    return {
+        "mean": float(np.mean(known)) if known else None,
+        "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
+        "n": len(known),
+    }

@@ -1,0 +1,307 @@
+"""EASE: expandable subspace ensemble.
+
+Zhou, Sun, Ye, Zhan, "Expandable Subspace Ensemble for Pre-Trained Model-Based Class-Incremental Learning", CVPR 2024,
+arXiv 2403.12030. Space j is the feature space under the adapter of task j; k = k(c) is the task of class c; t is the
+newest of T tasks. Where paper and released code differ, options are named `paper` and `official`; defaults follow
+the released code.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cl.adapters import bottleneck as adapters
+from cl.backbone import Backbone
+from cl.build import Checkpoint, Handle, builds
+from cl.errors import BadInput
+from cl.heads import cosine, uniform_rows
+from cl.hyper import AdapterTraining, hyperparameters, setting
+from cl.prototypes import class_means
+from cl.seeds import Seeds
+from cl.store import Tensors
+from cl.strategy import Model, PastTask, Strategy
+from cl.stream import Samples, Task
+from cl.train import Batch, Optimisation, Tuner, fit
+
+
+@hyperparameters
+class EaseHyper(AdapterTraining):
+    """EASE's settings."""
+
+    alpha: float = setting(0.1, "weight of the cosines in other tasks' spaces", "section 4.1", ge=0)
+    beta: float = setting(0.0, "weight of the bare backbone's space; 0 leaves it out", "released presets", ge=0)
+    reweight: Literal["official", "paper", "none"] = setting(
+        "official",
+        "weight of another space: alpha/(T-1) | alpha (Eq. 12) | one cosine over all spaces joined",
+        "released code, Eq. 12",
+    )
+    complete: Literal["semantic", "diagonal", "ptm", "oracle"] = setting(
+        "semantic",
+        "prototypes of old classes in new spaces: synthesised | left out | synthesised by similarity in the bare "
+        "backbone's space (not in the paper) | measured on old images (needs exemplars = true)",
+        "Eqs. 8-10",
+    )
+    synthesis: Literal["recalc", "once"] = setting(
+        "recalc",
+        "sources of a synthesised prototype: all classes from task j on, anew each task | those of task j, kept",
+        "released presets | section 3.3",
+    )
+    tau: float = setting(1.0, "temperature of the synthesis (other values are not in the paper)", "Eq. 8", gt=0)
+    exemplars: bool = setting(False, "allow reading old tasks' images, for complete = oracle only", "ours")
+    adapt: Literal["each", "first"] = setting(
+        "each",
+        "an adapter for each task, or for the first only (which is APER, not EASE)",
+        "released OmniBenchmark preset",
+    )
+    optimizer: Literal["sgd", "adam"] = setting("sgd", "optimiser of the adapter", "section 4.1")
+
+
+def _released(
+    lr: float, epochs: int, batch_size: int, weight_decay: float, bottleneck: int, alpha: float, **more: object
+) -> dict[str, object]:
+    values = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "weight_decay": weight_decay}
+    return {**values, "bottleneck": bottleneck, "alpha": alpha, **more}
+
+
+_OMNI = _released(0.01, 20, 16, 5e-4, 64, 1.0)
+
+PRESETS = {
+    "quick": {"epochs": 5},
+    "official": {"reweight": "official", "synthesis": "recalc", "bottleneck": 64},
+    "paper": {"reweight": "paper", "synthesis": "once", "bottleneck": 16, "alpha": 0.1, "lr": 0.01, "epochs": 20},
+    # The released configurations (exps/*.json); IN1K and IN21K name the backbone's pretraining.
+    "cifar100": _released(0.025, 20, 48, 5e-4, 64, 0.1),
+    "cub-in1k": _released(0.005, 20, 16, 5e-4, 64, 0.005, beta=1.0),
+    "cub-in21k": _released(0.008, 20, 32, 5e-4, 64, 0.05),
+    "imagenet-r": _released(0.05, 20, 16, 5e-3, 64, 0.1),
+    "imagenet-a": _released(0.05, 20, 32, 5e-3, 64, 0.1),
+    "objectnet-in1k": _released(0.03, 20, 48, 5e-3, 64, 0.1, optimizer="adam"),
+    "objectnet-in21k": _released(0.05, 25, 48, 5e-3, 64, 0.2),
+    "omni-ease": _OMNI,  # true EASE on the released settings; no published figure
+    "omni-official": {**_OMNI, "adapt": "first", "beta": 1.0, "reweight": "none", "complete": "diagonal"},
+    "vtab": _released(0.03, 45, 16, 5e-3, 16, 0.1),
+}
+
+
+# Training: a fresh adapter and a throw-away cosine head on the task's own classes (section 3.2).
+
+
+@builds("adapter")
+def train_adapter(
+    samples: Samples,
+    *,
+    backbone: Backbone,
+    seeds: Seeds,
+    checkpoint: Checkpoint,
+    classes: list[str],
+    bottleneck: int,
+    scale: float,
+    dropout: float,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    optimizer: Literal["sgd", "adam"],
+) -> Tensors:
+    """The task's adapter. The head's logit is sigma * cos, sigma learned from 1 on; the head is thrown away."""
+    adapter = adapters.init(backbone, bottleneck, seeds.generator("init"))
+    head = {"head": uniform_rows(classes, backbone.dim, seeds), "sigma": torch.ones(())}
+    targets = samples.targets(classes).to(backbone.device)
+    tuner = Tuner(samples, backbone, seeds, scale, dropout)
+
+    def loss(live: Tensors, batch: Batch) -> Tensor:
+        logits = live["sigma"] * cosine(tuner.features(live, batch), live["head"])
+        return F.cross_entropy(logits, targets[batch.rows])
+
+    start = {name: value.to(backbone.device) for name, value in (adapter | head).items()}
+    how = Optimisation(epochs, batch_size, lr, weight_decay, optimizer)
+    trained = fit(start, loss, samples.ids, how, seeds, checkpoint)
+    return {name: trained[name] for name in adapter}
+
+
+# Prototype complement (section 3.3): rows of task i in a space j that came later.
+
+
+def mixing_weights(similarity: Tensor, tau: float) -> Tensor:
+    """softmax over the sources of similarity / tau, row by row (Eq. 8; rows are the old classes)."""
+    return torch.softmax(similarity / tau, dim=1)
+
+
+@builds("cache")
+def synthesise(own: Tensors, sources_own: list[Tensors], sources_new: list[Tensors], *, tau: float) -> Tensors:
+    """phat[c, j] = sum over r of w[c, r] p[r, j], with w from cosines in the co-occurrence space (Eqs. 8-10).
+
+    own: p[c, k] `(classes, d)`. sources_own, sources_new: p[r, k] and p[r, j] of the source tasks, in the same order.
+    """
+    here = torch.cat([mean["mean"] for mean in sources_own])
+    there = torch.cat([mean["mean"] for mean in sources_new])
+    return {"mean": mixing_weights(cosine(own["mean"], here), tau) @ there}
+
+
+# Subspace ensemble (section 3.4): a class counts most in its own space.
+
+
+@builds("cache")
+def ensemble_scores(
+    spaces: list[Tensors],
+    bare: Tensors | None,
+    prototypes: list[list[Tensors | None]],
+    bare_prototypes: list[Tensors],
+    *,
+    own: list[int],
+    alpha: float,
+    beta: float,
+    reweight: str,
+) -> Tensors:
+    """Scores `(n, classes)`, the classes of each task side by side.
+
+    spaces[j]: features `(n, d)` in space j. prototypes[i][j]: those of task i's classes in space j, None where there is
+    none. own[i]: the space of task i. bare: features of the backbone, with bare_prototypes[i].
+    """
+    joined = joined_cosines if reweight == "none" else weighted_cosines
+    columns = []
+    for task, row in enumerate(prototypes):
+        pairs = {j: (spaces[j]["features"], mean["mean"]) for j, mean in enumerate(row) if mean is not None}
+        extra = (bare["features"], bare_prototypes[task]["mean"]) if bare is not None else None
+        columns.append(joined(pairs, extra, own[task], other_weight(alpha, reweight, len(spaces)), beta))
+    return {"scores": torch.cat(columns, dim=1)}
+
+
+def other_weight(alpha: float, reweight: str, spaces: int) -> float:
+    """Weight of a space that is not the class's own: alpha (Eq. 12) or, in the released code, alpha/(T-1)."""
+    return alpha if reweight == "paper" else alpha / max(1, spaces - 1)
+
+
+Pairs = dict[int, tuple[Tensor, Tensor]]
+
+
+def weighted_cosines(pairs: Pairs, extra: tuple[Tensor, Tensor] | None, own: int, other: float, beta: float) -> Tensor:
+    """cos in the own space + `other` * cosines elsewhere + beta * cos in the bare space (Eq. 12)."""
+    score = cosine(*pairs[own])
+    for space, pair in pairs.items():
+        if space != own:
+            score = score + other * cosine(*pair)
+    return score if extra is None else score + beta * cosine(*extra)
+
+
+def joined_cosines(pairs: Pairs, extra: tuple[Tensor, Tensor] | None, own: int, other: float, beta: float) -> Tensor:
+    """One cosine over all spaces' vectors joined (Eq. 11, without reweighting)."""
+    joined = [*pairs.values(), *([extra] if extra is not None else [])]
+    return cosine(torch.cat([feature for feature, _ in joined], dim=1), torch.cat([mean for _, mean in joined], dim=1))
+
+
+class Ease(Strategy):
+    """An adapter for each task; prototypes in every space, old ones synthesised in new spaces."""
+
+    title = "EASE: an adapter for each task, an ensemble of their subspaces"
+    paper = "Zhou et al., CVPR 2024, arXiv 2403.12030"
+    Hyper = EaseHyper
+    presets = PRESETS
+
+    @property
+    def rehearsal(self) -> bool:  # type: ignore[override]
+        return bool(self.hyper.exemplars)
+
+    def learn(self, task: Task, model: Model) -> dict[str, Handle]:
+        self._check(task, model)
+        spaces = self._spaces(model)
+        entries: dict[str, Handle] = {}
+        if self.hyper.adapt == "each" or not spaces:
+            entries[f"{task.id}/adapter"] = self._adapter(task)
+            spaces = [*spaces, task.id]
+        for space in spaces:
+            adapter = entries.get(f"{space}/adapter") or model[f"{space}/adapter"]
+            entries[f"{task.id}/prototypes/{space}"] = self._prototypes(task, adapter)
+        if self._bare:
+            entries[f"{task.id}/prototypes/bare"] = self._prototypes(task, None)
+        return entries
+
+    def scores(self, model: Model, samples: Samples) -> Handle:
+        spaces = self._spaces(model)
+        features = [self.features(samples, model[f"{space}/adapter"], self.hyper.scale) for space in spaces]
+        own = [self._own(model, task, spaces) for task in model.tasks]
+        prototypes = [
+            [self._prototype(model, task, place, spaces) for place in range(len(spaces))] for task in model.tasks
+        ]
+        bare = self.features(samples) if self.hyper.beta > 0 else None
+        bare_prototypes = [model[f"{task.id}/prototypes/bare"] for task in model.tasks] if bare else []
+        return self.component(
+            "scores",
+            ensemble_scores,
+            features,
+            bare,
+            prototypes,
+            bare_prototypes,
+            own=own,
+            alpha=self.hyper.alpha,
+            beta=self.hyper.beta,
+            reweight=self.hyper.reweight,
+        )
+
+    @property
+    def _bare(self) -> bool:
+        """Whether prototypes in the bare backbone's space are needed."""
+        return bool(self.hyper.beta > 0 or self.hyper.complete == "ptm")
+
+    def _adapter(self, task: Task) -> Handle:
+        h = self.hyper
+        return self.component(
+            f"{task.id}/adapter",
+            train_adapter,
+            task.train,
+            classes=list(task.classes),
+            bottleneck=h.bottleneck,
+            scale=h.scale,
+            dropout=h.dropout,
+            epochs=h.epochs,
+            batch_size=h.batch_size,
+            lr=h.lr,
+            weight_decay=h.weight_decay,
+            optimizer=h.optimizer,
+        )
+
+    def _prototypes(self, task: Task | PastTask, adapter: Handle | None) -> Handle:
+        """True prototypes: means of the task's own images, in evaluation mode."""
+        images = task.train.plain
+        features = self.features(images, adapter, self.hyper.scale)
+        return self.component("prototypes", class_means, images, features, classes=list(task.classes))
+
+    def _spaces(self, model: Model) -> list[str]:
+        """The tasks that have an adapter, oldest first."""
+        return [task.id for task in model.tasks if f"{task.id}/adapter" in model]
+
+    def _own(self, model: Model, task: PastTask, spaces: list[str]) -> int:
+        """The newest space in which the task's prototypes are measured: its own, or the only one."""
+        return max(place for place, space in enumerate(spaces) if f"{task.id}/prototypes/{space}" in model)
+
+    def _prototype(self, model: Model, task: PastTask, place: int, spaces: list[str]) -> Handle | None:
+        """Prototypes of `task` in the space at `place`: measured, synthesised or none."""
+        space = spaces[place]
+        if f"{task.id}/prototypes/{space}" in model:
+            diagonal = self.hyper.complete == "diagonal" and self.hyper.adapt == "each"
+            return None if diagonal and space != task.id else model[f"{task.id}/prototypes/{space}"]
+        if self.hyper.complete == "diagonal":
+            return None
+        if self.hyper.complete == "oracle":
+            return self._prototypes(task, model[f"{space}/adapter"])
+        sources = spaces[place:] if self.hyper.synthesis == "recalc" else [space]
+        similar = "bare" if self.hyper.complete == "ptm" else task.id
+        return self.component(
+            f"{task.id}/synthesised/{space}",
+            synthesise,
+            model[f"{task.id}/prototypes/{similar}"],
+            [model[f"{source}/prototypes/{similar}"] for source in sources],
+            [model[f"{source}/prototypes/{space}"] for source in sources],
+            tau=self.hyper.tau,
+        )
+
+    def _check(self, task: Task, model: Model) -> None:
+        if self.hyper.complete == "oracle" and not self.hyper.exemplars:
+            raise BadInput("complete = oracle reads old tasks' images; allow it with --set exemplars=true")
+        again = set(task.classes) & set(model.classes)
+        if again:
+            raise BadInput(f"ease needs new classes in every task, but task '{task.id}' has '{min(again)}' again")
