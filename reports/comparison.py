@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cl.errors import BadInput
+from cl.metrics import forgetting_per_task
 from reports import figures
 from reports.figures import Series
 from reports.quantities import Kind, quantity
@@ -43,8 +45,7 @@ def write_comparison(
     """Write the page about `runs` to `out`, whole or not at all, and return `out`.
 
     The page needs nothing but itself. `notes` are paragraphs above the results; `links` are (text, address) of other
-    pages. The same runs, in any order, give the same bytes. Raises BadInput
-    without runs, or if `out` cannot be written.
+    pages. The same runs, in any order, give the same bytes. Raises BadInput without runs or if `out` cannot be written.
     """
     if not runs:
         raise BadInput("no runs to compare; name at least one")
@@ -81,7 +82,7 @@ def _environment() -> Environment:
 def _contents(runs: Sequence[Run]) -> dict[str, Any]:
     """Everything that the template names, beside what the caller gave."""
     rows = aggregate(runs)
-    groups = by_strategy(runs)
+    groups, phases = by_strategy(runs), _phases(runs)
     strategies = [
         {
             **row,
@@ -89,6 +90,7 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
             "runs": groups[row["strategy"]],
             "built": sum(run.get("components_built") or 0 for run in groups[row["strategy"]]),
             "reused": sum(run.get("components_reused") or 0 for run in groups[row["strategy"]]),
+            "spent": sum(sum((run.get("seconds") or {}).values()) for run in groups[row["strategy"]]),
         }
         for row in rows
     ]
@@ -102,8 +104,8 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
         "metrics": METRICS,
         "pairs": _pairs(runs, rows),
         "matrices": _matrices(strategies),
-        "phases": _phases(runs),
-        "figures": _figures(strategies, _phases(runs)),
+        "phases": phases,
+        "figures": _figures(strategies, phases),
         "tokens": {"light": figures.LIGHT, "dark": figures.DARK},
         "runs": runs,
     }
@@ -174,7 +176,7 @@ def _cautions(runs: Sequence[Run]) -> list[str]:
     for name in ("stream", "backbone"):
         values = _distinct(run.get(name) for run in runs)
         if len(values) > 1:
-            cautions.append(f"Caution: not a fair comparison, as the runs differ in their {name} ({', '.join(values)}).")
+            cautions.append(f"Caution: not a fair comparison, for the runs differ in {name} ({', '.join(values)}).")
     for strategy, group in by_strategy(runs).items():
         if len({json.dumps(run.get("hyper"), sort_keys=True) for run in group}) > 1:
             cautions.append(f"Caution: the runs of {strategy} differ in hyperparameters; its mean and spread mix them.")
@@ -218,10 +220,9 @@ def _pairs(runs: Sequence[Run], rows: Sequence[Entry]) -> dict[str, Any]:
 def _stack(lists: Iterable[Sequence[Any] | None]) -> Stack:
     """The lists of several runs as one array (runs, ...), masked where a run has no number."""
     arrays = [np.array(values, dtype=float) for values in lists if values]
-    if not arrays:
-        return np.ma.masked_all((1, 0))
-    stack = np.full((len(arrays), *np.max([array.shape for array in arrays], axis=0)), np.nan)
-    for slot, array in zip(stack, arrays, strict=True):
+    shape = np.max([array.shape for array in arrays], axis=0) if arrays else (0,)
+    stack = np.full((len(arrays) or 1, *shape), np.nan)
+    for slot, array in zip(stack, arrays, strict=False):
         slot[tuple(map(slice, array.shape))] = array
     return np.ma.masked_invalid(stack)
 
@@ -235,13 +236,12 @@ def _series(entry: Entry, stack: Stack) -> Series:
 
 def _matrices(strategies: Sequence[Entry]) -> dict[str, Any]:
     """Mean accuracy matrices by strategy (None where blank), with the range that their shades span together."""
-    means = {entry["strategy"]: _series(entry, _stack(entry["runs"], "accuracy")).mean for entry in strategies}
-    means = {name: mean for name, mean in means.items() if mean.ndim == 2}
+    series = (_series(entry, _stack(run.get("accuracy") for run in entry["runs"])) for entry in strategies)
+    means = {one.label: one.mean for one in series if one.mean.ndim == 2}
     values = np.concatenate([np.zeros(0), *(mean[np.isfinite(mean)] for mean in means.values())])
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    low, high = (float(values.min()), float(values.max())) if len(np.unique(values)) > 1 else (0.0, 1.0)
     return {
         "low": low,
-        "span": high - low or 1.0,
         "high": high,
         "cells": {
             name: [[float(cell) if np.isfinite(cell) else None for cell in row] for row in mean]
@@ -259,24 +259,39 @@ def _phases(runs: Sequence[Run]) -> list[str]:
 
 
 def _figures(strategies: Sequence[Entry], phases: Sequence[str]) -> dict[str, Any]:
-    """All drawings by name; nothing where no run has the figures for it, and no lines over a single task."""
+    """All drawings by name; nothing where no run has the figures for it."""
+    curves = _per_task(strategies, lambda run: run.get("curve"))
+    adapters = _per_task(strategies, lambda run: run.get("adapters"))
+    added = _per_task(strategies, lambda run: list(accumulate(run.get("parameters_added") or ())))
+    return {
+        "curve": _lines("curve", curves, "percent", "Accuracy", width=1040, height=430),
+        "curve_narrow": _lines("curve-narrow", curves, "percent", "Accuracy", width=400, height=360),
+        "adapters": _lines("adapters", adapters, "number", "Adapters", width=500, height=280),
+        "added": _lines("added", added, "count", "Parameters added", width=500, height=280),
+        "forgetting": _forgetting_panels(strategies),
+        "backward": _seed_dots(strategies, METRICS["backward_transfer"]),
+        "forward": _seed_dots(strategies, METRICS["forward_transfer"]),
+        "seconds": _cost_bars(strategies, phases, "seconds", "seconds", "Time"),
+        "passes": _cost_bars(strategies, phases, "passes", "count", "Forward passes"),
+    }
 
-    def over_tasks(name: str) -> list[Series]:
-        series = _drawable(_series(entry, _stack(run.get(name) for run in entry["runs"])) for entry in strategies)
-        return [one for one in series if len(one.mean) > 1]
 
-    curves, adapters = over_tasks("curve"), over_tasks("adapters")
-    added = [replace(one, mean=) for one in over_tasks("parameters_added")]
-    return {}
-
-
-def _drawable(series: Iterable[Series]) -> list[Series]:
+def _per_task(strategies: Sequence[Entry], read: Callable[[Run], Sequence[Any] | None]) -> list[Series]:
+    """What `read` finds in the runs, one number per task, for each strategy that has any."""
+    series = (_series(entry, _stack(map(read, entry["runs"]))) for entry in strategies)
     return [one for one in series if np.isfinite(one.mean).any()]
+
+
+def _lines(name: str, series: Sequence[Series], kind: Kind, what: str, *, width: int, height: int) -> Markup | None:
+    if all(len(one.mean) < 2 for one in series):
+        return None  # A single task is told by the tables already.
+    from_zero = kind != "percent"
+    return figures.lines(name, series, kind, what, width=width, height=height, from_zero=from_zero)
 
 
 def _forgetting_panels(strategies: Sequence[Entry]) -> list[dict[str, Any]]:
     """A small bar chart for each strategy whose forgetting can be told, all with one vertical range."""
-    series = _drawable(_series(entry, _forgetting_per_task(_stack(entry["runs"], "accuracy"))) for entry in strategies)
+    series = _per_task(strategies, lambda run: forgetting_per_task(run["accuracy"]) if run.get("accuracy") else None)
     if not series:
         return []
     ends = np.concatenate([one.mean + sign * np.nan_to_num(one.spread) for one in series for sign in (-1, 1)])
@@ -298,10 +313,10 @@ def _seed_dots(strategies: Sequence[Entry], metric: Metric) -> Markup | None:
         if values:
             series.append(_series(entry, np.ma.array(values)))
             samples.append(np.array(values))
-    return figures.dots(metric.name, series, samples, width=500) if series else None
+    return figures.dots(metric.name, series, samples, metric.title, width=500) if series else None
 
 
-def _cost_bars(strategies: Sequence[Entry], phases: Sequence[str], item: str) -> Markup | None:
+def _cost_bars(strategies: Sequence[Entry], phases: Sequence[str], item: str, kind: Kind, what: str) -> Markup | None:
     """Seconds or passes of each phase, mean over runs; a phase that a run does not have cost it nothing."""
     series = []
     for entry in strategies:
@@ -309,5 +324,4 @@ def _cost_bars(strategies: Sequence[Entry], phases: Sequence[str], item: str) ->
         if costs:
             amounts = [[(cost.get(phase) or {}).get(item) or 0 for phase in phases] for cost in costs]
             series.append(_series(entry, np.ma.array(amounts, dtype=float)))
-    kind: Kind = "seconds" if item == "seconds" else "count"
-    return figures.stacked_bars(item, series, phases, kind, width=500) if series else None
+    return figures.stacked_bars(item, series, phases, kind, what, width=500) if series else None

@@ -85,14 +85,24 @@ class Series:
     mean: Floats
     spread: Floats
 
+    @property
+    def colour(self) -> str:
+        return LIGHT[f"s{self.index % _STRATEGY_COLOURS}"]
+
+    @property
+    def measured(self) -> NDArray[np.intp]:
+        """The places of `mean` that hold a number."""
+        return np.flatnonzero(np.isfinite(self.mean))
+
 
 @_styled
 def lines(
     name: str, series: Sequence[Series], kind: Kind, what: str, *, width: int, height: int, from_zero: bool
 ) -> Markup:
-    """Values after each of two or more tasks, shape (tasks,), as lines with bands of one spread and labels at their ends.
+    """Values after each of two or more tasks, shape (tasks,): lines with bands of one spread, labels at their ends.
 
-    A series with one measured task (a joint model trained last) is a marker on a dashed line across the figure.
+    Each series has a measured task; one that has a single one (a joint model trained last) is a marker on a dashed line
+    across the figure.
     """
     tasks = max(len(one.mean) for one in series)
     right = 30 + _LETTER * max(len(_short(one.label)) for one in series)
@@ -115,8 +125,7 @@ def task_bars(name: str, one: Series, limits: tuple[float, float], *, width: int
     figure, axes = _canvas(width, height, left=30, right=6, top=8, bottom=24)
     axes.grid(True, axis="y")
     places = np.arange(1, tasks + 1)
-    colour = LIGHT[f"s{one.index % _STRATEGY_COLOURS}"]
-    axes.bar(places, np.nan_to_num(one.mean), width=0.72, color=colour, alpha=0.85, linewidth=0)
+    axes.bar(places, np.nan_to_num(one.mean), width=0.72, color=one.colour, alpha=0.85, linewidth=0)
     if tasks <= 20:
         whiskers = np.nan_to_num(one.spread)
         axes.vlines(places, one.mean - whiskers, one.mean + whiskers, color=LIGHT["ink"], linewidth=1)
@@ -131,11 +140,13 @@ def task_bars(name: str, one: Series, limits: tuple[float, float], *, width: int
 
 
 @_styled
-def stacked_bars(name: str, series: Sequence[Series], phases: Sequence[str], kind: Kind, what: str, *, width: int) -> Markup:
+def stacked_bars(
+    name: str, series: Sequence[Series], phases: Sequence[str], kind: Kind, what: str, *, width: int
+) -> Markup:
     """One bar per series made of its phases: `mean` has shape (phases,), NaN counts as nothing."""
     figure, axes = _rows(series, width, right=62, bottom=4)
     axes.xaxis.set_visible(False)
-    tips = []
+    tips: list[str] = []
     for row, one in enumerate(series):
         parts = np.nan_to_num(one.mean)
         for phase, (start, length) in enumerate(zip(np.cumsum(parts) - parts, parts, strict=True)):
@@ -157,11 +168,10 @@ def dots(name: str, series: Sequence[Series], samples: Sequence[Floats], what: s
     axes.grid(True, axis="y")
     tips = []
     for row, (one, seeds) in enumerate(zip(series, samples, strict=True)):
-        colour = LIGHT[f"s{one.index % _STRATEGY_COLOURS}"]
         whisker = np.nan_to_num(one.spread)
-        axes.plot([one.mean - whisker, one.mean + whisker], [row, row], color=colour, linewidth=2, alpha=0.5)
-        axes.plot(seeds, np.full(len(seeds), row), "o", color=colour, markersize=3.5, alpha=0.55, markeredgewidth=0)
-        axes.plot(one.mean, row, "o", color=colour, markersize=8, markeredgewidth=0, gid=f"tip{row}")
+        axes.plot([one.mean - whisker, one.mean + whisker], [row, row], color=one.colour, linewidth=2, alpha=0.5)
+        axes.plot(seeds, np.full(len(seeds), row), "o", color=one.colour, markersize=3.5, alpha=0.55, markeredgewidth=0)
+        axes.plot(one.mean, row, "o", color=one.colour, markersize=8, markeredgewidth=0, gid=f"tip{row}")
         tips.append(f"{one.label}\n{quantity(float(one.mean), 'points', float(one.spread))}")
     axes.axvline(0, color=LIGHT["muted"], linewidth=0.8, zorder=0)
     axes.margins(x=0.06)
@@ -190,24 +200,20 @@ def _rows(series: Sequence[Series], width: int, *, right: float, bottom: float) 
 
 
 def _draw_line(axes: Axes, one: Series, tasks: int) -> None:
-    colour = LIGHT[f"s{one.index % _STRATEGY_COLOURS}"]
-    dashes = _DASHES[one.index // _STRATEGY_COLOURS % len(_DASHES)]
-    places = np.arange(1, len(one.mean) + 1)
-    measured = np.flatnonzero(np.isfinite(one.mean))
-    if not len(measured):
-        return
-    gid = f"s{one.index}"
-    if len(measured) == 1:
-        level = one.mean[measured[0]]
-        axes.plot([1, tasks], [level, level], color=colour, linewidth=1.2, linestyle=(0, (2, 3)), gid=gid)
+    places, gid = np.arange(1, len(one.mean) + 1), f"s{one.index}"
+    single = len(one.measured) == 1
+    if single:
+        level = one.mean[one.measured[0]]
+        axes.plot([1, tasks], [level, level], color=one.colour, linewidth=1.2, linestyle=(0, (2, 3)), gid=gid)
     spread = np.nan_to_num(one.spread)
     if spread.any():
         low, high = one.mean - spread, one.mean + spread
-        axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0, gid=gid)
-    marker = "o" if tasks <= 20 or len(measured) == 1 else ""
+        axes.fill_between(places, low, high, color=one.colour, alpha=0.15, linewidth=0, gid=gid)
+    dashes = _DASHES[one.index // _STRATEGY_COLOURS % len(_DASHES)]
+    marker = "o" if single or tasks <= 20 else ""
     axes.plot(
-        places, one.mean, color=colour, linewidth=2, linestyle=dashes, marker=marker, markersize=4.5,
-        markeredgewidth=0, gid=gid,
+        places, one.mean, color=one.colour, linewidth=2, linestyle=dashes, marker=marker,
+        markersize=7 if single else 4.5, markeredgewidth=0, gid=gid,
     )  # fmt: skip
 
 
@@ -240,15 +246,13 @@ def _task_columns(axes: Axes, series: Sequence[Series], tasks: int, kind: Kind) 
 
 def _label_ends(axes: Axes, series: Sequence[Series], tasks: int) -> None:
     """Name each line beside its last point, moved apart where names would overlap."""
-    measured = [(one, np.flatnonzero(np.isfinite(one.mean))) for one in series if np.isfinite(one.mean).any()]
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     across, up = (right - left) / axes.bbox.width, (high - low) / axes.bbox.height  # Of one pixel.
-    ends = np.array([one.mean[places[-1]] for one, places in measured])
-    for (one, places), end, height in zip(measured, ends, _apart(ends, 15 * up, low, high), strict=True):
-        start = tasks if len(places) == 1 else places[-1] + 1
-        colour, gid = LIGHT[f"s{one.index % _STRATEGY_COLOURS}"], f"s{one.index}"
+    ends = np.array([one.mean[one.measured[-1]] for one in series])
+    for one, end, height in zip(series, ends, _apart(ends, 15 * up, low, high), strict=True):
+        start, gid = tasks if len(one.measured) == 1 else one.measured[-1] + 1, f"s{one.index}"
         lead = [start, right + 4 * across, right + 14 * across]
-        axes.plot(lead, [end, end, height], color=colour, linewidth=1, alpha=0.7, clip_on=False, gid=gid)
+        axes.plot(lead, [end, end, height], color=one.colour, linewidth=1, alpha=0.7, clip_on=False, gid=gid)
         axes.text(right + 18 * across, height, _short(one.label), va="center_baseline", gid=gid)
 
 
@@ -283,16 +287,19 @@ def _svg(figure: Figure, name: str, description: str, tips: Sequence[str]) -> Ma
     width, height = figure.get_size_inches() * 72
     body = buffer.getvalue().split(">", 3)[3]
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL).replace("xlink:href", "href")
-    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
-    body = re.sub(r"(?<=: )#[0-9a-f]{6}", _as_variable, body)
+    body = re.sub(r'style="[^"]*"', _page_style, body)
+    body = re.sub(r'\s*<g id="[^"]*"/>', "", body)
     body = re.sub(r'<g id="([^"]*)">', lambda found: _marked_group(found[1], tips), body)
     opening = f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(description)}">'
     return Markup(opening + body)
 
 
-def _as_variable(found: re.Match[str]) -> str:
-    name = _VARIABLE.get(found[0])
-    return f"var(--{name}, {found[0]})" if name else found[0]
+def _page_style(attribute: re.Match[str]) -> str:
+    """A style attribute in the page's typeface and colours."""
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", attribute[0])
+    for value, name in _VARIABLE.items():
+        text = text.replace(value, f"var(--{name}, {value})")
+    return text
 
 
 def _marked_group(identifier: str, tips: Sequence[str]) -> str:

@@ -82,8 +82,8 @@ LEARNING = (
     ),
     Metric(
         "intransigence", "Intransigence", "percent", "lower",
-        "mean over tasks of what joint training on all tasks so far reaches on a task less its accuracy when just learned "
-        "(Chaudhry et al. 2018)",
+        "mean over tasks of what joint training on all tasks so far reaches on a task less the accuracy when just "
+        "learned (Chaudhry et al. 2018)",
         _named("intransigence"),
     ),
 )  # fmt: skip
