@@ -58,8 +58,12 @@ class Backbone(Protocol):
     def prefix(self, images: Tensor) -> Prefix:
         """What no adapter changes: (stream after the first attention, output of the first frozen block)."""
 
-    def finish(self, prefix: Prefix, attach: Attach) -> Tensor:
-        """Features `(n, dim)` from a prefix, the adapter's branch added to every block."""
+    def finish(self, prefix: Prefix, attach: Attach, lean: bool = False) -> Tensor:
+        """Features `(n, dim)` from a prefix, the adapter's branch added to every block.
+
+        lean: leave out what the pooled feature does not depend on (most of the last block where the class token is
+        pooled). Equal up to rounding, hence for training only.
+        """
 
     def parameters(self) -> dict[str, Tensor]:
         """The frozen weights by name; read-only."""
@@ -130,13 +134,14 @@ class TimmBackbone:
         x = net.norm_pre(net.patch_drop(net._pos_embed(net.patch_embed(self.prepare(images)))))
         return self._frozen(0, x)
 
-    def finish(self, prefix: Prefix, attach: Attach) -> Tensor:
+    def finish(self, prefix: Prefix, attach: Attach, lean: bool = False) -> Tensor:
         net: Any = self.network
         h, y = prefix
         self.passes += len(h)
         x = y + attach(0, h)
         for block in range(1, len(self._blocks)):
-            h, y = self._frozen(block, x)
+            last = block == len(self._blocks) - 1
+            h, y = self._frozen(block, x, self._pooled_tokens if lean and last else None)
             x = y + attach(block, h)
         return net.forward_head(net.norm(x), pre_logits=True)
 
@@ -149,10 +154,16 @@ class TimmBackbone:
         renamed = {f"network.{name}": value for name, value in parameters.items()}
         return torch.func.functional_call(shim, renamed, (self.prepare(images),))
 
-    def _frozen(self, block: int, x: Tensor) -> Prefix:
-        """One timm block without adapter: the stream h after attention, and the block's output."""
+    @property
+    def _pooled_tokens(self) -> int | None:
+        """How many leading tokens the pooled feature reads; None for all of them."""
+        net: Any = self.network
+        return int(net.num_prefix_tokens) if net.global_pool == "token" else None
+
+    def _frozen(self, block: int, x: Tensor, tokens: int | None = None) -> Prefix:
+        """One timm block without adapter: the stream h after attention, and the block's output, of the first tokens."""
         b: Any = self._blocks[block]
-        h = x + b.drop_path1(b.ls1(b.attn(b.norm1(x))))
+        h = (x + b.drop_path1(b.ls1(b.attn(b.norm1(x)))))[:, :tokens]
         return h, h + b.drop_path2(b.ls2(b.mlp(b.norm2(h))))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+SHOWN = 24  # names that fit into a line
+
 
 class PalimpsestError(Exception):
     """Base class. The message is one line that names the thing and the mend."""
@@ -20,7 +22,12 @@ class UnknownName(BadInput):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
         near = get_close_matches(name, self.known, n=3, cutoff=0.5)
-        mend = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(self.known) or 'none'}"
+        if near:
+            mend = f"did you mean {' or '.join(near)}?"
+        elif len(self.known) > SHOWN:
+            mend = f"none of the {len(self.known)} known names is near it; see palimpsest list"
+        else:
+            mend = f"known: {', '.join(self.known) or 'none'}"
         super().__init__(f"unknown {kind} '{name}'; {mend}")
 
 

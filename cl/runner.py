@@ -72,9 +72,9 @@ def run(
     numerics = configure(device, threads)
     method, name = _strategy(strategy)
     hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
+    tasks = resolve_stream(stream)
     store = Store(Path(home) if home is not None else default_home())
     network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
-    tasks = resolve_stream(stream)
     request = Request(_recipe(tasks), name, _values(hyper), network.digest, seed)
     session = _Session(store, network, numerics, request, tasks, method, hyper)
     journal = session.drive()

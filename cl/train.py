@@ -86,7 +86,7 @@ class Tuner:
         prefix = self._prefix_of(batch)
         shape = (adapter["down.weight"].shape[0], self._backbone.tokens, adapter["down.weight"].shape[1])
         keep = bottleneck.dropout(self._dropout, shape, lambda size: self._draws(batch, size))
-        return self._backbone.finish(prefix, bottleneck.attach(adapter, self._scale, keep))
+        return self._backbone.finish(prefix, bottleneck.attach(adapter, self._scale, keep), lean=True)
 
     def _draws(self, batch: Batch, size: tuple[int, ...]) -> Tensor:
         return self._seeds.uniform(batch.ids, size, "dropout", batch.epoch).to(self._backbone.device)

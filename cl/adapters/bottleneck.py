@@ -43,7 +43,7 @@ def attach(adapter: Mapping[str, Tensor], scale: float, keep: Tensor | None = No
     def branch(block: int, h: Tensor) -> Tensor:
         hidden = F.relu(F.linear(h, down_weight[block], down_bias[block]))  # (batch, tokens, r)
         if keep is not None:
-            hidden = hidden * keep[block]
+            hidden = hidden * keep[block][:, : h.shape[1]]
         return F.linear(hidden, up_weight[block], up_bias[block])
 
     return branch

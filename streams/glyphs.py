@@ -1,0 +1,110 @@
+"""Streams of rendered glyphs, from classes that the shipped backbone never saw.
+
+`glyphs`: 50 of the reserved classes in 10 tasks of 5, drawn in the widest style; the test images are in a font family that
+the class's training images do not use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from PIL import features
+from torch import Tensor
+
+from cl.code import code_digest
+from cl.digests import digest_json
+from cl.errors import BadInput
+from cl.seeds import Seeds
+from cl.stream import Recipe, Samples, Stream, Task
+from streams.glyph_classes import GlyphClass, load_classes
+from streams.glyph_rendering import WILD, GlyphStyle, render
+from streams.subjects import NOTE, synthetic_subjects
+
+DRAWN = 16_384  # pictures kept in memory, 3 kB each
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What determines one picture, beside the code and the fonts that draw it."""
+
+    glyph: str
+    face: str
+    style: GlyphStyle
+
+
+class GlyphPixels:
+    """Pictures drawn on demand; each is a pure function of its id and its `Drawing`."""
+
+    def __init__(self, drawings: Mapping[str, Drawing]) -> None:
+        self._drawings = drawings
+        self._draw = lru_cache(DRAWN)(self._fresh)
+
+    def digest(self, sample: str) -> str:
+        """Digest of everything that determines the pixels; drawing is put off until they are read."""
+        return digest_json([sample, asdict(self._drawings[sample]), _renderer()])
+
+    def read(self, samples: Sequence[str]) -> Tensor:
+        images = np.stack([self._draw(sample) for sample in samples])
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+    def _fresh(self, sample: str) -> np.ndarray:
+        what = self._drawings[sample]
+        generator = np.random.default_rng(Seeds("glyphs").integer("draw", sample))
+        return render(what.glyph, what.face, what.style, generator)
+
+
+def glyphs(tasks: int = 10, classes_per_task: int = 5, train: int = 40, test: int = 20, people: int = 40) -> Stream:
+    """50 unseen glyph classes in 10 tasks of 5, tested in unseen fonts; rendered, with synthetic subjects."""
+    for name, value in {"tasks": tasks, "classes_per_task": classes_per_task, "train": train, "test": test}.items():
+        if value < 1:
+            raise BadInput(f"{name} must be at least 1, not {value}")
+    chosen = _chosen(tasks * classes_per_task)
+    drawings: dict[str, Drawing] = {}
+    pixels = GlyphPixels(drawings)
+    groups = [chosen[start : start + classes_per_task] for start in range(0, len(chosen), classes_per_task)]
+    made = tuple(
+        _task(f"task-{number:02d}", group, train, test, drawings, pixels) for number, group in enumerate(groups)
+    )
+    arguments = {"tasks": tasks, "classes_per_task": classes_per_task, "train": train, "test": test, "people": people}
+    subjects = synthetic_subjects(drawings, people, "glyphs")
+    return Stream("glyphs", made, Recipe("glyphs", arguments), subjects, notes=(NOTE,))
+
+
+def _chosen(count: int) -> list[GlyphClass]:
+    """The first `count` reserved classes by hash of their names."""
+    reserved = load_classes("reserved")
+    if count > len(reserved):
+        raise BadInput(f"{count} classes asked for, but {len(reserved)} are reserved; ask for fewer tasks or classes")
+    return sorted(reserved, key=lambda one: hashlib.sha256(one.name.encode()).digest())[:count]
+
+
+def _task(
+    name: str,
+    group: Sequence[GlyphClass],
+    train: int,
+    test: int,
+    drawings: dict[str, Drawing],
+    pixels: GlyphPixels,
+) -> Task:
+    labels: dict[str, dict[str, str]] = {"train": {}, "test": {}}
+    for glyph in group:
+        for split, faces, count in zip(("train", "test"), glyph.split_faces(), (train, test), strict=True):
+            for row in range(count):
+                sample = f"glyphs/{split}/{glyph.name}/{row:03d}"
+                drawings[sample] = Drawing(glyph.name, faces[row % len(faces)], WILD)
+                labels[split][sample] = glyph.name
+    classes = tuple(glyph.name for glyph in group)
+    return Task(name, classes, Samples.of(labels["train"], pixels), Samples.of(labels["test"], pixels))
+
+
+@cache
+def _renderer() -> list[str]:
+    """Code and releases that decide how a drawing comes out."""
+    freetype = features.version("freetype2") or "unknown"
+    return [code_digest(render), version("pillow"), freetype, version("matplotlib")]

@@ -1,0 +1,128 @@
+"""Keys and components: what changes a key, what is read, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cl.build import builds
+from cl.errors import BadInput, NonFinite
+from cl.seeds import Seeds
+from cl.store import Tensors
+from cl.stream import Samples
+from tests.helpers import builder, tiny_stream
+
+CALLS: list[str] = []
+
+
+@builds("statistics")
+def total(samples: Samples, *, power: int) -> Tensors:
+    CALLS.append("total")
+    return {"total": (samples.images().double() ** power).sum()}
+
+
+@builds("adapter")
+def drawn(*, seeds: Seeds) -> Tensors:
+    return {"draw": torch.rand(3, generator=seeds.generator("draw"))}
+
+
+@builds(value="head", why="evidence")
+def two_parts(read: Tensors) -> dict[str, Tensors]:
+    return {"value": {"double": 2 * read["total"]}, "why": {"read": read["total"]}}
+
+
+@builds("cache")
+def relay(read: Tensors) -> Tensors:
+    return read
+
+
+@builds("statistics")
+def broken(*, value: float) -> Tensors:
+    return {"value": torch.tensor(float("nan"))}
+
+
+def test_a_stored_component_is_not_built_again(tmp_path: Path) -> None:
+    shard = tiny_stream().tasks[0].train
+    first = builder(tmp_path).component("a", total, shard, power=2)
+    CALLS.clear()
+    again = builder(tmp_path).component("b", total, shard, power=2)
+    assert not CALLS and again.key == first.key
+    assert torch.equal(first.open()["total"], again.open()["total"])
+
+
+def test_what_changes_the_key(tmp_path: Path) -> None:
+    made = builder(tmp_path)
+    tasks = tiny_stream().tasks
+    smaller = tasks[0].train.keep(tasks[0].train.ids[1:])
+    keys = [
+        made.component("a", total, tasks[0].train, power=2).key,
+        made.component("a", total, tasks[0].train, power=3).key,
+        made.component("a", total, tasks[1].train, power=2).key,
+        made.component("a", total, smaller, power=2).key,
+    ]
+    assert len(set(keys)) == 4
+
+
+def test_only_builds_that_draw_have_a_seed_in_their_key(tmp_path: Path) -> None:
+    first, second = builder(tmp_path, seed=0), builder(tmp_path, seed=1)
+    shard = tiny_stream().tasks[0].train
+    assert first.component("a", drawn).key != second.component("a", drawn).key
+    assert first.component("a", drawn).key != first.component("b", drawn).key
+    assert first.component("a", total, shard, power=2).key == second.component("b", total, shard, power=2).key
+
+
+def test_reading_one_part_makes_only_that_part_a_parent(tmp_path: Path) -> None:
+    made = builder(tmp_path)
+    parent = made.component("two", two_parts, made.component("t", total, tiny_stream().tasks[0].train, power=1))
+    child = made.component("child", relay, parent["value"])
+    assert [(read["part"], read["digest"]) for read in child.record.reads] == [("value", parent["value"].digest)]
+    assert {part.role for part in parent.parts.values()} == {"head", "evidence"}
+    with pytest.raises(BadInput, match="name one of the parts"):
+        parent.open()
+
+
+def test_records_name_what_was_read(tmp_path: Path) -> None:
+    made = builder(tmp_path)
+    shard = tiny_stream().tasks[0].train
+    first = made.component("t", total, shard, power=1)
+    second = made.component("two", two_parts, first)
+    assert [read["digest"] for read in first.record.reads] == [shard.digest]
+    assert [(read["key"], read["digest"]) for read in second.record.reads] == [(first.key, first.sole.digest)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), object(), {1, 2}])
+def test_arguments_must_be_plain(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(BadInput, match="not plain JSON"):
+        builder(tmp_path).component("x", broken, value=value)
+
+
+def test_a_nan_in_a_lasting_part_is_refused_and_nothing_is_stored(tmp_path: Path) -> None:
+    made = builder(tmp_path)
+    with pytest.raises(NonFinite, match="'x' has a NaN"):
+        made.component("x", broken, value=1.0)
+    assert list(made.store.keys()) == []
+
+
+def test_images_that_belong_to_no_stream_leave_nothing(tmp_path: Path) -> None:
+    made = builder(tmp_path)
+    visitor = Samples.visiting(tiny_stream().tasks[0].train.images().permute(0, 2, 3, 1).numpy())
+    handle = made.component("two", two_parts, made.component("t", total, visitor, power=1))
+    assert handle["value"].open()["double"] > 0
+    assert list(made.store.keys()) == []
+
+
+def test_a_damaged_blob_is_found_said_and_built_again(tmp_path: Path) -> None:
+    shard = tiny_stream().tasks[0].train
+    first = builder(tmp_path).component("a", total, shard, power=2)
+    blob = next((tmp_path / "store").rglob("*.safetensors"))
+    data = bytearray(blob.read_bytes())
+    data[-1] ^= 1
+    blob.chmod(0o644)
+    blob.write_bytes(data)
+    made = builder(tmp_path)
+    again = made.component("a", total, shard, power=2)
+    assert again.sole.digest == first.sole.digest
+    assert len(made.store.warnings) == 1 and "damaged" in made.store.warnings[0]

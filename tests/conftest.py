@@ -1,0 +1,11 @@
+"""One thread and repeatable hypothesis examples for every test."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+settings.register_profile("palimpsest", deadline=None, derandomize=True)
+settings.load_profile("palimpsest")

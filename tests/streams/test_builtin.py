@@ -1,0 +1,78 @@
+"""The streams that come with the package."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from cl.registry import streams
+from cl.runner import resolve_stream
+from streams.glyph_classes import load_classes
+from streams.glyph_rendering import FAMILY_OF_FACE
+from streams.glyphs import glyphs
+
+SHAPES = {"split-mnist-5k": (5, 2, 400, 100), "split-digits": (5, 2, None, None), "glyphs": (10, 5, 40, 20)}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_tasks_classes_and_images(name: str) -> None:
+    tasks, classes, train, test = SHAPES[name]
+    stream = resolve_stream(name)
+    assert len(stream.tasks) == tasks and all(len(task.classes) == classes for task in stream.tasks)
+    for task in stream.tasks:
+        for shard, count in ((task.train, train), (task.test, test)):
+            per_class = Counter(shard.labels)
+            assert set(per_class) == set(task.classes)
+            assert count is None or set(per_class.values()) == {count}
+        images = task.train.images(slice(0, 3))
+        assert images.shape == (3, 3, 32, 32) and images.dtype == torch.uint8 and images.max() > images.min()
+    assert len(stream.subjects) == len(stream.ids) and len(set(stream.subjects.values())) > 5
+    assert "synthetic" in stream.notes[0]
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_a_recipe_gives_the_stream_again(name: str) -> None:
+    first = resolve_stream(name)
+    assert first.recipe is not None
+    second = streams.get(first.recipe.name)(**first.recipe.arguments)
+    assert first.resolution() == second.resolution()
+    assert [task.train.digest for task in first.tasks] == [task.train.digest for task in second.tasks]
+
+
+def test_glyphs_are_reserved_and_tested_in_unseen_families() -> None:
+    stream = glyphs()
+    reserved = {glyph.name for glyph in load_classes("reserved")}
+    trained = {glyph.name for glyph in load_classes("pretraining")}
+    assert set(stream.classes) <= reserved and not set(stream.classes) & trained
+    drawings = stream.tasks[0].train.pixels._drawings  # type: ignore[attr-defined]
+    for task in stream.tasks:
+        for name in task.classes:
+            families = [
+                {
+                    FAMILY_OF_FACE[drawings[s].face]
+                    for s, label in zip(shard.ids, shard.labels, strict=True)
+                    if label == name
+                }
+                for shard in (task.train, task.test)
+            ]
+            assert families[0] and families[1] and not families[0] & families[1]
+
+
+def test_glyph_pixels_depend_on_their_id_alone() -> None:
+    one, other = glyphs(tasks=2), glyphs(tasks=10)
+    assert one.tasks[1].train.digest == other.tasks[1].train.digest
+    assert torch.equal(one.tasks[1].train.images(slice(0, 5)), other.tasks[1].train.images(slice(0, 5)))
+
+
+def test_a_deleted_class_takes_its_test_images_along() -> None:
+    stream = resolve_stream("split-digits")
+    gone = {
+        s for s, label in zip(stream.tasks[1].train.ids, stream.tasks[1].train.labels, strict=True) if label == "two"
+    }
+    left = stream.without(gone)
+    assert left.tasks[1].classes == ("three",) and "two" not in left.tasks[1].test.labels
+    assert [task.id for task in left.tasks] == [task.id for task in stream.tasks]
+    everything = stream.without({s for task in stream.tasks[:1] for s in task.train.ids})
+    assert [task.id for task in everything.tasks] == [task.id for task in stream.tasks[1:]]
