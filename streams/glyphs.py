@@ -1,7 +1,7 @@
 """Streams of rendered glyphs, from classes that the shipped backbone never saw.
 
-`glyphs`: 50 of the reserved classes in 10 tasks of 5, drawn in the widest style; the test images are in a font family that
-the class's training images do not use.
+`glyphs`: 50 of the reserved classes in 10 tasks of 5, drawn in the widest style; the test images are in a font family
+that the class's training images do not use.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Share of the machine's matrix-multiply speed that adapter training reaches, in one process and one thread.
 
-FLOPs are counted from the model's shape; the peak is a plain `torch.mm` of the shapes that the frozen layers run. Both are
-measured in turn, several times over, and the medians compared, because machines are noisy.
+FLOPs are counted from the model's shape; the peak is a plain `torch.mm` of the shapes that the frozen layers run. Both
+are measured in turn, several times over, and the medians compared, because machines are noisy.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def training_flops(backbone: TimmBackbone) -> float:
-    """Multiply-adds x 2 of one image's step, from the model's shape: forward through every block, input gradients through
-    all but the first (frozen weights get none), the adapters' own three products. Work that training avoids (the first
-    block's remembered path, the last block's unread tokens) counts as done: the figure is useful work a second."""
+    """Multiply-adds x 2 of one image's step, from the model's shape.
+
+    Forward through every block, input gradients through all but the first (frozen weights get none), and the adapters'
+    own three products. Work that training avoids (the first block's remembered path, the last block's unread tokens)
+    counts as done: the figure is useful work a second.
+    """
     blocks, d = backbone.require_sites("adapters")
     n = backbone.tokens
     frozen, attention, adapter = 24 * n * d * d, 4 * n * n * d, 4 * n * d * WIDTH

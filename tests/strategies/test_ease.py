@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_an_adapter_depends_on_its_own_task_only(tmp_path: Path) -> None:  # inv
     assert "t0/adapter" not in alone[-1]
     for task in ("t1", "t2"):
         assert alone[-1][f"{task}/adapter"].sole.digest == whole[-1][f"{task}/adapter"].sole.digest
-    for early, late in zip(whole, whole[1:], strict=False):
+    for early, late in pairwise(whole):
         assert all(late[name].key == handle.key for name, handle in early.entries.items())
 
 
