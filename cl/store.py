@@ -106,11 +106,12 @@ class Store:
             for name, t in ts.items()
         }
         path = self._path(record.key, "safetensors")
+        lasting = any(what["role"] not in ("cache", "evidence") for what in record.parts.values())
         try:
-            write_atomic(path, save_safetensors(flat), mode=0o444)
+            write_atomic(path, save_safetensors(flat), mode=0o444, sync=lasting)
             content = replace(record, blob=_stat(path)).as_json()
             checked = canonical({**content, "checksum": digest_json(content)})
-            write_atomic(self._path(record.key, "json"), checked, mode=0o444)
+            write_atomic(self._path(record.key, "json"), checked, mode=0o444, sync=lasting)
         except OSError as error:
             raise home_error(self.home, error) from error
 
@@ -175,21 +176,30 @@ def _stat(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Temporary file in the same folder, fsync, replace, fsync of the folder. Raises OSError; leaves nothing behind."""
+def write_atomic(path: Path, data: bytes, mode: int = 0o644, sync: bool = True) -> None:
+    """Temporary file in the same folder, fsync, replace, fsync of the folder. Raises OSError; leaves nothing behind.
+
+    sync: without it a power cut may lose the file, which is right for what can be made again and is checked when read.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    if sync:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

@@ -89,7 +89,7 @@ def choose_classes() -> dict[str, list[GlyphClass]]:
 
     Whatever resembles a digit is dropped; characters that look the same become one class. Classes of two families or
     more are then reserved in an arbitrary but fixed order, passing over those that resemble an earlier one. Every
-    other class goes to pretraining unless it resembles a reserved one: those belong to neither part.
+    other letter, and every other sign of two families, goes to pretraining unless it resembles a reserved class.
     """
     characters = sorted(_characters(), key=lambda glyph: (-len(glyph.families), _code_point(glyph)))
     alike = likeness(characters)
@@ -99,7 +99,7 @@ def choose_classes() -> dict[str, list[GlyphClass]]:
     eligible.sort(key=lambda row: _scatter(characters[row].name))
     letters = _apart([row for row in eligible if characters[row].script != "SIGN"], alike)[:_RESERVED_LETTERS]
     reserved = _apart(letters + [row for row in eligible if characters[row].script == "SIGN"], alike)[:_RESERVED]
-    seen = [row for row in leaders if alike[row, reserved].max() < _ALIKE]
+    seen = [row for row in leaders if _teaches(characters[row]) and alike[row, reserved].max() < _ALIKE]
 
     def describe(row: int) -> GlyphClass:
         return replace(characters[row], also=tuple(characters[twin].name for twin in leaders[row]))
@@ -151,6 +151,11 @@ def _overlap(drawings: Sequence[tuple[str, str]]) -> np.ndarray:
 
 def _code_point(glyph: GlyphClass) -> int:
     return int(glyph.name[2:], 16)
+
+
+def _teaches(glyph: GlyphClass) -> bool:
+    # The many signs of a single family differ in small details and would outnumber the letters.
+    return glyph.script != "SIGN" or len(glyph.families) > 1
 
 
 def _scatter(name: str) -> int:

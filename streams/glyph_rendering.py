@@ -98,8 +98,8 @@ DOMAINS: dict[str, GlyphStyle] = {
 
 WILD = GlyphStyle(
     rotation=18.0, scale=(0.55, 0.95), stretch=0.3, shear=0.3, shift=0.1, bend=0.04, stroke=(0.0, 0.06), outlined=0.08,
-    contrast=(0.35, 1.0), light_ink=0.5, tint=0.25, texture=(0.0, 0.35), blur=(0.0, 1.1), resolution=(10, 48),
-    noise=(0.0, 0.12),
+    contrast=(0.4, 1.0), light_ink=0.5, tint=0.25, texture=(0.0, 0.3), blur=(0.0, 1.0), resolution=(12, 48),
+    noise=(0.0, 0.08),
 )
 """The widest style: what the backbone is pretrained on."""
 
