@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,6 +85,8 @@ def compare(
 
     A preset or setting may be meant for one strategy: --preset ease.official, --set joint.when=last.
     """
+    from joblib import cpu_count
+
     from cl.compare import cells, run_cells
     from cl.runner import default_home
 
@@ -94,7 +95,7 @@ def compare(
     grid = cells(stream, strategies, seeds, preset or [], settings_of(set_), **options)
     report = registry.reports.get("comparison")
     with progress(as_json):
-        figures = run_cells(grid, jobs if jobs is not None else len(os.sched_getaffinity(0)))
+        figures = run_cells(grid, jobs if jobs is not None else cpu_count())
     for one in figures:
         warn(one)
     figures = _related(figures)

