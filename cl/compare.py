@@ -42,6 +42,9 @@ def cells(
     """
     if seeds < 1:
         raise BadInput(f"seeds must be at least 1, not {seeds}")
+    twice = [name for name in strategies if strategies.count(name) > 1]
+    if twice:
+        raise BadInput(f"strategy '{twice[0]}' is named twice; compare its settings in two runs instead")
     methods = {name: registry.strategies.get(name) for name in strategies}
     known = {name: set(method.Hyper.__dataclass_fields__) for name, method in methods.items()}
     offered = {name: set(method.presets) for name, method in methods.items()}

@@ -75,14 +75,14 @@ PRESETS = {
     "paper": {"reweight": "paper", "synthesis": "once", "bottleneck": 16, "alpha": 0.1, "lr": 0.01, "epochs": 20},
     # The released configurations (exps/*.json); IN1K and IN21K name the backbone's pretraining.
     "cifar100": _released(0.025, 20, 48, 5e-4, 64, 0.1),
-    "cub-in1k": _released(0.005, 20, 16, 5e-4, 64, 0.005, beta=1.0),
-    "cub-in21k": _released(0.008, 20, 32, 5e-4, 64, 0.05),
-    "imagenet-r": _released(0.05, 20, 16, 5e-3, 64, 0.1),
-    "imagenet-a": _released(0.05, 20, 32, 5e-3, 64, 0.1),
-    "objectnet-in1k": _released(0.03, 20, 48, 5e-3, 64, 0.1, optimizer="adam"),
-    "objectnet-in21k": _released(0.05, 25, 48, 5e-3, 64, 0.2),
-    "omni-ease": _OMNI,  # true EASE on the released settings; no published figure
-    "omni-official": {**_OMNI, "adapt": "first", "beta": 1.0, "reweight": "none", "complete": "diagonal"},
+    "cub_in1k": _released(0.005, 20, 16, 5e-4, 64, 0.005, beta=1.0),
+    "cub_in21k": _released(0.008, 20, 32, 5e-4, 64, 0.05),
+    "imagenet_r": _released(0.05, 20, 16, 5e-3, 64, 0.1),
+    "imagenet_a": _released(0.05, 20, 32, 5e-3, 64, 0.1),
+    "objectnet_in1k": _released(0.03, 20, 48, 5e-3, 64, 0.1, optimizer="adam"),
+    "objectnet_in21k": _released(0.05, 25, 48, 5e-3, 64, 0.2),
+    "omni_ease": _OMNI,  # true EASE on the released settings; no published figure
+    "omni_official": {**_OMNI, "adapt": "first", "beta": 1.0, "reweight": "none", "complete": "diagonal"},
     "vtab": _released(0.03, 45, 16, 5e-3, 16, 0.1),
 }
 

@@ -159,7 +159,7 @@ def test_the_oracle_needs_leave_to_read_old_images(tmp_path: Path) -> None:
 
 
 def test_the_omnibenchmark_preset_has_one_adapter(tmp_path: Path) -> None:  # quirk 6.1: APER, not EASE
-    result = run_tiny(tmp_path, "ease", **{**Ease.presets["omni-official"], **QUICK})
+    result = run_tiny(tmp_path, "ease", **{**Ease.presets["omni_official"], **QUICK})
     assert result.figures["adapters"] == [1, 1, 1]
 
 
