@@ -43,16 +43,35 @@ from streams.glyph_rendering import IMAGE_SIZE, WILD, GlyphStyle, interpolate, r
 
 NAME = "glyph-vit"
 ARCHITECTURE = {
-    "img_size": IMAGE_SIZE, "patch_size": 8, "in_chans": 3, "num_classes": 0,
-    "embed_dim": 128, "depth": 5, "num_heads": 4,
+    "img_size": IMAGE_SIZE,
+    "patch_size": 8,
+    "in_chans": 3,
+    "num_classes": 0,
+    "embed_dim": 128,
+    "depth": 5,
+    "num_heads": 4,
 }
 MEAN = STD = (0.5, 0.5, 0.5)
-EASY = GlyphStyle(scale=(0.75, 0.85), contrast=(0.8, 1.0))
+EASY = GlyphStyle(scale=(0.75, 0.85), contrast=(0.8, 1.0))  # dark on light, upright: from here to WILD
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that shapes the weights besides the code, the class list and the fonts."""
+    """Everything that shapes the weights besides the code, the class list and the fonts.
+
+    Attributes:
+        seed: of the pictures, the initial weights and the batches.
+        steps: batches trained on.
+        per_class: pictures rendered of each class, from the easiest to the widest style.
+        batch: pictures in a batch.
+        easy_share: share of each class's pictures, the easy ones, drawn from at first.
+        easing: share of the steps after which all of them are drawn from.
+        learning_rate: at its peak, after `warm_up` of the steps; it then falls to zero along a cosine.
+        warm_up: share of the steps.
+        weight_decay: on matrices, not on biases and norms.
+        label_smoothing: share of the target spread over all classes.
+        gradient_norm: largest norm of a step's gradient.
+    """
 
     seed: int = 0
     steps: int = 4800
@@ -76,9 +95,14 @@ class Pictures:
 
 
 def render_faces(
-    classes: Sequence[GlyphClass], held_out: bool, per_class: int, seed: int, workers: int, report: Callable[[int], None],
+    classes: Sequence[GlyphClass],
+    held_out: bool,
+    per_class: int,
+    seed: int,
+    workers: int,
+    report: Callable[[int], None],
 ) -> Pictures:
-    """Render `per_class` wild pictures of each class in its held-out faces, or in those to learn from.
+    """Render `per_class` pictures of each class, easy to wild, in its held-out faces or in those to learn from.
 
     Classes without such faces are passed over; labels count the classes as given. `report` is told how many classes
     have been done, one after the other.
@@ -89,7 +113,7 @@ def render_faces(
     draw = partial(_render_class, per_class=per_class, seed=seed)
     with ProcessPoolExecutor(workers) as executor:
         for done, pictures in enumerate(executor.map(draw, jobs, chunksize=8)):
-            images[done * per_class:(done + 1) * per_class] = torch.from_numpy(pictures)
+            images[done * per_class : (done + 1) * per_class] = torch.from_numpy(pictures)
             report(done + 1)
     return Pictures(images, torch.tensor([job[0] for job in jobs]).repeat_interleave(per_class))
 
@@ -114,8 +138,14 @@ def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
         return torch.empty(count, *shape).uniform_(low, high, generator=generator)
 
     angle, wide, high = uniform(-0.2, 0.2), uniform(0.8, 1.2), uniform(0.8, 1.2)
-    rows = (angle.cos() * wide, -angle.sin() * high, uniform(-0.15, 0.15),
-            angle.sin() * wide, angle.cos() * high, uniform(-0.15, 0.15))
+    rows = (
+        angle.cos() * wide,
+        -angle.sin() * high,
+        uniform(-0.15, 0.15),
+        angle.sin() * wide,
+        angle.cos() * high,
+        uniform(-0.15, 0.15),
+    )
     grid = functional.affine_grid(torch.stack(rows, 1).view(count, 2, 3), list(inputs.shape), align_corners=False)
     warp = functional.interpolate(uniform(-0.12, 0.12, 2, 4, 4), IMAGE_SIZE, mode="bilinear", align_corners=True)
     moved = functional.grid_sample(inputs, grid + warp.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
@@ -154,9 +184,7 @@ def train(
         inputs = augment(normalise(pictures.images[rows]), generator)
         with torch.autocast("cpu", torch.bfloat16):
             logits = head(net(inputs))
-        loss = functional.cross_entropy(
-            logits.float(), pictures.labels[rows], label_smoothing=recipe.label_smoothing
-        )
+        loss = functional.cross_entropy(logits.float(), pictures.labels[rows], label_smoothing=recipe.label_smoothing)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), recipe.gradient_norm)
@@ -167,7 +195,7 @@ def train(
 
 
 def _draw_rows(step: int, classes: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Random rows of a batch; at first only easy pictures are drawn, as nothing is learned from wild ones alone."""
+    """Random rows of a batch; only easy ones at first: wild ones alone taught a fresh net nothing."""
     eased = min(1.0, step / (recipe.easing * recipe.steps))
     turns = math.ceil((recipe.easy_share + (1 - recipe.easy_share) * eased) * recipe.per_class)
     label = torch.randint(classes, (recipe.batch,), generator=generator)
@@ -237,8 +265,10 @@ def pretrain(recipe: Recipe, workers: int, progress: Progress) -> tuple[VisionTr
 
     pool = draw("pictures to learn from", classes, False, recipe.per_class, recipe.seed)
     unseen = draw("unseen faces", classes, True, 6, recipe.seed + 1)
-    frozen = (draw("reserved classes", reserved, False, 20, recipe.seed + 2),
-              draw("reserved classes, unseen faces", reserved, True, 10, recipe.seed + 3))
+    frozen = (
+        draw("reserved classes", reserved, False, 20, recipe.seed + 2),
+        draw("reserved classes, unseen faces", reserved, True, 10, recipe.seed + 3),
+    )
     rendered = time.perf_counter()
     net = build_net(recipe.seed)
     untrained = nearest_mean_accuracies(net, frozen)
@@ -247,7 +277,9 @@ def pretrain(recipe: Recipe, workers: int, progress: Progress) -> tuple[VisionTr
     trained = time.perf_counter()
     named = head(features_of(net, unseen.images)).argmax(1)
     figures = {
-        "classes": len(classes), "reserved_classes": len(reserved), "pictures": len(pool.labels),
+        "classes": len(classes),
+        "reserved_classes": len(reserved),
+        "pictures": len(pool.labels),
         "seconds": {"rendering": round(rendered - started), "training": round(trained - rendered)},
         "held_out_faces_accuracy": round((named == unseen.labels).float().mean().item(), 4),
         "nearest_mean_accuracy": nearest_mean_accuracies(net, frozen),
@@ -267,9 +299,14 @@ def write(folder: Path, net: VisionTransformer, recipe: Recipe, figures: dict[st
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, folder / f"{NAME}.safetensors")
     card = {
-        "name": NAME, "arguments": ARCHITECTURE, "mean": MEAN, "std": STD,
-        "feature": "class token after the final norm", "parameters": sum(p.numel() for p in net.parameters()),
-        "recipe": asdict(recipe), "figures": figures,
+        "name": NAME,
+        "arguments": ARCHITECTURE,
+        "mean": MEAN,
+        "std": STD,
+        "feature": "class token after the final norm",
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "recipe": asdict(recipe),
+        "figures": figures,
         "made_with": {name: version(name) for name in ("torch", "timm", "pillow", "matplotlib", "numpy")}
         | {"python": platform.python_version(), "threads": torch.get_num_threads()},
     }
@@ -281,7 +318,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for glyph-vit.safetensors and glyph-vit.json")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="training steps (default: %(default)s)")
-    parser.add_argument("--per-class", type=int, default=Recipe.per_class, help="pictures a class (default: %(default)s)")
+    parser.add_argument(
+        "--per-class", type=int, default=Recipe.per_class, help="pictures a class (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="processor cores to use (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -23,7 +23,10 @@ IMAGE_SIZE = 32
 FAMILIES: dict[str, tuple[str, ...]] = {
     "DejaVu Sans": ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
     "DejaVu Sans Mono": (
-        "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique",
+        "DejaVuSansMono",
+        "DejaVuSansMono-Bold",
+        "DejaVuSansMono-Oblique",
+        "DejaVuSansMono-BoldOblique",
     ),
     "DejaVu Serif": ("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
     "STIX General": ("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"),
@@ -97,8 +100,20 @@ DOMAINS: dict[str, GlyphStyle] = {
 """Named renderings, far enough apart that a stream may treat each as a domain of its own."""
 
 WILD = GlyphStyle(
-    rotation=18.0, scale=(0.55, 0.95), stretch=0.3, shear=0.3, shift=0.1, bend=0.04, stroke=(0.0, 0.06), outlined=0.08,
-    contrast=(0.4, 1.0), light_ink=0.5, tint=0.25, texture=(0.0, 0.3), blur=(0.0, 1.0), resolution=(12, 48),
+    rotation=18.0,
+    scale=(0.55, 0.95),
+    stretch=0.3,
+    shear=0.3,
+    shift=0.1,
+    bend=0.04,
+    stroke=(0.0, 0.06),
+    outlined=0.08,
+    contrast=(0.4, 1.0),
+    light_ink=0.5,
+    tint=0.25,
+    texture=(0.0, 0.3),
+    blur=(0.0, 1.0),
+    resolution=(12, 48),
     noise=(0.0, 0.08),
 )
 """The widest style: what the backbone is pretrained on."""
@@ -120,9 +135,10 @@ def font_path(face: str) -> Path:
 
 def interpolate(start: GlyphStyle, end: GlyphStyle, share: float) -> GlyphStyle:
     """The style that lies `share` (0 to 1) of the way from `start` to `end`, in every number."""
+
     def between(a: float | tuple[float, float], b: float | tuple[float, float]) -> float | tuple[float, float]:
         if isinstance(a, tuple):
-            return tuple(between(*pair) for pair in zip(a, b))
+            return tuple(between(*pair) for pair in zip(a, b, strict=True))
         return (1 - share) * a + share * b
 
     return GlyphStyle(**{f.name: between(getattr(start, f.name), getattr(end, f.name)) for f in fields(GlyphStyle)})
