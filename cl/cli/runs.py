@@ -12,6 +12,7 @@ from cl import registry
 from cl.cli.common import (
     AsJson,
     BackboneName,
+    Data,
     Device,
     Home,
     Presets,
@@ -39,6 +40,7 @@ def run(
     set_: Sets = None,
     device: Device = "auto",
     threads: Threads = 1,
+    data: Data = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -56,6 +58,7 @@ def run(
             home=home,
             device=device,
             threads=threads,
+            data=data,
         )
     warn(result.figures)
     if as_json:
@@ -78,6 +81,7 @@ def compare(
     set_: Sets = None,
     device: Device = "auto",
     threads: Threads = 1,
+    data: Data = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -91,7 +95,7 @@ def compare(
     from cl.runner import default_home
 
     place = home if home is not None else default_home()
-    options = {"backbone": backbone, "home": str(place), "device": device, "threads": threads}
+    options = {"backbone": backbone, "home": str(place), "device": device, "threads": threads, "data": data}
     grid = cells(stream, strategies, seeds, preset or [], settings_of(set_), **options)
     report = registry.reports.get("comparison")
     with progress(as_json):
