@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -115,16 +117,18 @@ def _without_classifier(weights: Mapping[str, Tensor], network: nn.Module) -> di
 def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint, on the CPU. Nothing in the file is run. Raises BadInput."""
     where = f"checkpoint {shown(path)}"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadInput(f"{where} is missing; correct the path, which is relative to the TOML file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch tells of unusual files in lines of its own
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise BadInput(f"{where} is damaged or truncated ({first_line(error)}); get it anew") from error
     except Exception as error:  # damaged files make torch fail in many ways
-        if type(error).__name__ == "UnpicklingError" and "Unsupported" in str(error):
+        if type(error).__name__ == "UnpicklingError" and "global" in str(error).lower():
             raise BadInput(f"{where} holds more than weights and was not run; save the state_dict alone") from error
         raise BadInput(f"{where} is damaged, truncated or no checkpoint ({first_line(error)}); get it anew") from error
     for wrapper in ("state_dict", "model"):

@@ -64,8 +64,6 @@ class Files:
     """
 
     def __init__(self, home: Path | None = None) -> None:
-        if home is not None:
-            open_home(home)
         self._path = home / "files.sqlite" if home is not None else None
 
     def digests(self, paths: Sequence[Path]) -> list[tuple[str, Stamp]]:
@@ -96,6 +94,8 @@ class Files:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
+        if self._path is not None:
+            open_home(self._path.parent)
         place = self._path or ":memory:"
         try:
             with closing(sqlite3.connect(place, timeout=60)) as database, database:

@@ -16,13 +16,30 @@ import numpy as np
 
 from cl.errors import BadInput
 
-# What Python 2 and 3, numpy 1 and 2 write for an array.
 _reconstruct: Callable[..., Any] = np.empty(0).__reduce__()[0]  # type: ignore[assignment]
+
+
+def _bytes_of(text: str, encoding: str) -> bytes:
+    """How Python 3 writes bytes in the format of Python 2."""
+    if encoding != "latin1":
+        raise BadInput(f"holds bytes as {encoding!r}; get it anew")
+    return text.encode("latin1")
+
+
+def _array_of(content: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> np.ndarray:
+    """How numpy writes an array in the newest format."""
+    return np.frombuffer(content, dtype).reshape(shape, order=order)
+
+
+# All that Python 2 and 3, numpy 1 and 2 write for arrays.
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _array_of,
+    ("numpy._core.numeric", "_frombuffer"): _array_of,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _bytes_of,
 }
 
 

@@ -27,6 +27,7 @@ from streams.naming import task_id
 SPLITS = ("train", "test")
 NEEDED, OPTIONAL = ("sample", "class", "split"), ("subject", "labels")
 
+Name = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -35,7 +36,7 @@ class ClassIncremental(Table):
     """What a TOML file of kind `class-incremental` holds."""
 
     kind: Literal["class-incremental"]
-    data: str
+    data: Name
     tasks: list[Count] | None = None
     first: Count | None = None
     next: Count | None = None
@@ -44,7 +45,7 @@ class ClassIncremental(Table):
     image_size: Annotated[int, Field(ge=1, le=4096)]
     augment: Literal["none", "crop-flip"] = "none"
     augment_scale: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = None
-    samples: str | None = None
+    samples: Name | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ClassIncremental:
@@ -83,7 +84,7 @@ def class_incremental(path: Path, table: dict[str, Any], files: Files) -> Stream
     """The stream that the TOML file at `path` describes; `table` is its content. Raises BadInput for any fault."""
     told = check_table(ClassIncremental, table, path)
     data = path.parent / told.data
-    if not data.is_dir():
+    if not os.path.isdir(data):  # unlike Path.is_dir, False for a name that no file can have
         raise BadInput(f"{shown(path)}: folder {shown(data)} is missing; set data to the folder that holds the images")
     rows = list(_from_csv(path.parent / told.samples, data) if told.samples is not None else _from_folders(data))
     groups = _groups(told, _class_order(told, rows, path), path)
@@ -202,7 +203,7 @@ def _row(row: dict[str, str], sample: str, data: Path, where: str) -> Row:
     inside = PurePosixPath(row["sample"])
     if inside.is_absolute() or ".." in inside.parts or "\0" in row["sample"]:
         raise BadInput(f"{where}: sample '{shown(row['sample'])}' must be a path inside the data folder")
-    if not (data / inside).is_file():
+    if not os.path.isfile(data / inside):
         raise BadInput(f"{where}: sample '{shown(sample)}' is not in {shown(data)}; correct the path or drop the line")
     if row["split"] not in SPLITS:
         raise BadInput(f"{where}: split '{shown(row['split'])}' is neither train nor test")
