@@ -92,7 +92,7 @@ def _config(network: nn.Module, told: BackboneTable) -> dict[str, Any]:
 
 def _fill(network: nn.Module, path: Path) -> None:
     """Load the checkpoint; only a classifier that the network has not may be left over."""
-    weights, expected = _without_classifier(_read(path), network), network.state_dict()
+    weights, expected = _without_classifier(read_checkpoint(path), network), network.state_dict()
     for fault, names in (
         ("lacks", sorted(expected.keys() - weights.keys())),
         ("has an unknown key,", sorted(weights.keys() - expected.keys())),
@@ -114,7 +114,7 @@ def _without_classifier(weights: Mapping[str, Tensor], network: nn.Module) -> di
     return {name: value for name, value in weights.items() if name not in extra}
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint, on the CPU. Nothing in the file is run. Raises BadInput."""
     where = f"checkpoint {shown(path)}"
     if not os.path.isfile(path):
@@ -128,8 +128,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise BadInput(f"{where} is damaged or truncated ({first_line(error)}); get it anew") from error
     except Exception as error:  # damaged files make torch fail in many ways
-        if type(error).__name__ == "UnpicklingError" and "global" in str(error).lower():
-            raise BadInput(f"{where} holds more than weights and was not run; save the state_dict alone") from error
+        if type(error).__name__ == "UnpicklingError":  # torch's own text proposes to run the file
+            mend = "nothing in it was run; save the state_dict alone"
+            raise BadInput(f"{where} holds more than weights, or is damaged: {mend}") from error
         raise BadInput(f"{where} is damaged, truncated or no checkpoint ({first_line(error)}); get it anew") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):

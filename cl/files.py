@@ -99,7 +99,6 @@ class Files:
         place = self._path or ":memory:"
         try:
             with closing(sqlite3.connect(place, timeout=60)) as database, database:
-                database.execute("PRAGMA journal_mode = WAL")
                 database.execute("PRAGMA secure_delete = ON")
                 database.execute(
                     "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, modified_ns INTEGER,"

@@ -31,8 +31,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter gigabyte as RGB
 WHITE = (255, 255, 255, 255)
 
-# Pillow warns above its limit and refuses above twice it; `decode` refuses above it, in one line.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow warns of large and of damaged images; `decode` refuses what it cannot use, in one line.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(content: bytes) -> Image.Image:

@@ -218,7 +218,7 @@ class _Session:
             "manifest": digest_json(components),
             "components": dict(sorted(components.items())),
             "notes": list(self.stream.notes),
-            "subjects": "synthetic, by stable hash" if self.stream.subjects else None,
+            "subjects": _subjects(self.stream),
             "numerics": self.numerics.as_json(),
             "warnings": list(self.store.warnings),
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -240,6 +240,12 @@ class _Session:
         path = self.folder / name
         if not path.exists() or path.read_bytes() != data:
             self.store.write(path, data)
+
+
+def _subjects(stream: Stream) -> str | None:
+    if not stream.subjects:
+        return None
+    return "synthetic, by stable hash" if any("synthetic" in note for note in stream.notes) else "as the data name them"
 
 
 def _entry(handle: Handle) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Whatever a stream's or a backbone's files hold: it is used, or refused in one line. Never a traceback, never a hang."""
+"""Whatever a stream's or a backbone's files hold: it is used, or refused in one line."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cl.backbone_files import load_described
-from cl.errors import BadInput, PalimpsestError
+from cl.backbone_files import load_described, read_checkpoint
+from cl.errors import PalimpsestError
 from cl.images import decode
 from cl.recipes import resolve_stream
 from streams.batches import read_batch, read_idx
@@ -160,7 +160,7 @@ BACKBONE_KEYS = st.sampled_from(["timm", "checkpoint", "mean", "std", "preproces
 def test_any_table_of_a_backbone(backbone: Path, changes: dict[str, Any]) -> None:
     table = {"timm": '"VisionTransformer"', "checkpoint": '"none.pth"', "preprocess": '"raw01"'}
     lines = {json.dumps(key): value for key, value in table.items()}
-    lines |= {json.dumps(key): spelled(value) for key, value in changes.items() if value != "resnet"}
+    lines |= {json.dumps(key): spelled(value) for key, value in changes.items()}
     text = "\n".join(f"{key} = {value}" for key, value in lines.items()) + "\n[kwargs]\ndepth = 1\nembed_dim = 12"
     (backbone / "fuzzed.toml").write_text(text, encoding="utf-8", errors="replace")
     with one_line():
@@ -172,9 +172,5 @@ def test_any_table_of_a_backbone(backbone: Path, changes: dict[str, Any]) -> Non
 def test_any_bytes_as_a_checkpoint(backbone: Path, name: str, head: int, content: bytes) -> None:
     start = struct.pack("<Q", head % (1 << 64)) if head % 2 else pickle.dumps({"a": 1})[: head % 20]
     (backbone / name).write_bytes(start + content)
-    text = (
-        f'timm = "VisionTransformer"\ncheckpoint = "{name}"\npreprocess = "raw01"\n[kwargs]\ndepth = 1\nembed_dim = 12'
-    )
-    (backbone / "fuzzed.toml").write_text(text)
-    with pytest.raises(BadInput), one_line():
-        load_described(backbone / "fuzzed.toml")
+    with one_line():
+        read_checkpoint(backbone / name)
