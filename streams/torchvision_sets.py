@@ -98,10 +98,10 @@ def _stream(
     found = read(folder, about)
     order = class_order(len(found.names), order_seed) if order_seed is not None else range(len(found.names))
     names = [found.names[place] for place in order]
-    shards = [_shards(source, split, getattr(found, split), found.names) for split in ("train", "test")]
+    train, test = _shards(source, "train", found.train, found.names), _shards(source, "test", found.test, found.names)
     groups = [names[start : start + per_task] for start in range(0, len(names), per_task)]
-    tasks = tuple(Task(task_id(group), tuple(group), *(_of(shard, group) for shard in shards)) for group in groups)
-    ids = [sample for shard in shards for sample in shard.ids]
+    tasks = tuple(Task(task_id(group), tuple(group), _of(train, group), _of(test, group)) for group in groups)
+    ids = (*train.ids, *test.ids)
     recipe = Recipe(name, content=folder.total.hexdigest(), place={"data": os.path.abspath(data)})
     return Stream(name, tasks, recipe, synthetic_subjects(ids, PEOPLE, source), notes=(NOTE,))
 
@@ -127,6 +127,7 @@ def _of(shard: Samples, classes: Sequence[str]) -> Samples:
 
 def _present(root: Path, kind: str, about: Any) -> Path:
     """The set's own folder under torchvision's `root`, downloaded if it is not there."""
+    place: Path
     if hasattr(about, "base_folder"):
         place, names = root / about.base_folder, [name for name, _ in (*about.train_list, *about.test_list)]
     else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from cl import registry
@@ -129,7 +130,9 @@ def _describe_stream(name: str, data: Path | None) -> dict[str, Any]:
 
 def _print_description(content: dict[str, Any]) -> None:
     out.print(
-        f"[bold]{content['name']}[/bold] ({content['kind']}): {content['about']}", highlight=False, soft_wrap=True
+        f"[bold]{escape(content['name'])}[/bold] ({content['kind']}): {escape(content['about'])}",
+        highlight=False,
+        soft_wrap=True,
     )
     if content["kind"] == "strategy":
         out.print(content["paper"], style="dim", highlight=False)
@@ -146,8 +149,9 @@ def _print_description(content: dict[str, Any]) -> None:
     elif content["kind"] == "stream":
         table = Table("task", "classes", "train", "test", box=None)
         for task in content["tasks"]:
-            table.add_row(task["id"], ", ".join(task["classes"]), str(task["train"]), str(task["test"]))
+            names = escape(", ".join(task["classes"]))
+            table.add_row(escape(task["id"]), names, str(task["train"]), str(task["test"]))
         out.print(table)
-        out.print(f"{content['subjects']} subjects. " + " ".join(content["notes"]))
+        out.print(f"{content['subjects']} subjects. " + escape(" ".join(content["notes"])))
     else:
         print_json({key: value for key, value in content.items() if key not in ("name", "kind", "about")})

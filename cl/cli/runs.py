@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from cl import registry
@@ -156,24 +157,23 @@ def show(
 
 
 def _print_run(figures: dict[str, Any]) -> None:
-    out.print(
-        f"[bold]{figures['strategy']}[/bold] on {figures['stream']}, seed {figures['seed']}, run {figures['run']}",
-        highlight=False,
-    )
-    table = Table("after task", "seen", *[task["id"] for task in figures["tasks"]], "adapters", "parameters", box=None)
+    title = f"[bold]{figures['strategy']}[/bold] on {escape(figures['stream'])}"
+    out.print(f"{title}, seed {figures['seed']}, run {figures['run']}", highlight=False)
+    names = [escape(task["id"]) for task in figures["tasks"]]
+    table = Table("after task", "seen", *names, "adapters", "parameters", box=None)
     total = 0
     for t, row in enumerate(figures["accuracy"]):
         total += figures["parameters_added"][t]
         table.add_row(
-            figures["tasks"][t]["id"],
+            names[t],
             percent(figures["curve"][t]),
             *map(percent, row),
             str(figures["adapters"][t]),
             f"{total:,}",
         )
     out.print(table)
-    names = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer")
-    out.print(", ".join(f"{name.replace('_', ' ')} {percent(figures[name])}" for name in names), highlight=False)
+    shown = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer")
+    out.print(", ".join(f"{name.replace('_', ' ')} {percent(figures[name])}" for name in shown), highlight=False)
     seconds = ", ".join(f"{phase} {value:.1f} s" for phase, value in figures["seconds"].items())
     out.print(f"built {figures['components_built']}, reused {figures['components_reused']}; {seconds}", highlight=False)
     out.print(f"manifest {figures['manifest'][:16]}", highlight=False)
@@ -182,7 +182,8 @@ def _print_run(figures: dict[str, Any]) -> None:
 def _print_components(rows: list[dict[str, Any]]) -> None:
     table = Table("component", "role", "parameters", "seconds", "reads", box=None)
     for row in rows:
-        table.add_row(row["name"], row["role"], f"{row['numel']:,}", f"{row['seconds']:.2f}", ", ".join(row["reads"]))
+        reads = escape(", ".join(row["reads"]))
+        table.add_row(escape(row["name"]), row["role"], f"{row['numel']:,}", f"{row['seconds']:.2f}", reads)
     out.print(table)
 
 

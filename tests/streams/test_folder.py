@@ -297,3 +297,13 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     code, _, err = palimpsest(capsys, monkeypatch, "run", str(path), "ease", "--data", "x", "--home", home)
     assert code == 2 and err.count("\n") == 1 and "leave --data out" in err
     assert not (tmp_path / "home").exists()
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = listing().replace(",cat,", ",[/b] cat,")
+    path = toml(folder(tmp_path), samples='"samples.csv"', tasks="[1, 1]", classes=None)
+    (tmp_path / "samples.csv").write_text(text, encoding="utf-8")
+    code, out, _ = palimpsest(capsys, monkeypatch, "describe", str(path))
+    assert code == 0 and "[/b] cat" in out
