@@ -18,9 +18,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cl.backbone import TimmBackbone, first_line, pretrained
-from cl.errors import BadInput, UnknownName
+from cl.errors import BadInput, UnknownName, shown
 from cl.seeds import Seeds
-from cl.tables import Table, check_table, read_toml, shown
+from cl.tables import Table, check_table, read_toml
 
 PLAIN = "VisionTransformer"
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]

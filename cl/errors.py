@@ -8,6 +8,12 @@ from difflib import get_close_matches
 SHOWN = 24  # names that fit into a line
 
 
+def shown(name: object) -> str:
+    """A name or path as it may stand in a one-line message: what cannot be printed is escaped."""
+    text = str(name)
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 class PalimpsestError(Exception):
     """Base class. The message is one line that names the thing and the mend."""
 
@@ -29,7 +35,7 @@ class UnknownName(BadInput):
         else:
             mend = f"known: {', '.join(self.known) or 'none'}"
         place = f" in {where}" if where else ""
-        super().__init__(f"unknown {kind} '{name}'{place}; {mend}")
+        super().__init__(f"unknown {kind} '{shown(name)}'{place}; {mend}")
 
 
 class StoreError(PalimpsestError):

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from cl.digests import digest_bytes
-from cl.errors import BadInput, StoreError
+from cl.errors import BadInput, StoreError, shown
 from cl.progress import track
 from cl.store import open_home
-from cl.tables import shown
 
 WORKERS = min(8, os.cpu_count() or 1)
 FEW = 16  # so few items are not worth a pool

@@ -22,9 +22,8 @@ from torch import Tensor
 from cl.augment import View
 from cl.code import code_digest
 from cl.digests import digest_json
-from cl.errors import BadInput
+from cl.errors import BadInput, shown
 from cl.files import Files, Stamp, mapped
-from cl.tables import shown
 
 # Others either run foreign programs (EPS) or are not photographs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cl import registry
-from cl.errors import BadInput
+from cl.errors import BadInput, shown
 from cl.files import Files
 from cl.stream import Recipe, Stream
-from cl.tables import read_toml, shown
+from cl.tables import read_toml
 
 TOML = ".toml"
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cl.errors import BadInput, UnknownName
+from cl.errors import BadInput, UnknownName, shown
 
 
 class Table(BaseModel):
@@ -47,9 +47,3 @@ def check_table(model: type[Checked], content: dict[str, Any], path: Path) -> Ch
             raise BadInput(f"{shown(path)} has no '{key}'; add it") from None
         told = str(first.get("ctx", {}).get("error", first["msg"]))
         raise BadInput(f"{shown(path)}: {f'{key}: ' if key else ''}{told}") from None
-
-
-def shown(name: Path | str) -> str:
-    """A name as it may stand in a one-line message: quoted where it holds anything unusual."""
-    text = str(name)
-    return text if text.isprintable() and text == text.strip() else ascii(text)

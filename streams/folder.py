@@ -16,12 +16,12 @@ from pydantic import Field, model_validator
 
 from cl.augment import crop_flip
 from cl.digests import digest_json
-from cl.errors import BadInput, UnknownName
+from cl.errors import BadInput, UnknownName, shown
 from cl.files import Files
 from cl.images import FilePixels
 from cl.seeds import class_order
 from cl.stream import Recipe, Samples, Stream, Task
-from cl.tables import Table, check_table, shown
+from cl.tables import Table, check_table
 from streams.naming import task_id
 
 SPLITS = ("train", "test")

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from cl.errors import BadInput
+from cl.errors import BadInput, shown
 from cl.seeds import class_order
 from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
-from cl.tables import shown
 from streams.batches import images_of, read_batch, read_idx
 from streams.naming import task_id
 from streams.subjects import NOTE, synthetic_subjects

@@ -162,6 +162,7 @@ def _content(stream: Stream) -> str | None:
         ({"kind": None}, 'has no kind; add kind = "..."'),
         ({"kind": '"class-incrementl"'}, "unknown stream kind 'class-incrementl'; did you mean class-incremental"),
         ({"clases": "[]"}, "unknown key 'clases' in .*my-stream.toml; did you mean classes"),
+        ({'"two\\nlines"': "1"}, r"unknown key 'two\\nlines'"),
         ({"image_size": None}, "has no 'image_size'"),
         ({"image_size": "0"}, "image_size: .*greater than or equal to 1"),
         ({"image_size": '"32"'}, "image_size: .*valid integer"),
