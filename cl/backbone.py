@@ -7,8 +7,11 @@ transformers of pre-norm blocks have sites; other networks give features only.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 from typing import Any, Protocol
 
 import timm
@@ -75,6 +78,7 @@ class Backbone(Protocol):
 class TimmBackbone:
     """Any timm network as a frozen backbone.
 
+    architecture: plain values that decide what the weights do and that their shapes do not show (heads, activation).
     Raises BadInput for a network whose features timm cannot give.
     """
 
@@ -86,6 +90,7 @@ class TimmBackbone:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         device: str = "cpu",
+        architecture: Any = None,
     ) -> None:
         self.name, self.image_size, self.mean, self.std = name, image_size, tuple(mean), tuple(std)
         self.device = torch.device(device)
@@ -97,13 +102,14 @@ class TimmBackbone:
                 self.mean,
                 self.std,
                 type(network).__qualname__,
+                architecture,
                 timm.__version__,
                 code_digest(TimmBackbone),
             ]
         )
         self.network.to(self.device)
         self.passes = 0
-        self.dim = int(network.num_features)  # type: ignore[arg-type]
+        self.dim = int(getattr(network, "head_hidden_size", None) or network.num_features)  # type: ignore[arg-type]
         self._blocks = list(network.blocks) if _has_sites(network) else []  # type: ignore[arg-type]
         self.tokens = _tokens(network) if self._blocks else 0
         self._mean = torch.tensor(self.mean, device=self.device).view(3, 1, 1)
@@ -219,17 +225,22 @@ def shipped() -> dict[str, dict[str, Any]]:
 
 
 def load_backbone(name: str = "glyph-vit", device: str = "cpu") -> TimmBackbone:
-    """The backbone called `name`: a shipped one, a timm name with its pretrained weights, or `random:TIMM-NAME`.
+    """The backbone called `name`: a shipped one, a timm name with its pretrained weights, `random:TIMM-NAME`, or a TOML
+    file (see `cl.backbone_files`).
 
-    Raises UnknownName, or BadInput where the pretrained weights cannot be had.
+    Raises UnknownName, or BadInput where the weights cannot be had.
     """
+    if name.endswith(".toml"):
+        from cl.backbone_files import load_described
+
+        return load_described(Path(name), device)
     cards = shipped()
     if name in cards:
         return _load_shipped(name, cards[name], device)
     plain = name.removeprefix("random:")
     if not timm.is_model(plain.partition(".")[0]):
         raise UnknownName("backbone", name, [*cards, *timm.list_models()])
-    return _load_timm(name, plain, pretrained=plain == name, device=device)
+    return _load_timm(name, plain, is_random=plain != name, device=device)
 
 
 def _load_shipped(name: str, card: dict[str, Any], device: str) -> TimmBackbone:
@@ -240,18 +251,41 @@ def _load_shipped(name: str, card: dict[str, Any], device: str) -> TimmBackbone:
     return TimmBackbone(name, network, arguments["img_size"], card["mean"], card["std"], device)
 
 
-def _load_timm(name: str, plain: str, pretrained: bool, device: str) -> TimmBackbone:
+def _load_timm(name: str, plain: str, is_random: bool, device: str) -> TimmBackbone:
+    network = _random(plain) if is_random else pretrained(plain)
+    data = resolve_data_config({}, model=network)
+    return TimmBackbone(name, network, int(data["input_size"][-1]), data["mean"], data["std"], device, plain)
+
+
+def pretrained(plain: str, **arguments: Any) -> nn.Module:
+    """timm's network of this name with its pretrained weights, without classifier. Raises BadInput."""
+    try:
+        with _no_logging():
+            return timm.create_model(plain, pretrained=True, num_classes=0, **arguments)
+    except Exception as error:  # hubs fail in many ways: no network, no such weights, no such tag
+        mend = f"fetch them into timm's cache first, give a checkpoint, or use random:{plain} for random weights"
+        raise BadInput(f"no pretrained weights for '{plain}' ({first_line(error)}); {mend}") from error
+
+
+@contextmanager
+def _no_logging() -> Iterator[None]:
+    """Hubs log every failed attempt; the one line that follows says it all."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _random(plain: str) -> nn.Module:
     try:
         with Seeds(f"random weights|{plain}").forked("init"):
-            network = timm.create_model(plain, pretrained=pretrained, num_classes=0)
-    except Exception as error:  # hubs fail in many ways: no network, no such weights, no such tag
-        if not pretrained:
-            raise BadInput(f"timm cannot make '{plain}': {_first_line(error)}") from error
-        mend = f"fetch them into timm's cache first, give a checkpoint, or use random:{plain} for random weights"
-        raise BadInput(f"no pretrained weights for '{plain}' ({_first_line(error)}); {mend}") from error
-    data = resolve_data_config({}, model=network)
-    return TimmBackbone(name, network, int(data["input_size"][-1]), data["mean"], data["std"], device)
+            return timm.create_model(plain, pretrained=False, num_classes=0)
+    except Exception as error:  # timm knows the family, but not this tag
+        raise BadInput(f"timm cannot make '{plain}': {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

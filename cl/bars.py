@@ -27,7 +27,7 @@ def bars(console: Console, quiet: bool) -> Iterator[None]:
             yield
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -56,4 +56,4 @@ class _Lines:
 
     def __call__(self, label: str, done: int, total: int) -> None:
         if not self._quiet and done and (label == "runs" or " on " in label):
-            self._console.print(f"{label}: {done}/{total}", highlight=False, soft_wrap=True)
+            self._console.print(f"{label}: {done}/{total}", highlight=False, markup=False, soft_wrap=True)

@@ -25,7 +25,7 @@ class Cell:
     seed: int
     presets: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)  # backbone, home, device, threads
+    options: Mapping[str, Any] = field(default_factory=dict)  # backbone, home, device, threads, data
 
 
 def cells(

@@ -8,6 +8,12 @@ from difflib import get_close_matches
 SHOWN = 24  # names that fit into a line
 
 
+def shown(name: object) -> str:
+    """A name or path as it may stand in a one-line message: what cannot be printed is escaped."""
+    text = str(name)
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 class PalimpsestError(Exception):
     """Base class. The message is one line that names the thing and the mend."""
 
@@ -19,7 +25,7 @@ class BadInput(PalimpsestError):
 class UnknownName(BadInput):
     """A name that is not registered; the message carries the nearest known ones."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], where: str | None = None) -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
         near = get_close_matches(name, self.known, n=3, cutoff=0.5)
         if near:
@@ -28,7 +34,8 @@ class UnknownName(BadInput):
             mend = f"none of the {len(self.known)} known names is near it; see palimpsest list"
         else:
             mend = f"known: {', '.join(self.known) or 'none'}"
-        super().__init__(f"unknown {kind} '{name}'; {mend}")
+        place = f" in {where}" if where else ""
+        super().__init__(f"unknown {kind} '{shown(name)}'{place}; {mend}")
 
 
 class StoreError(PalimpsestError):

@@ -48,4 +48,5 @@ class Registry:
 
 strategies = Registry("strategy", "palimpsest.strategies")
 streams = Registry("stream", "palimpsest.streams")
+stream_kinds = Registry("stream kind", "palimpsest.stream_kinds")  # what the `kind` of a TOML file may say
 reports = Registry("report", "palimpsest.reports")

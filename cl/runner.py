@@ -20,6 +20,7 @@ from cl.hyper import resolve
 from cl.memory import Peak
 from cl.numerics import Numerics, configure
 from cl.progress import track
+from cl.recipes import resolve_stream
 from cl.results import Result, Results
 from cl.store import Store
 from cl.strategy import Model, Strategy
@@ -61,10 +62,12 @@ def run(
     home: str | Path | None = None,
     device: str = "auto",
     threads: int = 1,
+    data: str | Path | None = None,
 ) -> Result:
     """Run `strategy` over `stream` and return its figures; what the home's store holds is not built again.
 
-    stream, strategy, backbone: names, or objects. presets, settings: hyperparameters by preset, then by name. Raises
+    stream, strategy, backbone: names, or objects; stream and backbone may be TOML files. presets, settings:
+    hyperparameters by preset, then by name. data: where the files of a stream by name lie, if it has any. Raises
     PalimpsestError (a subclass) with one line for anything that cannot be used.
     """
     start = time.perf_counter()
@@ -72,23 +75,17 @@ def run(
     numerics = configure(device, threads)
     method, name = _strategy(strategy)
     hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
-    tasks = resolve_stream(stream)
-    store = Store(Path(home) if home is not None else default_home())
+    place = Path(home) if home is not None else default_home()
+    tasks = resolve_stream(stream, data, place)
+    store = Store(place)
     network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
     request = Request(_recipe(tasks), name, _values(hyper), network.digest, seed)
     session = _Session(store, network, numerics, request, tasks, method, hyper)
+    session.remember_source(backbone)
     journal = session.drive()
     figures = session.figures(journal, list(presets), time.perf_counter() - start, peak.bytes())
     session.save(figures, journal)
     return Result(figures)
-
-
-def resolve_stream(stream: str | Stream) -> Stream:
-    """The stream of this name, or the object itself. Raises UnknownName."""
-    if isinstance(stream, Stream):
-        return stream
-    made: Stream = registry.streams.get(stream)()
-    return made
 
 
 def _strategy(strategy: str | type[Strategy]) -> tuple[type[Strategy], str]:
@@ -137,6 +134,16 @@ class _Session:
         self.folder = self.store.home / "runs" / self.request.id
         self._write("request.json", asdict(self.request))
         self._write("resolution.json", self.stream.resolution())
+
+    def remember_source(self, backbone: str | TimmBackbone) -> None:
+        """Keep what makes stream and backbone again on this machine. None of it is part of the run's name: the same
+        content at another place is the same run."""
+        recipe = self.stream.recipe
+        stream = {**recipe.as_json(), "place": dict(recipe.place)} if recipe is not None else None
+        name = backbone if isinstance(backbone, str) else None
+        if name is not None and name.endswith(".toml"):
+            name = os.path.abspath(name)
+        self._write("source.json", {"stream": stream, "backbone": name})
 
     def drive(self) -> _Journal:
         """Learn and evaluate every task. A damaged component is set aside, and the run goes through the store again."""
@@ -211,7 +218,7 @@ class _Session:
             "manifest": digest_json(components),
             "components": dict(sorted(components.items())),
             "notes": list(self.stream.notes),
-            "subjects": "synthetic, by stable hash" if self.stream.subjects else None,
+            "subjects": _subjects(self.stream),
             "numerics": self.numerics.as_json(),
             "warnings": list(self.store.warnings),
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -233,6 +240,12 @@ class _Session:
         path = self.folder / name
         if not path.exists() or path.read_bytes() != data:
             self.store.write(path, data)
+
+
+def _subjects(stream: Stream) -> str | None:
+    if not stream.subjects:
+        return None
+    return "synthetic, by stable hash" if any("synthetic" in note for note in stream.notes) else "as the data name them"
 
 
 def _entry(handle: Handle) -> dict[str, Any]:

@@ -16,6 +16,11 @@ import torch
 from torch import Tensor
 
 
+def class_order(count: int, seed: int) -> list[int]:
+    """The order of `count` classes that published protocols name by a seed: numpy's legacy permutation of it."""
+    return [int(place) for place in np.random.RandomState(seed).permutation(count)]
+
+
 class Seeds:
     """Generators derived from `root` and the names given at each call."""
 

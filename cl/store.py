@@ -67,7 +67,7 @@ class Store:
         self.home = home
         self.folder = home / "store"
         self.warnings: list[str] = []
-        _open_home(home)
+        open_home(home)
 
     def find(self, key: str) -> Record | None:
         """The record of `key`, or None where there is none (or only a damaged one, which is set aside)."""
@@ -231,7 +231,8 @@ def describe_parts(parts: Mapping[str, Tensors], roles: Mapping[str, str]) -> di
     }
 
 
-def _open_home(home: Path) -> None:
+def open_home(home: Path) -> None:
+    """Make the home if it is not there. Raises StoreError where it cannot be used or has another format."""
     marker = home / "format.json"
     try:
         home.mkdir(parents=True, exist_ok=True)

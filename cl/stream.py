@@ -13,8 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from cl.augment import View
 from cl.digests import digest_bytes, digest_json
 from cl.errors import BadInput
 
@@ -25,8 +27,8 @@ class Pixels(Protocol):
     def digest(self, sample: str) -> str:
         """Digest of the sample's stored bytes."""
 
-    def read(self, samples: Sequence[str]) -> Tensor:
-        """Images of these ids, uint8 `(n, 3, height, width)`."""
+    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+        """Images of these ids, uint8 `(n, 3, height, width)`; each seen through its view, if views are given."""
 
 
 class ArrayPixels:
@@ -44,8 +46,13 @@ class ArrayPixels:
         image = np.ascontiguousarray(self._images[self._row[sample]])
         return digest_bytes(f"{image.shape}".encode() + image.tobytes())
 
-    def read(self, samples: Sequence[str]) -> Tensor:
-        images = torch.from_numpy(self._images[[self._row[sample] for sample in samples]])
+    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+        rows = self._images[[self._row[sample] for sample in samples]]
+        if views is not None:
+            size = rows.shape[2], rows.shape[1]
+            seen = [view.of(Image.fromarray(row), size) for row, view in zip(rows, views, strict=True)]
+            rows = np.stack([np.asarray(image) for image in seen])
+        images = torch.from_numpy(rows)
         if images.ndim == 3:
             return images[:, None].expand(-1, 3, -1, -1).contiguous()
         return images.permute(0, 3, 1, 2).contiguous()
@@ -105,10 +112,10 @@ class Samples:
         ]
         return digest_json([rows, self.augment])
 
-    def images(self, rows: Sequence[int] | slice = slice(None)) -> Tensor:
-        """Raw images of these rows, uint8 `(n, 3, height, width)`."""
+    def images(self, rows: Sequence[int] | slice = slice(None), views: Sequence[View] | None = None) -> Tensor:
+        """Raw images of these rows, uint8 `(n, 3, height, width)`, each through its view if views are given."""
         ids = self.ids[rows] if isinstance(rows, slice) else [self.ids[row] for row in rows]
-        return self.pixels.read(ids)
+        return self.pixels.read(ids, views) if views is not None else self.pixels.read(ids)
 
     def targets(self, classes: Sequence[str]) -> Tensor:
         """Index of each label in `classes`, int64 `(n,)`; -1 for a label that is not among them."""
@@ -142,16 +149,20 @@ class _JoinedPixels:
     def digest(self, sample: str) -> str:
         return self._owner[sample].digest(sample)
 
-    def read(self, samples: Sequence[str]) -> Tensor:
+    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
         places: dict[int, list[int]] = {}
         for row, sample in enumerate(samples):
             places.setdefault(id(self._owner[sample]), []).append(row)
-        parts = {rows[0]: self._owner[samples[rows[0]]].read([samples[r] for r in rows]) for rows in places.values()}
+        parts = {rows[0]: self._part(samples, views, rows) for rows in places.values()}
         first = next(iter(parts.values()))
         images = first.new_empty((len(samples), *first.shape[1:]))
         for rows in places.values():
             images[rows] = parts[rows[0]]
         return images
+
+    def _part(self, samples: Sequence[str], views: Sequence[View] | None, rows: Sequence[int]) -> Tensor:
+        seen = [views[row] for row in rows] if views is not None else None
+        return self._owner[samples[rows[0]]].read([samples[row] for row in rows], seen)
 
 
 @dataclass(frozen=True)
@@ -167,13 +178,20 @@ class Task:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make a stream again in another process: a registry name or `module:factory`, and its arguments."""
+    """How to make a stream again in another process: a registry name, `module:factory` or TOML file, and arguments.
+
+    content: digest of what the stream's files hold, where it has files. place: where they lie on this machine
+    (`file`: the TOML file, or `data`: a folder); needed to replay, but no part of the run's name.
+    """
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    content: str | None = None
+    place: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        return {"name": self.name, "arguments": dict(self.arguments)}
+        named = {"name": self.name, "arguments": dict(self.arguments)}
+        return named if self.content is None else {**named, "content": self.content}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cl.adapters import bottleneck
+from cl.augment import views
 from cl.backbone import Backbone, Prefix, batches
 from cl.build import Checkpoint
 from cl.errors import NonFinite
@@ -109,7 +110,7 @@ class Tuner:
 
 def augmented(samples: Samples, batch: Batch, seeds: Seeds) -> Tensor:
     """The batch's raw images under the stream's augmentation, uint8; seeded by (sample id, epoch)."""
-    return samples.images(batch.rows)
+    return samples.images(batch.rows, views(samples.augment, batch.ids, batch.epoch, seeds))
 
 
 def _epoch(ids: Sequence[str], size: int, epoch: int, seeds: Seeds) -> list[Batch]:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("cl", "strategies", "streams", "reports")
 SOURCES = [path.relative_to(ROOT).as_posix() for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 MAY_TOUCH_GLOBAL_GENERATORS = "cl/seeds.py"
+MAY_UNPICKLE = "streams/batches.py"  # CIFAR's format is a pickle; what it may load is listed there
 
 GLOBAL_RANDOMNESS = re.compile(
     r"(np|numpy)\.random\.(?!(Generator|BitGenerator|SeedSequence|PCG64|Philox|default_rng)$)\w+"
@@ -66,7 +67,7 @@ def test_no_global_generator_is_touched(path: str) -> None:
     assert offences((ROOT / path).read_text(encoding="utf-8"), GLOBAL_RANDOMNESS) == []
 
 
-@pytest.mark.parametrize("path", SOURCES)
+@pytest.mark.parametrize("path", [path for path in SOURCES if path != MAY_UNPICKLE])
 def test_nothing_is_unpickled(path: str) -> None:
     assert offences((ROOT / path).read_text(encoding="utf-8"), UNPICKLING) == []
 

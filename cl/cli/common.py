@@ -20,12 +20,15 @@ Home = Annotated[
     Path | None, typer.Option("--home", help="Store and results [default: $PALIMPSEST_HOME, else .palimpsest].")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-BackboneName = Annotated[str, typer.Option("--backbone", help="A shipped backbone, a timm name, or random:TIMM-NAME.")]
+BackboneName = Annotated[
+    str, typer.Option("--backbone", help="A shipped backbone, a timm name, random:TIMM-NAME, or a TOML file.")
+]
 Presets = Annotated[list[str] | None, typer.Option("--preset", help="A named set of hyperparameters; may be repeated.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="One hyperparameter, as key=value; may be repeated.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Threads = Annotated[int, typer.Option("--threads", help="Torch threads of each run; part of every component's key.")]
-StreamName = Annotated[str, typer.Argument(help="A stream's name; see palimpsest list streams.")]
+StreamName = Annotated[str, typer.Argument(help="A stream's name (see palimpsest list streams), or a TOML file.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Where the files of split-mnist, split-cifar10 ... lie.")]
 
 
 def settings_of(pairs: list[str] | None) -> dict[str, Any]:

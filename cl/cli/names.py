@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from cl import registry
-from cl.cli.common import AsJson, out, print_json
+from cl.cli.common import AsJson, Data, out, print_json
 from cl.errors import UnknownName
 
 app = typer.Typer()
@@ -42,10 +44,12 @@ def list_names(
 
 @app.command(epilog="Example: palimpsest describe ease")
 def describe(
-    name: Annotated[str, typer.Argument(help="A strategy, stream or backbone.")], as_json: AsJson = False
+    name: Annotated[str, typer.Argument(help="A strategy, stream or backbone, or a stream's TOML file.")],
+    data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """A strategy's hyperparameters and presets, a stream's tasks, or a backbone's card."""
-    content = _description(name)
+    content = _description(name, data)
     if as_json:
         print_json(content)
         return
@@ -71,13 +75,13 @@ def _first_line(factory: Callable[..., Any]) -> str:
     return (factory.__doc__ or "").strip().splitlines()[0] if factory.__doc__ else ""
 
 
-def _description(name: str) -> dict[str, Any]:
+def _description(name: str, data: Path | None) -> dict[str, Any]:
     from cl.backbone import shipped
 
     if name in registry.strategies.names():
         return _describe_strategy(name)
-    if name in registry.streams.names():
-        return _describe_stream(name)
+    if name in registry.streams.names() or name.endswith(".toml"):
+        return _describe_stream(name, data)
     cards = shipped()
     if name in cards:
         return {"name": name, "kind": "backbone", **cards[name]}
@@ -98,9 +102,11 @@ def _describe_strategy(name: str) -> dict[str, Any]:
     }
 
 
-def _describe_stream(name: str) -> dict[str, Any]:
-    factory = registry.streams.get(name)
-    stream = factory()
+def _describe_stream(name: str, data: Path | None) -> dict[str, Any]:
+    from cl.recipes import resolve_stream
+
+    stream = resolve_stream(name, data)
+    about = f"described by {name}" if name.endswith(".toml") else _first_line(registry.streams.get(name))
     tasks = [
         {
             "id": task.id,
@@ -113,9 +119,9 @@ def _describe_stream(name: str) -> dict[str, Any]:
     ]
     people = len(set(stream.subjects.values()))
     return {
-        "name": name,
+        "name": stream.name,
         "kind": "stream",
-        "about": _first_line(factory),
+        "about": about,
         "tasks": tasks,
         "subjects": people,
         "notes": list(stream.notes),
@@ -124,7 +130,9 @@ def _describe_stream(name: str) -> dict[str, Any]:
 
 def _print_description(content: dict[str, Any]) -> None:
     out.print(
-        f"[bold]{content['name']}[/bold] ({content['kind']}): {content['about']}", highlight=False, soft_wrap=True
+        f"[bold]{escape(content['name'])}[/bold] ({content['kind']}): {escape(content['about'])}",
+        highlight=False,
+        soft_wrap=True,
     )
     if content["kind"] == "strategy":
         out.print(content["paper"], style="dim", highlight=False)
@@ -141,8 +149,9 @@ def _print_description(content: dict[str, Any]) -> None:
     elif content["kind"] == "stream":
         table = Table("task", "classes", "train", "test", box=None)
         for task in content["tasks"]:
-            table.add_row(task["id"], ", ".join(task["classes"]), str(task["train"]), str(task["test"]))
+            names = escape(", ".join(task["classes"]))
+            table.add_row(escape(task["id"]), names, str(task["train"]), str(task["test"]))
         out.print(table)
-        out.print(f"{content['subjects']} subjects. " + " ".join(content["notes"]))
+        out.print(f"{content['subjects']} subjects. " + escape(" ".join(content["notes"])))
     else:
         print_json({key: value for key, value in content.items() if key not in ("name", "kind", "about")})

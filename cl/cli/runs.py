@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from cl import registry
 from cl.cli.common import (
     AsJson,
     BackboneName,
+    Data,
     Device,
     Home,
     Presets,
@@ -39,6 +41,7 @@ def run(
     set_: Sets = None,
     device: Device = "auto",
     threads: Threads = 1,
+    data: Data = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -56,6 +59,7 @@ def run(
             home=home,
             device=device,
             threads=threads,
+            data=data,
         )
     warn(result.figures)
     if as_json:
@@ -78,6 +82,7 @@ def compare(
     set_: Sets = None,
     device: Device = "auto",
     threads: Threads = 1,
+    data: Data = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -91,7 +96,7 @@ def compare(
     from cl.runner import default_home
 
     place = home if home is not None else default_home()
-    options = {"backbone": backbone, "home": str(place), "device": device, "threads": threads}
+    options = {"backbone": backbone, "home": str(place), "device": device, "threads": threads, "data": data}
     grid = cells(stream, strategies, seeds, preset or [], settings_of(set_), **options)
     report = registry.reports.get("comparison")
     with progress(as_json):
@@ -152,24 +157,23 @@ def show(
 
 
 def _print_run(figures: dict[str, Any]) -> None:
-    out.print(
-        f"[bold]{figures['strategy']}[/bold] on {figures['stream']}, seed {figures['seed']}, run {figures['run']}",
-        highlight=False,
-    )
-    table = Table("after task", "seen", *[task["id"] for task in figures["tasks"]], "adapters", "parameters", box=None)
+    title = f"[bold]{figures['strategy']}[/bold] on {escape(figures['stream'])}"
+    out.print(f"{title}, seed {figures['seed']}, run {figures['run']}", highlight=False)
+    names = [escape(task["id"]) for task in figures["tasks"]]
+    table = Table("after task", "seen", *names, "adapters", "parameters", box=None)
     total = 0
     for t, row in enumerate(figures["accuracy"]):
         total += figures["parameters_added"][t]
         table.add_row(
-            figures["tasks"][t]["id"],
+            names[t],
             percent(figures["curve"][t]),
             *map(percent, row),
             str(figures["adapters"][t]),
             f"{total:,}",
         )
     out.print(table)
-    names = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer")
-    out.print(", ".join(f"{name.replace('_', ' ')} {percent(figures[name])}" for name in names), highlight=False)
+    shown = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer")
+    out.print(", ".join(f"{name.replace('_', ' ')} {percent(figures[name])}" for name in shown), highlight=False)
     seconds = ", ".join(f"{phase} {value:.1f} s" for phase, value in figures["seconds"].items())
     out.print(f"built {figures['components_built']}, reused {figures['components_reused']}; {seconds}", highlight=False)
     out.print(f"manifest {figures['manifest'][:16]}", highlight=False)
@@ -178,7 +182,8 @@ def _print_run(figures: dict[str, Any]) -> None:
 def _print_components(rows: list[dict[str, Any]]) -> None:
     table = Table("component", "role", "parameters", "seconds", "reads", box=None)
     for row in rows:
-        table.add_row(row["name"], row["role"], f"{row['numel']:,}", f"{row['seconds']:.2f}", ", ".join(row["reads"]))
+        reads = escape(", ".join(row["reads"]))
+        table.add_row(escape(row["name"]), row["role"], f"{row['numel']:,}", f"{row['seconds']:.2f}", reads)
     out.print(table)
 
 

