@@ -77,6 +77,7 @@ def run(
     network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
     request = Request(_recipe(tasks), name, _values(hyper), network.digest, seed)
     session = _Session(store, network, numerics, request, tasks, method, hyper)
+    session.note_machine(backbone if isinstance(backbone, str) else None)
     journal = session.drive()
     figures = session.figures(journal, list(presets), time.perf_counter() - start, peak.bytes())
     session.save(figures, journal)
@@ -138,6 +139,11 @@ class _Session:
         self._write("request.json", asdict(self.request))
         self._write("resolution.json", self.stream.resolution())
 
+    def note_machine(self, backbone: str | None) -> None:
+        """Keep what a replay needs beside the request: the backbone's name (None for an object), device and threads."""
+        machine = {"backbone": backbone, "device": self.numerics.device, "threads": self.numerics.threads}
+        self._write("replay.json", machine)
+
     def drive(self) -> _Journal:
         """Learn and evaluate every task. A damaged component is set aside, and the run goes through the store again."""
         while True:
@@ -151,14 +157,11 @@ class _Session:
         journal = _Journal()
         tasks = self.stream.tasks
         for position, task in enumerate(track(tasks, f"{self.request.strategy} on {self.stream.name}")):
-            learns = strategy.learns(task, len(tasks) - position - 1)
-            strategy.forget_decisions()
+            remaining = len(tasks) - position - 1
             with self.builder.in_phase("learn"):
-                entries = strategy.learn(task, journal.model) if learns else {}
-            journal.model = journal.model.after(task, entries, strategy.rehearsal)
-            strategy.forget_decisions()
+                journal.model = strategy.extended(journal.model, task, remaining)
             with self.builder.in_phase("evaluate"):
-                self._evaluate(strategy, task, journal, measured=learns)
+                self._evaluate(strategy, task, journal, measured=strategy.learns(task, remaining))
             journal.adapters.append(sum(part.role == "adapter" for _, part in journal.model.parts))
             journal.parameters.append(sum(part.numel for _, part in journal.model.parts))
         return journal

@@ -91,7 +91,8 @@ class Store:
         prefix = f"{part}/"
         try:
             blob = load_safetensors(self._path(record.key, "safetensors").read_bytes())
-            tensors = {name[len(prefix) :]: value for name, value in blob.items() if name.startswith(prefix)}
+            # safetensors gives another order at each reading; what a build iterates over must not depend on it.
+            tensors = {name[len(prefix) :]: blob[name] for name in sorted(blob) if name.startswith(prefix)}
         except (OSError, SafetensorError, ValueError, RuntimeError) as error:
             raise CorruptComponent(f"component {record.key[:12]} cannot be read ({type(error).__name__})") from error
         if digest_tensors(tensors) != record.parts[part]["digest"]:
