@@ -7,9 +7,10 @@ where it is missing, damaged or of another release, so a commit need not write t
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
+from cl.errors import CorruptComponent
 from cl.store import Record, Store
 
 SCHEMA = 1
@@ -41,18 +42,15 @@ WITH RECURSIVE above (key) AS (
 
 
 class Index:
-    """Lineage over all records of a store, as they were when this object was made."""
+    """Lineage over all records of a store, as they were when this object was made.
 
-    def __init__(self, store: Store) -> None:
+    kept: whether to keep the index in the home for the next time.
+    """
+
+    def __init__(self, store: Store, kept: bool = True) -> None:
         self._store = store
         self._path = store.home / "index.sqlite"
-        try:
-            self._database = self._open(self._path)
-        except sqlite3.OperationalError:  # a home that cannot be written, or one on which SQLite cannot lock
-            self._database = self._open(None)
-        except sqlite3.DatabaseError:
-            remove_database(self._path)
-            self._database = self._open(self._path)
+        self._database = self._made() if kept else self._open(None)
 
     def dependents(self, digest: str) -> list[str]:
         """Keys of all that read this shard or part digest, directly or through other components."""
@@ -65,8 +63,27 @@ class Index:
     def close(self) -> None:
         self._database.close()
 
+    def rows(self) -> list[str]:
+        """Everything in the index as text, sorted."""
+        return sorted(self._database.iterdump())
+
     def _keys(self, query: str, value: str) -> list[str]:
-        return [key for (key,) in self._database.execute(query, (value,))]
+        try:
+            return [key for (key,) in self._database.execute(query, (value,))]
+        except sqlite3.DatabaseError:  # damage that opening it did not meet
+            self.close()
+            remove_database(self._path)
+            self._database = self._made()
+            return [key for (key,) in self._database.execute(query, (value,))]
+
+    def _made(self) -> sqlite3.Connection:
+        try:
+            return self._open(self._path)
+        except sqlite3.OperationalError:  # a home that cannot be written, or one on which SQLite cannot lock
+            return self._open(None)
+        except sqlite3.DatabaseError:
+            remove_database(self._path)
+            return self._open(self._path)
 
     def _open(self, path: Path | None) -> sqlite3.Connection:
         database = sqlite3.connect(path or ":memory:", timeout=60)
@@ -92,8 +109,9 @@ class Index:
         found = set(self._store.keys())
         for table in ("records", "parts", "reads"):
             database.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in known - found])
-        records = (self._store.find(key) for key in sorted(found - known))
-        _insert(database, [record for record in records if record is not None])
+        for key in sorted(found - known):
+            with suppress(OSError, CorruptComponent):  # gone meanwhile, or damaged: whoever needs it deals with it
+                _insert(database, self._store.record(key))
 
 
 def remove_database(path: Path) -> None:
@@ -102,10 +120,9 @@ def remove_database(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _insert(database: sqlite3.Connection, records: Iterable[Record]) -> None:
-    for record in records:
-        database.execute("INSERT OR REPLACE INTO records VALUES (?)", (record.key,))
-        parts = [(record.key, name, part["role"], part["digest"]) for name, part in record.parts.items()]
-        database.executemany("INSERT INTO parts VALUES (?, ?, ?, ?)", parts)
-        reads = [(record.key, read["digest"], read.get("key")) for read in record.reads]
-        database.executemany("INSERT INTO reads VALUES (?, ?, ?)", reads)
+def _insert(database: sqlite3.Connection, record: Record) -> None:
+    database.execute("INSERT INTO records VALUES (?)", (record.key,))
+    parts = [(record.key, name, part["role"], part["digest"]) for name, part in record.parts.items()]
+    database.executemany("INSERT INTO parts VALUES (?, ?, ?, ?)", parts)
+    reads = [(record.key, read["digest"], read.get("key")) for read in record.reads]
+    database.executemany("INSERT INTO reads VALUES (?, ?, ?)", reads)

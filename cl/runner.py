@@ -25,6 +25,7 @@ from cl.store import Store
 from cl.strategy import Model, Strategy
 from cl.stream import Recipe, Stream, Task
 
+UNFINISHED = "unfinished"  # a file in the folder of a run that has begun and not ended
 RUN_ID = 12  # hexadecimal digits of the request's digest
 
 
@@ -136,6 +137,8 @@ class _Session:
     def __post_init__(self) -> None:
         self.builder = Builder(self.store, self.backbone, self.numerics, self.request.seed)
         self.folder = self.store.home / "runs" / self.request.id
+        if not (self.folder / UNFINISHED).exists():
+            self.store.write(self.folder / UNFINISHED, b"")
         self._write("request.json", asdict(self.request))
         self._write("resolution.json", self.stream.resolution())
 
@@ -230,6 +233,7 @@ class _Session:
         }
         self._write("manifest.json", manifest)
         Results(self.store.home).save(figures)
+        (self.folder / UNFINISHED).unlink(missing_ok=True)
 
     def _write(self, name: str, content: Any) -> None:
         data = canonical(content)

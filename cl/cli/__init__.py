@@ -10,7 +10,7 @@ import typer
 from typer._click.exceptions import ClickException
 
 import cl
-from cl.cli import names, runs
+from cl.cli import names, runs, store
 from cl.errors import BadInput, PalimpsestError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Continual learning with components that know what they were made from.\n\n"
     "Begin with `palimpsest compare split-digits ease simplecil --preset quick --out page.html`.",
 )
-for room in (names, runs):
+for room in (names, runs, store):
     app.add_typer(room.app)
 
 
@@ -29,7 +29,8 @@ def main() -> None:
     """Entry point: every error is one line on stderr and exit code 2, Ctrl-C is exit code 130."""
     try:
         _check_rooms()
-        app(standalone_mode=False)
+        if code := app(standalone_mode=False):
+            sys.exit(code)
     except PalimpsestError as error:
         _fail(str(error))
     except ClickException as error:
