@@ -149,7 +149,13 @@ def show(
     if lineage is not None or dependents is not None:
         known = Ancestry(place, figures["run"])
         rows = known.made_from(lineage) if lineage is not None else known.dependents(dependents or "")
-        print_json(rows) if as_json else _print_tree(rows) if lineage is not None else _print_components(rows)
+        if as_json:
+            print_json(rows)
+        elif lineage is not None:
+            _print_tree(rows)
+        else:
+            for row in rows:
+                out.print(f"{row['name']} ({row['role']})", highlight=False, markup=False, soft_wrap=True)
         return
     figures["components"] = components(place, figures["run"])
     if as_json:
@@ -195,17 +201,16 @@ def _print_tree(rows: list[dict[str, Any]]) -> None:
     from rich.tree import Tree
 
     by_name = {row["name"]: row for row in rows}
-    root = Tree(f"{rows[0]['name']} ({rows[0]['role']})")
-    todo, shown = [(root, rows[0])], {rows[0]["name"]}
+    root, shown = Tree("made from", hide_root=True), set[str]()
+    todo = [(root, rows[0]["name"])]
     while todo:
-        branch, row = todo.pop()
-        for name in row["reads"]:
-            known = by_name.get(name)
-            again = ", see above" if name in shown else ""
-            leaf = branch.add(f"{name} ({known['role']}{again})" if known else name)
-            if known and not again:
-                shown.add(name)
-                todo.append((leaf, known))
+        branch, name = todo.pop()
+        row = by_name.get(name)
+        again = ", see above" if name in shown else ""
+        leaf = branch.add(f"{name} ({row['role']}{again})" if row else name)
+        if row and not again:
+            shown.add(name)
+            todo += [(leaf, read) for read in reversed(row["reads"])]
     out.print(root, highlight=False, markup=False)
 
 
