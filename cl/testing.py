@@ -32,11 +32,11 @@ from torch import Tensor
 from cl import build
 from cl.backbone import TimmBackbone
 from cl.build import Builder, Checkpoint
-from cl.digests import digest_bytes, digest_json, digest_tensors
+from cl.digests import digest_bytes, digest_tensors
 from cl.hyper import resolve
 from cl.index import Index
 from cl.numerics import configure
-from cl.replay import strategy_of, stream_of
+from cl.recipes import content_digest, strategy_of, stream_of
 from cl.runner import run
 from cl.seeds import Seeds, global_state
 from cl.store import Store
@@ -314,17 +314,18 @@ class StreamConformance:
             assert set(task.classes) == set(task.train.labels), f"{task.id} has a class without training images"
 
     def test_it_resolves_to_the_same_stream_twice(self, made: Stream) -> None:
-        assert _identity(self._make()) == _identity(made)
+        assert content_digest(self._make()) == content_digest(made)
 
     def test_another_process_replays_its_recipe(self, made: Stream) -> None:
         assert made.recipe is not None, "give the stream a Recipe, so that a run of it can be verified"
         seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-        program = "import json, sys; from cl.testing import identity; print(identity(json.loads(sys.argv[1])))"
+        program = "import json, sys; from cl.recipes import content_digest, stream_of; "
+        program += "print(content_digest(stream_of(json.loads(sys.argv[1]))))"
         command = [sys.executable, "-c", program, json.dumps(made.recipe.as_json())]
         other = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert other.returncode == 0, other.stderr
-        assert other.stdout.split()[-1] == _identity(made)
+        assert other.stdout.split()[-1] == content_digest(made)
 
     def test_removing_samples_moves_no_other_name(self, made: Stream) -> None:
         draw = random.Random(0)
@@ -361,15 +362,6 @@ class StreamConformance:
         if isinstance(cls.stream, str):
             return stream_of({"name": cls.stream, "arguments": cls.arguments})
         return cls.stream(**cls.arguments)
-
-
-def identity(recipe: Mapping[str, Any]) -> str:
-    """Digest of all that the stream of this recipe holds: names, order and pixels."""
-    return _identity(stream_of(recipe))
-
-
-def _identity(stream: Stream) -> str:
-    return digest_json([stream.resolution(), [shard.digest for _, shard in _shards(stream)]])
 
 
 def _shards(stream: Stream) -> Iterator[tuple[Task, Samples]]:

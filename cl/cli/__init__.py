@@ -10,7 +10,7 @@ import typer
 from typer._click.exceptions import ClickException
 
 import cl
-from cl.cli import names, runs, store
+from cl.cli import names, predict, runs, store
 from cl.errors import BadInput, PalimpsestError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Continual learning with components that know what they were made from.\n\n"
     "Begin with `palimpsest compare split-digits ease simplecil --preset quick --out page.html`.",
 )
-for room in (names, runs, store):
+for room in (names, runs, predict, store):
     app.add_typer(room.app)
 
 

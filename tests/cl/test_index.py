@@ -11,7 +11,8 @@ from cl.ancestry import Ancestry
 from cl.errors import BadInput, UnknownName
 from cl.index import Index
 from cl.store import Store
-from tests.helpers import manifest, tiny_run, tiny_stream
+from cl.testing import tiny_stream
+from tests.homes import manifest, tiny_run
 
 
 @pytest.fixture(scope="module")

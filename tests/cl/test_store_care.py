@@ -20,7 +20,7 @@ from cl.results import Results
 from cl.runner import UNFINISHED
 from cl.store import Store
 from cl.verify import faults
-from tests.helpers import FAST, manifest, tiny_run
+from tests.homes import FAST, manifest, tiny_run
 
 
 @pytest.fixture(scope="module")
