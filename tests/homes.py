@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from cl.backbone import TimmBackbone
 from cl.results import Result
 from cl.runner import run
 from cl.testing import tiny_backbone, tiny_stream
@@ -24,6 +27,17 @@ def tiny_run(home: Path, strategy: str = "ease", **more: Any) -> Result:
     """A run of a second at most: the tiny stream on the tiny backbone."""
     given = {"stream": tiny_stream(), "backbone": tiny_backbone(), "settings": FAST, "device": "cpu", **more}
     return run(strategy=strategy, home=home, **given)
+
+
+@pytest.fixture
+def named_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every name of a backbone stands for the tiny one."""
+
+    def load(name: str, device: str) -> TimmBackbone:
+        return tiny_backbone()
+
+    monkeypatch.setattr("cl.runner.load_backbone", load)
+    monkeypatch.setattr("cl.replay.load_backbone", load)
 
 
 def manifest(home: Path) -> Mapping[str, Any]:

@@ -13,6 +13,8 @@ import cl
 from cl.cli import names, predict, runs, store
 from cl.errors import BadInput, PalimpsestError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="palimpsest",
     no_args_is_help=True,
@@ -29,14 +31,17 @@ def main() -> None:
     """Entry point: every error is one line on stderr and exit code 2, Ctrl-C is exit code 130."""
     try:
         _check_rooms()
-        if code := app(standalone_mode=False):
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer has caught it and gives the code alone
+            raise KeyboardInterrupt
+        if code:
             sys.exit(code)
     except PalimpsestError as error:
         _fail(str(error))
     except ClickException as error:
         _fail(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; run the same command again and it goes on from what is stored", code=130)
+        _fail("interrupted; run the same command again and it goes on from what is stored", code=INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

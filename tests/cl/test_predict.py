@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from cl import testing
-from cl.backbone import TimmBackbone
 from cl.errors import BadInput
 from cl.gc import collect
 from cl.replay import Replay
@@ -21,17 +20,6 @@ from cl.stream import Stream
 from cl.testing import tiny_backbone, tiny_stream
 from tests.cl.test_cli import palimpsest
 from tests.homes import FAST
-
-
-@pytest.fixture
-def named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the tiny backbone one that has a name."""
-
-    def load(name: str, device: str) -> TimmBackbone:
-        return tiny_backbone()
-
-    monkeypatch.setattr("cl.runner.load_backbone", load)
-    monkeypatch.setattr("cl.replay.load_backbone", load)
 
 
 def learnt(home: Path, stream: Stream | None = None) -> Result:
@@ -51,7 +39,7 @@ def contents(home: Path) -> dict[Path, bytes]:
 
 
 def test_predictions_are_printed_and_nothing_of_the_image_is_stored(
-    named: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, path = tmp_path / "home", visitor(tmp_path)
     result = learnt(home)
@@ -71,7 +59,7 @@ def test_predictions_are_printed_and_nothing_of_the_image_is_stored(
     assert {p for p in after if after[p] != before[p]} <= {home / "results.sqlite-shm", home / "results.sqlite-wal"}
 
 
-def test_a_replay_builds_what_is_missing_and_nothing_else(named: None, tmp_path: Path) -> None:
+def test_a_replay_builds_what_is_missing_and_nothing_else(named_backbone: None, tmp_path: Path) -> None:
     result = learnt(tmp_path)
     found = Replay(tmp_path, result.id)
     assert found.model.entries
@@ -82,7 +70,9 @@ def test_a_replay_builds_what_is_missing_and_nothing_else(named: None, tmp_path:
     assert digests[0] == digests[1]
 
 
-def test_runs_that_cannot_be_replayed_are_refused(named: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_cannot_be_replayed_are_refused(
+    named_backbone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bare = Stream("bare", tiny_stream().tasks)
     with pytest.raises(BadInput, match="made from Python objects"):
         Replay(tmp_path, learnt(tmp_path, bare).id)
@@ -96,7 +86,7 @@ def test_runs_that_cannot_be_replayed_are_refused(named: None, tmp_path: Path, m
 
 
 def test_bad_images_and_runs_are_one_line(
-    named: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = learnt(tmp_path)
     (tmp_path / "no-image.png").write_text("hello")
