@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from cl import metrics, registry
+from cl import compare, metrics, registry
 from cl.cli import app
 from tests.cl.test_cli import palimpsest
 
@@ -67,31 +67,49 @@ def test_every_strategy_and_stream_is_described(name: str) -> None:
     assert f"`{name}`" in TEXT
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, _ in inspect.getmembers(metrics, inspect.isfunction) if name[0] != "_"]
-)
+@pytest.mark.parametrize("name", METRICS)
 def test_every_metric_is_described(name: str) -> None:
     words = name.split("_")
     assert all(word in TEXT.lower() for word in words), f"{name} is not in the documentation"
 
 
-@pytest.mark.parametrize(("page", "script"), SCRIPTS, ids=[page for page, _ in SCRIPTS])
-def test_scripts_run(page: str, script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PALIMPSEST_HOME", raising=False)
-    exec(compile(script, page, "exec"), {"__name__": "__main__"})
+@pytest.fixture
+def quickly(named_backbone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny backbone, and comparisons in this process, which knows of it."""
+    monkeypatch.setattr("cl.compare._side_by_side", lambda grid, jobs: [compare._figures(cell) for cell in grid])
 
 
-@pytest.mark.parametrize(("page", "lines"), CONSOLES, ids=[page for page, _ in CONSOLES])
-def test_commands_run(
-    page: str, lines: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PALIMPSEST_HOME", raising=False)
+
+
+def run_commands(lines: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for line in lines.splitlines():
         if line.startswith("$ palimpsest "):
             code, _, err = palimpsest(capsys, monkeypatch, *shlex.split(line.removeprefix("$ palimpsest ")))
-            assert code == 0, f"{page}: {line}: {err}"
+            assert code == 0, f"{line}: {err}"
+
+
+@pytest.mark.parametrize(("page", "script"), SCRIPTS, ids=[page for page, _ in SCRIPTS])
+def test_scripts_run(quickly: None, page: str, script: str) -> None:
+    exec(compile(script, page, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("lines", [lines for _, lines in CONSOLES], ids=[page for page, _ in CONSOLES])
+def test_commands_run(
+    quickly: None, lines: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_commands(lines, capsys, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [lines for _, lines in CONSOLES], ids=[page for page, _ in CONSOLES])
+def test_commands_run_with_the_shipped_backbone(
+    lines: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_commands(lines, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if files(page)], ids=lambda page: page.name)
