@@ -250,6 +250,9 @@ class Builder:
         return Handle(record, self._open)
 
     def _reuse(self, plan: _Plan, record: Record) -> Handle:
+        for shard in _shards(plan.reads):
+            self.store.remember_shard(shard)
+        self.store.used(record)
         self._log(plan, record, built=False)
         return Handle(record, self._open)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -107,7 +108,7 @@ class Results:
             return []
         with self._open() as database:
             rows = database.execute("SELECT figures FROM runs ORDER BY created, run").fetchall()
-        return [json.loads(text) for (text,) in rows]
+        return [self._figures(text) for (text,) in rows]
 
     def find(self, run: str) -> Result:
         """The run whose id begins with `run`. Raises BadInput if there is none, or more than one."""
@@ -140,15 +141,27 @@ class Results:
             [{name: figures[name] for name in names} for figures in self.all()], columns=list(names)
         )
 
+    def _figures(self, text: str) -> dict[str, Any]:
+        try:
+            figures: dict[str, Any] = json.loads(text)
+            return figures | {name: figures[name] for name in PRINTED}
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{self._path} holds a damaged row; mend it with palimpsest store verify --fix") from error
+
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
+        # In a folder that cannot be written SQLite can keep no journal; nobody else writes there, so it reads without.
+        fixed = not os.access(self._path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+        place = f"{self._path.absolute().as_uri()}?{'immutable=1' if fixed else 'mode=rwc'}"
         try:
-            database = sqlite3.connect(self._path, timeout=60)
+            database = sqlite3.connect(place, timeout=60, uri=True)
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {self._path}: {error}; check the folder's permissions") from error
         try:
             with database:
-                _prepare(database, self._path)
+                _check_version(database, self._path)
+                if not fixed:
+                    _prepare(database)
                 yield database
         except sqlite3.OperationalError as error:
             raise StoreError(f"cannot use {self._path}: {error}; check disk space and permissions") from error
@@ -158,12 +171,16 @@ class Results:
             database.close()
 
 
-def _prepare(database: sqlite3.Connection, path: Path) -> None:
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA secure_delete = ON")  # a deleted row leaves no bytes in free pages
+def _check_version(database: sqlite3.Connection, path: Path) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA:
         raise StoreError(f"{path} is of a newer release (schema {version}); use that release or another --home")
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA secure_delete = ON")  # a deleted row leaves no bytes in free pages
+    (version,) = database.execute("PRAGMA user_version").fetchone()
     if version == 0:
         database.execute(
             "CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, stream TEXT NOT NULL, strategy TEXT NOT NULL,"

@@ -26,6 +26,7 @@ from cl.store import Store
 from cl.strategy import Model, Strategy
 from cl.stream import Recipe, Stream, Task
 
+UNFINISHED = "unfinished"  # a file in the folder of a run that has begun and not ended
 RUN_ID = 12  # hexadecimal digits of the request's digest
 
 
@@ -132,18 +133,21 @@ class _Session:
     def __post_init__(self) -> None:
         self.builder = Builder(self.store, self.backbone, self.numerics, self.request.seed)
         self.folder = self.store.home / "runs" / self.request.id
+        if not (self.folder / UNFINISHED).exists():
+            self.store.write(self.folder / UNFINISHED, b"")
         self._write("request.json", asdict(self.request))
         self._write("resolution.json", self.stream.resolution())
 
     def remember_source(self, backbone: str | TimmBackbone) -> None:
-        """Keep what makes stream and backbone again on this machine. None of it is part of the run's name: the same
-        content at another place is the same run."""
+        """Keep what makes stream, backbone and arithmetic again on this machine. None of it is part of the run's name:
+        the same content at another place is the same run."""
         recipe = self.stream.recipe
         stream = {**recipe.as_json(), "place": dict(recipe.place)} if recipe is not None else None
         name = backbone if isinstance(backbone, str) else None
         if name is not None and name.endswith(".toml"):
             name = os.path.abspath(name)
-        self._write("source.json", {"stream": stream, "backbone": name})
+        machine = {"device": self.numerics.device, "threads": self.numerics.threads}
+        self._write("source.json", {"stream": stream, "backbone": name, **machine})
 
     def drive(self) -> _Journal:
         """Learn and evaluate every task. A damaged component is set aside, and the run goes through the store again."""
@@ -158,14 +162,11 @@ class _Session:
         journal = _Journal()
         tasks = self.stream.tasks
         for position, task in enumerate(track(tasks, f"{self.request.strategy} on {self.stream.name}")):
-            learns = strategy.learns(task, len(tasks) - position - 1)
-            strategy.forget_decisions()
+            remaining = len(tasks) - position - 1
             with self.builder.in_phase("learn"):
-                entries = strategy.learn(task, journal.model) if learns else {}
-            journal.model = journal.model.after(task, entries, strategy.rehearsal)
-            strategy.forget_decisions()
+                journal.model = strategy.extended(journal.model, task, remaining)
             with self.builder.in_phase("evaluate"):
-                self._evaluate(strategy, task, journal, measured=learns)
+                self._evaluate(strategy, task, journal, measured=strategy.learns(task, remaining))
             journal.adapters.append(sum(part.role == "adapter" for _, part in journal.model.parts))
             journal.parameters.append(sum(part.numel for _, part in journal.model.parts))
         return journal
@@ -234,6 +235,7 @@ class _Session:
         }
         self._write("manifest.json", manifest)
         Results(self.store.home).save(figures)
+        (self.folder / UNFINISHED).unlink(missing_ok=True)
 
     def _write(self, name: str, content: Any) -> None:
         data = canonical(content)

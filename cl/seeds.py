@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,3 +65,11 @@ class Seeds:
         # Length-prefixed, so that ("a", "bc") and ("ab", "c") differ.
         text = "".join(f"{len(part)}:{part}" for part in map(str, (self.root, *names)))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def global_state() -> str:
+    """Digest of the global generators of Python, numpy and torch: nothing of ours may move them."""
+    numpy_state: Any = np.random.get_state(legacy=False)
+    key = numpy_state["state"].pop("key")  # numpy prints a long array shortened
+    text = f"{random.getstate()} {numpy_state}".encode() + key.tobytes()
+    return hashlib.sha256(text + torch.get_rng_state().numpy().tobytes()).hexdigest()

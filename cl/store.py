@@ -10,8 +10,9 @@ import errno
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from cl.errors import BadInput, CorruptComponent, StoreError
 from cl.stream import Samples
 
 FORMAT = 1
+TEMPORARY = ".tmp-"  # how the names of files begin that are still being written
 DURABLE = ("adapter", "prototype", "head", "statistics", "router", "descriptor", "decision", "state")
 ROLES = (*DURABLE, "prediction", "cache", "evidence", "checkpoint")
 
@@ -71,27 +73,42 @@ class Store:
 
     def find(self, key: str) -> Record | None:
         """The record of `key`, or None where there is none (or only a damaged one, which is set aside)."""
-        path = self._path(key, "json")
         try:
-            content = json.loads(path.read_bytes())
+            return self.record(key)
+        except FileNotFoundError:
+            return None
+        except CorruptComponent as error:
+            self.discard(key, f"{error}; it is built again")
+            return None
+        except OSError as error:
+            raise home_error(self.home, error) from error
+
+    def record(self, key: str) -> Record:
+        """The record of `key`. Raises CorruptComponent for a damaged one, OSError where it cannot be read."""
+        try:
+            content = json.loads(self._path(key, "json").read_bytes())
             checksum = content.pop("checksum")
             if checksum != digest_json(content) or content["key"] != key:
                 raise ValueError
             return Record(**{**content, "reads": tuple(content["reads"]), "blob": tuple(content["blob"])})
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            self.discard(key, f"the record of component {key[:12]} is damaged; it is built again")
-            return None
-        except OSError as error:
-            raise home_error(self.home, error) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorruptComponent(f"the record of component {key[:12]} is damaged") from error
+
+    def used(self, record: Record) -> None:
+        """Note that a cache was asked for: the least recently used are evicted first. Read-only homes note nothing."""
+        if any(part["role"] != "cache" for part in record.parts.values()):
+            return
+        path = self._path(record.key, "json")
+        with suppress(OSError):
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
     def load(self, record: Record, part: str) -> Tensors:
         """The tensors of one part. Raises CorruptComponent if the blob is missing or does not match its digest."""
         prefix = f"{part}/"
         try:
             blob = load_safetensors(self._path(record.key, "safetensors").read_bytes())
-            tensors = {name[len(prefix) :]: value for name, value in blob.items() if name.startswith(prefix)}
+            # safetensors gives another order at each reading; what a build iterates over must not depend on it.
+            tensors = {name[len(prefix) :]: blob[name] for name in sorted(blob) if name.startswith(prefix)}
         except (OSError, SafetensorError, ValueError, RuntimeError) as error:
             raise CorruptComponent(f"component {record.key[:12]} cannot be read ({type(error).__name__})") from error
         if digest_tensors(tensors) != record.parts[part]["digest"]:
@@ -155,6 +172,10 @@ class Store:
         finally:
             lock.release()
 
+    def files(self, key: str) -> list[Path]:
+        """Record and blob of `key`, those that are there."""
+        return [path for suffix in ("json", "safetensors") if (path := self._path(key, suffix)).exists()]
+
     def keys(self) -> Iterator[str]:
         """The keys of all records, in sorted order."""
         for folder in sorted(self.folder.glob("??")):
@@ -182,7 +203,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644, sync: bool = True) 
     sync: without it a power cut may lose the file, which is right for what can be made again and is checked when read.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -113,6 +113,13 @@ class Strategy(ABC):
         """Whether to learn now, with `remaining` tasks still to come. If not, the task only enters the table."""
         return True
 
+    def extended(self, model: Model, task: Task, remaining: int) -> Model:
+        """The model once `task` has been dealt with, `remaining` tasks still to come. Called by the engine."""
+        self.forget_decisions()
+        entries = self.learn(task, model) if self.learns(task, remaining) else {}
+        self.forget_decisions()
+        return model.after(task, entries, self.rehearsal)
+
     def component(self, name: str, build: Callable[..., Any], *reads: Read, **arguments: Any) -> Handle:
         """The component `name` = `build(*reads, **arguments)`, from the store or built now (see `cl.build`)."""
         return self._builder.component(name, build, *reads, controls=tuple(self._decisions), **arguments)

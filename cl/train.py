@@ -135,8 +135,9 @@ def _step(loss: Tensor, optimizer: torch.optim.Optimizer, epoch: int) -> None:
 
 def _state(live: Parameters, optimizer: torch.optim.Optimizer, epoch: int) -> Parameters:
     state = {f"parameter/{name}": value for name, value in live.items()}
+    names = list(live)
     for row, values in optimizer.state_dict()["state"].items():
-        state |= {f"optimizer/{row}/{name}": value for name, value in values.items()}
+        state |= {f"optimizer/{name}/{names[row]}": value for name, value in values.items()}
     return {**state, "epoch": torch.tensor(epoch)}
 
 
@@ -148,10 +149,11 @@ def _resume(live: Parameters, optimizer: torch.optim.Optimizer, checkpoint: Chec
     with torch.no_grad():
         for name, value in live.items():
             value.copy_(saved[f"parameter/{name}"])
+    rows = {name: row for row, name in enumerate(live)}
     state: dict[int, Parameters] = {}
     for place, value in saved.items():
         if place.startswith("optimizer/"):
-            _, row, name = place.split("/")
-            state.setdefault(int(row), {})[name] = value
+            _, name, parameter = place.split("/", 2)
+            state.setdefault(rows[parameter], {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return int(saved["epoch"])

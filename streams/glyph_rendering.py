@@ -8,9 +8,10 @@ read from the installed matplotlib; nothing is copied out of them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -84,18 +85,18 @@ class GlyphStyle:
     noise: tuple[float, float] = (0.0, 0.0)
 
 
-_HAND = {"rotation": 10.0, "scale": (0.7, 0.9), "stretch": 0.15, "shear": 0.15, "shift": 0.06}
+_HAND = GlyphStyle(rotation=10.0, scale=(0.7, 0.9), stretch=0.15, shear=0.15, shift=0.06)
 
 DOMAINS: dict[str, GlyphStyle] = {
-    "clean": GlyphStyle(**_HAND, contrast=(0.8, 1.0)),
-    "inverted": GlyphStyle(**_HAND, contrast=(0.8, 1.0), light_ink=1.0),
-    "textured": GlyphStyle(**_HAND, contrast=(0.5, 0.8), light_ink=0.5, tint=0.2, texture=(0.25, 0.45)),
-    "coloured": GlyphStyle(**_HAND, contrast=(0.4, 0.7), light_ink=0.5, tint=0.35),
-    "outlined": GlyphStyle(**_HAND, contrast=(0.8, 1.0), stroke=(0.06, 0.08), outlined=1.0),
-    "heavy": GlyphStyle(**_HAND, contrast=(0.8, 1.0), stroke=(0.03, 0.05)),
-    "blurred": GlyphStyle(**_HAND, contrast=(0.6, 1.0), blur=(0.9, 1.4), resolution=(14, 20)),
-    "noisy": GlyphStyle(**_HAND, contrast=(0.6, 0.9), light_ink=0.5, noise=(0.12, 0.2)),
-    "tilted": GlyphStyle(**_HAND | {"rotation": 25.0, "shear": 0.35}, contrast=(0.6, 1.0), bend=0.03),
+    "clean": replace(_HAND, contrast=(0.8, 1.0)),
+    "inverted": replace(_HAND, contrast=(0.8, 1.0), light_ink=1.0),
+    "textured": replace(_HAND, contrast=(0.5, 0.8), light_ink=0.5, tint=0.2, texture=(0.25, 0.45)),
+    "coloured": replace(_HAND, contrast=(0.4, 0.7), light_ink=0.5, tint=0.35),
+    "outlined": replace(_HAND, contrast=(0.8, 1.0), stroke=(0.06, 0.08), outlined=1.0),
+    "heavy": replace(_HAND, contrast=(0.8, 1.0), stroke=(0.03, 0.05)),
+    "blurred": replace(_HAND, contrast=(0.6, 1.0), blur=(0.9, 1.4), resolution=(14, 20)),
+    "noisy": replace(_HAND, contrast=(0.6, 0.9), light_ink=0.5, noise=(0.12, 0.2)),
+    "tilted": replace(_HAND, rotation=25.0, shear=0.35, contrast=(0.6, 1.0), bend=0.03),
 }
 """Named renderings, far enough apart that a stream may treat each as a domain of its own."""
 
@@ -136,10 +137,10 @@ def font_path(face: str) -> Path:
 def interpolate(start: GlyphStyle, end: GlyphStyle, share: float) -> GlyphStyle:
     """The style that lies `share` (0 to 1) of the way from `start` to `end`, in every number."""
 
-    def between(a: float | tuple[float, float], b: float | tuple[float, float]) -> float | tuple[float, float]:
-        if isinstance(a, tuple):
-            return tuple(between(*pair) for pair in zip(a, b, strict=True))
-        return (1 - share) * a + share * b
+    def between(start: Any, end: Any) -> Any:
+        if isinstance(start, tuple):
+            return tuple(between(*pair) for pair in zip(start, end, strict=True))
+        return (1 - share) * start + share * end
 
     return GlyphStyle(**{f.name: between(getattr(start, f.name), getattr(end, f.name)) for f in fields(GlyphStyle)})
 

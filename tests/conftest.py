@@ -6,6 +6,8 @@ import os
 
 from hypothesis import settings
 
+from tests.homes import named_backbone as named_backbone
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("palimpsest", deadline=None, derandomize=True)
 settings.load_profile("palimpsest")

@@ -10,8 +10,10 @@ import typer
 from typer._click.exceptions import ClickException
 
 import cl
-from cl.cli import names, runs
+from cl.cli import names, predict, runs, store
 from cl.errors import BadInput, PalimpsestError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="palimpsest",
@@ -21,7 +23,7 @@ app = typer.Typer(
     help="Continual learning with components that know what they were made from.\n\n"
     "Begin with `palimpsest compare split-digits ease simplecil --preset quick --out page.html`.",
 )
-for room in (names, runs):
+for room in (names, runs, predict, store):
     app.add_typer(room.app)
 
 
@@ -29,13 +31,17 @@ def main() -> None:
     """Entry point: every error is one line on stderr and exit code 2, Ctrl-C is exit code 130."""
     try:
         _check_rooms()
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer has caught it and gives the code alone
+            raise KeyboardInterrupt
+        if code:
+            sys.exit(code)
     except PalimpsestError as error:
         _fail(str(error))
     except ClickException as error:
         _fail(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; run the same command again and it goes on from what is stored", code=130)
+        _fail("interrupted; run the same command again and it goes on from what is stored", code=INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

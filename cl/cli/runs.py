@@ -138,16 +138,30 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
 @app.command(epilog="Example: palimpsest show 3fa9 --json")
 def show(
     run: Annotated[str, typer.Argument(help="A run's id, or an unambiguous beginning of it.")],
+    lineage: Annotated[str | None, typer.Option(help="Show what this component was made from.")] = None,
+    dependents: Annotated[str | None, typer.Option(help="Show what would be tainted with this component.")] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """One run: accuracy matrix, growth, components with what they read, manifest."""
+    from cl.ancestry import Ancestry
     from cl.lineage import components
     from cl.results import Results
     from cl.runner import default_home
 
     place = home if home is not None else default_home()
     figures = dict(Results(place).find(run).figures)
+    if lineage is not None or dependents is not None:
+        known = Ancestry(place, figures["run"])
+        rows = known.made_from(lineage) if lineage is not None else known.dependents(dependents or "")
+        if as_json:
+            print_json(rows)
+        elif lineage is not None:
+            _print_tree(rows)
+        else:
+            for row in rows:
+                out.print(f"{row['name']} ({row['role']})", highlight=False, markup=False, soft_wrap=True)
+        return
     figures["components"] = components(place, figures["run"])
     if as_json:
         print_json(figures)
@@ -185,6 +199,24 @@ def _print_components(rows: list[dict[str, Any]]) -> None:
         reads = escape(", ".join(row["reads"]))
         table.add_row(escape(row["name"]), row["role"], f"{row['numel']:,}", f"{row['seconds']:.2f}", reads)
     out.print(table)
+
+
+def _print_tree(rows: list[dict[str, Any]]) -> None:
+    """The first row's component and, indented, what it was made from; what came before is not unfolded again."""
+    from rich.tree import Tree
+
+    by_name = {row["name"]: row for row in rows}
+    root, shown = Tree("made from", hide_root=True), set[str]()
+    todo = [(root, rows[0]["name"])]
+    while todo:
+        branch, name = todo.pop()
+        row = by_name.get(name)
+        again = ", see above" if name in shown else ""
+        leaf = branch.add(f"{name} ({row['role']}{again})" if row else name)
+        if row and not again:
+            shown.add(name)
+            todo += [(leaf, read) for read in reversed(row["reads"])]
+    out.print(root, highlight=False, markup=False)
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:

@@ -1,0 +1,58 @@
+"""`palimpsest predict`: what a finished run's model says of images that belong to no stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cl.cli.common import AsJson, Home, out, print_json, progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+app = typer.Typer()
+
+TOP = 5
+
+
+@app.command(epilog="Example: palimpsest predict 3fa9 cat.png owl.jpg --json")
+def predict(
+    run: Annotated[str, typer.Argument(help="A run's id, or an unambiguous beginning of it.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Classify images with what a run has learnt. Nothing of them is stored."""
+    import numpy as np
+
+    from cl.images import read_resized
+    from cl.replay import Replay
+    from cl.results import Results
+    from cl.runner import default_home
+    from cl.stream import Samples
+
+    place = home if home is not None else default_home()
+    name = Results(place).find(run).id
+    with progress(as_json):
+        found = Replay(place, name)
+        height, width = found.stream.tasks[0].train.images([0]).shape[-2:]
+        visitors = Samples.visiting(np.stack([read_resized(path, height, width) for path in images]))
+        scores = found.strategy.scores(found.model, visitors).open()["scores"]
+    rows = [_row(path, row, found.model.classes) for path, row in zip(images, scores, strict=True)]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("image", "class", "score", "next best", box=None)
+    for row in rows:
+        others = ", ".join(f"{name} {score:.3f}" for name, score in row["top"][1:])
+        table.add_row(row["image"], row["class"], f"{row['score']:.3f}", others)
+    out.print(table)
+
+
+def _row(path: Path, scores: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
+    best = scores.sort(descending=True, stable=True)  # of equal scores the first class, as in a run's predictions
+    top = [[classes[column], float(score)] for score, column in zip(best.values, best.indices, strict=True)][:TOP]
+    return {"image": str(path), "class": top[0][0], "score": top[0][1], "top": top}

@@ -1,0 +1,379 @@
+"""The conformance suite: what every strategy and every stream promises, as pytest classes to subclass.
+
+    class TestMine(StrategyConformance):
+        strategy = "mine"                 # a registered name, or the class
+        settings = {"epochs": 2}
+
+    class TestShapes(StreamConformance):
+        stream = "shapes"                 # a registered name, or a factory whose recipe another process can replay
+
+Ours run it by being registered. A strategy runs over `tiny_stream()` on `tiny_backbone()` unless it sets its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from cl import build
+from cl.backbone import TimmBackbone
+from cl.build import Builder, Checkpoint
+from cl.digests import digest_bytes, digest_tensors
+from cl.hyper import resolve
+from cl.index import Index
+from cl.numerics import configure
+from cl.recipes import content_digest, strategy_of, stream_of
+from cl.runner import run
+from cl.seeds import Seeds, global_state
+from cl.store import Store
+from cl.strategy import Model, Strategy
+from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
+
+
+def tiny_backbone(seed: int = 0) -> TimmBackbone:
+    """A vision transformer of two blocks, width 32, on 32 x 32 images, with random weights: fast, and no use else."""
+    with Seeds(f"tiny backbone|{seed}").forked("init"):
+        network = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
+    return TimmBackbone("tiny", network, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def tiny_stream(tasks: int = 3, train: int = 8, test: int = 4) -> Stream:
+    """`tasks` tasks of two classes, `train` + `test` noisy 32 x 32 images a class, four people, two access labels."""
+    made = [_tiny_task(number, train, test) for number in range(tasks)]
+    ids = sorted(sample for task in made for shard in (task.train, task.test) for sample in shard.ids)
+    return Stream(
+        "tiny",
+        tuple(made),
+        Recipe("cl.testing:tiny_stream", {"tasks": tasks, "train": train, "test": test}),
+        subjects={sample: f"person-{row % 4}" for row, sample in enumerate(ids)},
+        access={sample: ("ward-a",) if row % 2 else ("ward-b",) for row, sample in enumerate(ids)},
+    )
+
+
+def _tiny_task(number: int, train: int, test: int) -> Task:
+    classes = (f"class-{2 * number}", f"class-{2 * number + 1}")
+    shards = {}
+    for split, count in (("train", train), ("test", test)):
+        labels = {f"{split}/{name}/{row:02d}": name for name in classes for row in range(count)}
+        images = np.stack([_tiny_image(sample, name) for sample, name in labels.items()])
+        shards[split] = Samples.of(labels, ArrayPixels(list(labels), images))
+    return Task(f"task-{number}", classes, shards["train"], shards["test"])
+
+
+def _tiny_image(sample: str, name: str) -> np.ndarray:
+    """The class's own pattern of 4 x 4 squares, and noise of the sample's own."""
+    pattern = _noise(name, 4).repeat(8, axis=0).repeat(8, axis=1)
+    return (0.7 * pattern + 0.3 * _noise(sample, 32)).astype(np.uint8)
+
+
+def _noise(name: str, side: int) -> np.ndarray:
+    generator = Seeds(name).generator("pixels")
+    return torch.randint(0, 256, (side, side, 3), generator=generator).numpy()
+
+
+def contents(home: Path) -> dict[str, str]:
+    """Key -> digest of the blob's bytes, for everything in the store."""
+    return {path.stem: digest_bytes(path.read_bytes()) for path in sorted((home / "store").rglob("*.safetensors"))}
+
+
+class Interrupted(BaseException):
+    """Stands for a kill: no handler of the engine may swallow it."""
+
+
+class StrategyConformance:
+    """What every strategy promises. Subclass it and set `strategy`; the other attributes have small defaults."""
+
+    strategy: ClassVar[str | type[Strategy]]
+    stream: ClassVar[Stream] = tiny_stream()
+    backbone: ClassVar[TimmBackbone] = tiny_backbone()
+    presets: ClassVar[Sequence[str]] = ()
+    settings: ClassVar[Mapping[str, Any]] = {}
+    seed: ClassVar[int] = 0
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def straight(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A home with one undisturbed run. Tests read it, or work on a copy."""
+        home = tmp_path_factory.mktemp("straight") / "home"
+        cls._run(home)
+        return home
+
+    @pytest.fixture
+    def warm(self, straight: Path, tmp_path: Path) -> Path:
+        """A copy of the undisturbed run's home."""
+        return Path(shutil.copytree(straight, tmp_path / "warm"))
+
+    def test_same_seed_gives_the_same_bytes(self, straight: Path, tmp_path: Path) -> None:
+        self._run(tmp_path)
+        assert contents(tmp_path) == contents(straight)
+        assert self._manifest(tmp_path) == self._manifest(straight)
+
+    def test_a_warm_run_builds_nothing(self, straight: Path, warm: Path) -> None:
+        assert self._run(warm)["components_built"] == 0
+        assert self._manifest(warm) == self._manifest(straight)
+
+    def test_an_interrupted_run_resumes_to_the_same_manifest(self, straight: Path, tmp_path: Path) -> None:
+        total = len(contents(straight))
+        for builds in (1, total // 2):
+            with pytest.raises(Interrupted), _interrupt(Builder, "_build", after=builds):
+                self._run(tmp_path)
+        self._run(tmp_path)
+        assert self._manifest(tmp_path) == self._manifest(straight)
+
+    def test_an_interrupted_build_resumes_to_the_same_bytes(
+        self, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(build, "CHECKPOINT_SECONDS", 0.0)
+        for _ in range(100):  # each attempt gets one checkpoint further
+            try:
+                with _interrupt(Checkpoint, "save", after=1):
+                    self._run(tmp_path)
+                break
+            except Interrupted:
+                continue
+        assert contents(tmp_path) == contents(straight)
+        assert not list((tmp_path / "checkpoints").glob("*"))
+
+    def test_forgetting_equals_a_run_that_never_saw_the_data(self, straight: Path, tmp_path: Path) -> None:
+        for number, forgotten in enumerate(self._forget_sets()):
+            warm, cold = Path(shutil.copytree(straight, tmp_path / f"warm-{number}")), tmp_path / f"cold-{number}"
+            rest = self.stream.without(forgotten)
+            assert self._run(warm, rest)["components"] == self._run(cold, rest)["components"]
+
+    def test_a_removed_task_leaves_what_does_not_depend_on_it(self, straight: Path, warm: Path) -> None:
+        for task in (self.stream.tasks[len(self.stream.tasks) // 2], self.stream.tasks[-1]):
+            gone = {*task.train.ids, *task.test.ids}
+            before = self._independent(straight, _digests(task.train, task.test))
+            self._run(warm, self.stream.without(gone))
+            after = self._uses(warm)
+            moved = {name for name, key in before if name in {name for name, _ in after} and (name, key) not in after}
+            assert not moved, f"without {task.id}, {sorted(moved)} changed, though their lineage does not hold it"
+
+    def test_nothing_is_read_that_is_not_declared(self, straight: Path, tmp_path: Path) -> None:
+        first, last = self.stream.tasks[0], self.stream.tasks[-1]
+        for number, shard in enumerate((first.train, last.test)):
+            home = tmp_path / str(number)
+            self._run(home, _poisoned(self.stream, shard))
+            before, after = contents(straight), contents(home)
+            for name, key in self._independent(straight, _digests(shard)):
+                assert after.get(key) == before[key], f"'{name}' changed with a shard that it does not declare to read"
+
+    def test_no_global_generator_is_moved(self, tmp_path: Path) -> None:
+        before = global_state()
+        self._run(tmp_path)
+        assert global_state() == before
+
+    def test_a_learnt_entry_never_changes(self, tmp_path: Path) -> None:
+        strategy, model = self._fresh(tmp_path), Model()
+        tasks = self.stream.tasks
+        for position, task in enumerate(tasks):
+            model = strategy.extended(model, task, len(tasks) - position - 1)
+            for name, handle in model.entries.items():
+                for part in handle.parts.values():
+                    assert digest_tensors(part.open()) == part.digest, f"'{name}' was changed in memory by {task.id}"
+
+    def test_scores_have_a_finite_column_for_every_class(self, warm: Path) -> None:
+        strategy, model = self._learnt(warm)
+        for task in self.stream.tasks:
+            scores = self._scores(strategy, model, task.test)
+            assert scores.shape == (len(task.test), len(model.classes))
+            assert scores.dtype.is_floating_point and torch.isfinite(scores).all()
+
+    def test_a_visitors_images_get_the_same_scores_and_leave_no_trace(self, warm: Path) -> None:
+        strategy, model = self._learnt(warm)
+        test = self.stream.tasks[0].test
+        pixels = test.images().permute(0, 2, 3, 1).numpy()
+        files = sorted(warm.rglob("*"))
+        visiting = Samples.visiting(pixels, test.ids)  # without labels: scores must not read them
+        for _ in range(2):
+            assert torch.equal(self._scores(strategy, model, visiting), self._scores(strategy, model, test))
+        assert sorted(warm.rglob("*")) == files
+
+    @classmethod
+    def _run(cls, home: Path, stream: Stream | None = None) -> Mapping[str, Any]:
+        result = run(
+            stream or cls.stream,
+            cls.strategy,
+            backbone=cls.backbone,
+            seed=cls.seed,
+            presets=cls.presets,
+            settings=cls.settings,
+            home=home,
+            device="cpu",
+        )
+        return result.figures
+
+    def _manifest(self, home: Path) -> Any:
+        (path,) = home.glob("runs/*/manifest.json")
+        return json.loads(path.read_bytes())
+
+    def _uses(self, home: Path) -> set[tuple[str, str]]:
+        return {(name, key) for name, key in self._manifest(home)["uses"]}
+
+    def _independent(self, home: Path, shards: set[str]) -> list[tuple[str, str]]:
+        """(name, key) of every component of the run whose lineage holds none of the shard digests."""
+        index = Index(Store(home))
+        tainted = {key for shard in shards for key in index.dependents(shard)}
+        return sorted((name, key) for name, key in self._uses(home) if key not in tainted)
+
+    def _forget_sets(self) -> list[set[str]]:
+        """A few samples anywhere, and one class of the first task with some of the last task's images."""
+        every = sorted(self.stream.ids)
+        draw = random.Random(0)
+        first, last = self.stream.tasks[0], self.stream.tasks[-1]
+        of_class = {
+            s for s, label in zip(first.train.ids, first.train.labels, strict=True) if label == first.classes[0]
+        }
+        return [set(draw.sample(every, max(1, len(every) // 20))), of_class | {last.train.ids[0], last.test.ids[0]}]
+
+    def _fresh(self, home: Path) -> Strategy:
+        method = strategy_of(self.strategy) if isinstance(self.strategy, str) else self.strategy
+        hyper: Any = resolve(method.Hyper, method.presets, list(self.presets), self.settings)
+        return method(hyper, Builder(Store(home), self.backbone, configure("cpu"), self.seed))
+
+    def _learnt(self, home: Path) -> tuple[Strategy, Model]:
+        strategy, model = self._fresh(home), Model()
+        for position, task in enumerate(self.stream.tasks):
+            model = strategy.extended(model, task, len(self.stream.tasks) - position - 1)
+        return strategy, model
+
+    def _scores(self, strategy: Strategy, model: Model, samples: Samples) -> Tensor:
+        return strategy.scores(model, samples).open()["scores"]
+
+
+class _interrupt:
+    """Raise Interrupted when `owner.name` has returned `after` times."""
+
+    def __init__(self, owner: type, name: str, after: int) -> None:
+        self.owner, self.name, self.left = owner, name, after
+        self.original = getattr(owner, name)
+
+    def __enter__(self) -> None:
+        def counted(this: Any, *args: Any, **kwargs: Any) -> Any:
+            found = self.original(this, *args, **kwargs)
+            self.left -= 1
+            if not self.left:
+                raise Interrupted
+            return found
+
+        setattr(self.owner, self.name, counted)
+
+    def __exit__(self, *_: object) -> None:
+        setattr(self.owner, self.name, self.original)
+
+
+def _digests(*shards: Samples) -> set[str]:
+    return {digest for shard in shards for digest in (shard.digest, shard.plain.digest)}
+
+
+def _poisoned(stream: Stream, shard: Samples) -> Stream:
+    """The stream with every pixel of `shard` inverted and its labels given to one another."""
+    images = 255 - shard.images().permute(0, 2, 3, 1).numpy()
+    labels = dict(zip(shard.ids, [*shard.labels[1:], shard.labels[0]], strict=True))
+    poison = Samples.of(labels, ArrayPixels(shard.ids, images), shard.augment)
+
+    def swapped(task: Task) -> Task:
+        train = poison if task.train is shard else task.train
+        return replace(task, train=train, test=poison if task.test is shard else task.test)
+
+    return replace(stream, tasks=tuple(swapped(task) for task in stream.tasks))
+
+
+class StreamConformance:
+    """What every stream promises. Subclass it and set `stream`, and `arguments` if its factory needs any."""
+
+    stream: ClassVar[str | Callable[..., Stream]]
+    arguments: ClassVar[Mapping[str, Any]] = {}
+    looked_at: ClassVar[int] = 40  # images a shard whose pixels are read
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def made(cls) -> Stream:
+        """The stream, made once."""
+        return cls._make()
+
+    def test_ids_are_unique_and_labels_are_classes_of_their_task(self, made: Stream) -> None:
+        ids = [sample for _, shard in _shards(made) for sample in shard.ids]
+        assert len(ids) == len(set(ids))
+        for task, shard in _shards(made):
+            assert set(shard.labels) <= set(task.classes)
+            assert set(task.classes) == set(task.train.labels), f"{task.id} has a class without training images"
+
+    def test_it_resolves_to_the_same_stream_twice(self, made: Stream) -> None:
+        assert content_digest(self._make()) == content_digest(made)
+
+    def test_another_process_replays_its_recipe(self, made: Stream) -> None:
+        assert made.recipe is not None, "give the stream a Recipe, so that a run of it can be verified"
+        seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        program = "import json, sys; from cl.recipes import content_digest, stream_of; "
+        program += "print(content_digest(stream_of(json.loads(sys.argv[1]))))"
+        command = [sys.executable, "-c", program, json.dumps(made.recipe.as_json())]
+        other = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert other.returncode == 0, other.stderr
+        assert other.stdout.split()[-1] == content_digest(made)
+
+    def test_removing_samples_moves_no_other_name(self, made: Stream) -> None:
+        draw = random.Random(0)
+        every = sorted(made.ids)
+        for share in (0.01, 0.3):
+            gone = set(draw.sample(every, max(1, int(share * len(every)))))
+            rest = made.without(gone)
+            assert gone.isdisjoint(rest.ids)
+            assert _names(rest).items() <= _names(made).items()
+            kept = [task.id for task in rest.tasks]
+            assert kept == [task.id for task in made.tasks if not set(task.train.ids) <= gone]
+
+    def test_images_are_bytes_of_one_size(self, made: Stream) -> None:
+        for _, shard in _shards(made):
+            images = shard.images(slice(0, self.looked_at))
+            assert images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] == 3
+            one_by_one = [shard.images([row])[0] for row in range(len(images))]
+            assert torch.equal(torch.stack(one_by_one), images), "an image must not depend on what it is read with"
+
+    def test_other_pixels_have_another_digest(self, made: Stream) -> None:
+        for _, shard in _shards(made):
+            seen: dict[str, bytes] = {}
+            for row, sample in enumerate(shard.ids[: self.looked_at]):
+                pixels = shard.images([row]).numpy().tobytes()
+                assert seen.setdefault(shard.pixels.digest(sample), pixels) == pixels
+
+    def test_no_global_generator_is_moved(self) -> None:
+        before = global_state()
+        self._make().tasks[0].train.images(slice(0, 2))
+        assert global_state() == before
+
+    @classmethod
+    def _make(cls) -> Stream:
+        if isinstance(cls.stream, str):
+            return stream_of({"name": cls.stream, "arguments": cls.arguments})
+        return cls.stream(**cls.arguments)
+
+
+def _shards(stream: Stream) -> Iterator[tuple[Task, Samples]]:
+    for task in stream.tasks:
+        yield task, task.train
+        yield task, task.test
+
+
+def _names(stream: Stream) -> dict[str, tuple[Any, ...]]:
+    """Sample id -> everything that is said of it."""
+    return {
+        sample: (task.id, label, task.domain, stream.subjects.get(sample), stream.access.get(sample))
+        for task, shard in _shards(stream)
+        for sample, label in zip(shard.ids, shard.labels, strict=True)
+    }

@@ -1,0 +1,85 @@
+"""Lineage queries over the records, and the index that answers them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cl.ancestry import Ancestry
+from cl.errors import BadInput, UnknownName
+from cl.index import Index
+from cl.store import Store
+from cl.testing import tiny_stream
+from tests.homes import manifest, tiny_run
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("index") / "home"
+    tiny_run(home)
+    return home
+
+
+@pytest.fixture
+def home(ran: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ran, tmp_path / "home"))
+
+
+def names_of(home: Path, keys: list[str]) -> set[str]:
+    return {name for name, key in manifest(home)["uses"] if key in keys}
+
+
+def test_dependents_of_a_shard_are_all_that_saw_it(home: Path) -> None:
+    first, second = tiny_stream().tasks[:2]
+    tainted = names_of(home, Index(Store(home)).dependents(first.train.digest))
+    assert {"task-0/adapter", "task-0/predictions/task-0"} <= tainted
+    assert "task-1/adapter" not in tainted
+    assert Index(Store(home)).dependents(second.test.digest)
+
+
+def test_ancestors_end_at_the_adapters(home: Path) -> None:
+    key = dict(map(tuple, manifest(home)["uses"]))["task-2/predictions/task-0"]
+    above = names_of(home, Index(Store(home)).ancestors(key))
+    assert {"task-0/adapter", "task-1/adapter", "task-2/adapter"} <= above
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database", None])
+def test_a_missing_or_damaged_index_is_made_again(home: Path, damage: bytes | None) -> None:
+    shard = tiny_stream().tasks[0].train.digest
+    expected = Index(Store(home)).dependents(shard)
+    path = home / "index.sqlite"
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage)
+    assert Index(Store(home)).dependents(shard) == expected
+
+
+def test_the_index_follows_records_that_come_and_go(home: Path) -> None:
+    store, shard = Store(home), tiny_stream().tasks[0].train.digest
+    before = Index(store).dependents(shard)
+    store.discard(before[0])
+    assert Index(store).dependents(shard) == Index(store, kept=False).dependents(shard)
+    tiny_run(home)
+    assert Index(store).dependents(shard) == before
+
+
+def test_a_home_that_cannot_be_written_is_indexed_in_memory(home: Path) -> None:
+    (home / "index.sqlite").mkdir()
+    assert Index(Store(home)).dependents(tiny_stream().tasks[0].train.digest)
+
+
+def test_lineage_and_dependents_of_a_named_component(home: Path) -> None:
+    (run,) = (path.name for path in (home / "runs").iterdir())
+    known = Ancestry(home, run)
+    rows = known.made_from("task-1/prototypes/task-0")
+    assert rows[0]["name"] == "task-1/prototypes/task-0"
+    assert "task-0/adapter" in {row["name"] for row in rows}
+    assert any("images of class-0, class-1" in read for row in rows for read in row["reads"])
+    dependents = {row["name"] for row in known.dependents("task-2/adapter")}
+    assert "task-2/predictions/task-0" in dependents and "task-1/predictions/task-0" not in dependents
+    with pytest.raises(UnknownName, match="did you mean task-1/adapter"):
+        known.made_from("task-1/adaptr")
+    with pytest.raises(BadInput, match="'scores' is the name of"):
+        known.made_from("scores")

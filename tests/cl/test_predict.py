@@ -1,0 +1,95 @@
+"""`predict`: a finished run's model on visitors' images, of which nothing stays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cl import testing
+from cl.errors import BadInput
+from cl.gc import collect
+from cl.replay import Replay
+from cl.results import Result
+from cl.runner import run
+from cl.store import Store
+from cl.stream import Stream
+from cl.testing import tiny_backbone, tiny_stream
+from tests.cl.test_cli import palimpsest
+from tests.homes import FAST
+
+
+def learnt(home: Path, stream: Stream | None = None) -> Result:
+    return run(stream or tiny_stream(), "ease", backbone="tiny", settings=FAST, home=home)
+
+
+def visitor(folder: Path) -> Path:
+    """One of the stream's own test images, twice as large, under a name to search for."""
+    path = folder / "a visitor's picture.png"
+    pixels = tiny_stream().tasks[0].test.images([0])[0].permute(1, 2, 0).numpy()
+    Image.fromarray(pixels.repeat(2, 0).repeat(2, 1)).save(path)
+    return path
+
+
+def contents(home: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+
+
+def test_predictions_are_printed_and_nothing_of_the_image_is_stored(
+    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, path = tmp_path / "home", visitor(tmp_path)
+    result = learnt(home)
+    before = contents(home)
+    words = ("predict", result.id[:6], str(path), str(path), "--home", str(home))
+    code, out, _ = palimpsest(capsys, monkeypatch, *words, "--json")
+    rows = json.loads(out)
+    assert code == 0 and [row["image"] for row in rows] == [str(path)] * 2
+    assert rows[0]["class"] == rows[0]["top"][0][0] and rows[0]["score"] == rows[0]["top"][0][1]
+    assert len(rows[0]["top"]) == 5 and {name for name, _ in rows[0]["top"]} <= set(tiny_stream().classes)
+    assert palimpsest(capsys, monkeypatch, *words)[0] == 0
+    after = contents(home)
+    assert after.keys() == before.keys()
+    pixels = np.asarray(Image.open(path))
+    for data in after.values():
+        assert path.name.encode() not in data and pixels[0, :4].tobytes() not in data
+    assert {p for p in after if after[p] != before[p]} <= {home / "results.sqlite-shm", home / "results.sqlite-wal"}
+
+
+def test_a_replay_builds_what_is_missing_and_nothing_else(named_backbone: None, tmp_path: Path) -> None:
+    result = learnt(tmp_path)
+    found = Replay(tmp_path, result.id)
+    assert found.model.entries
+    assert not any(use.built for use in found.strategy._builder.uses)
+    collect(Store(tmp_path), caches=True)
+    again = Replay(tmp_path, result.id)
+    digests = [{name: part.digest for name, part in one.model.parts} for one in (found, again)]
+    assert digests[0] == digests[1]
+
+
+def test_runs_that_cannot_be_replayed_are_refused(
+    named_backbone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = Stream("bare", tiny_stream().tasks)
+    with pytest.raises(BadInput, match="made from Python objects"):
+        Replay(tmp_path, learnt(tmp_path, bare).id)
+    object_run = run(tiny_stream(), "ease", backbone=tiny_backbone(), settings=FAST, home=tmp_path / "object")
+    with pytest.raises(BadInput, match=r"backbone of run .* made from Python objects"):
+        Replay(tmp_path / "object", object_run.id)
+    named_run = learnt(tmp_path / "named")
+    monkeypatch.setattr("cl.replay.load_backbone", lambda name, device: testing.tiny_backbone(seed=1))
+    with pytest.raises(BadInput, match="not the one of run"):
+        Replay(tmp_path / "named", named_run.id)
+
+
+def test_bad_images_and_runs_are_one_line(
+    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = learnt(tmp_path)
+    (tmp_path / "no-image.png").write_text("hello")
+    for words in (("none", "x.png"), (result.id, "x.png"), (result.id, str(tmp_path / "no-image.png")), (result.id,)):
+        code, out, err = palimpsest(capsys, monkeypatch, "predict", *words, "--home", str(tmp_path))
+        assert (code, out) == (2, "") and err.count("\n") == 1 and err.startswith("palimpsest: ")
