@@ -77,6 +77,22 @@ def whole(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
+def read_square(path: Path, size: int) -> np.ndarray:
+    """The largest central square of an image file, uint8 `(size, size, 3)`. Raises BadInput naming the file."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"image {shown(path)} cannot be read ({error.strerror}); check the path") from None
+    return np.asarray(whole(_named(path, content), size))
+
+
+def _named(path: Path, content: bytes) -> Image.Image:
+    try:
+        return decode(content)
+    except BadInput as error:
+        raise BadInput(f"image {shown(path)} {error}") from error
+
+
 def decoder_digest() -> str:
     """Identity of what turns bytes into pixels: this module's code and Pillow's release."""
     return digest_json([code_digest(decode), code_digest(whole), PIL.__version__])
@@ -118,10 +134,7 @@ class FilePixels:
             raise BadInput(f"image {shown(path)} cannot be read ({error.strerror}); check the file") from error
         if stamp != self._stamps[sample]:
             raise BadInput(f"image {shown(path)} changed while the run read it; run again")
-        try:
-            return decode(content)
-        except BadInput as error:
-            raise BadInput(f"image {shown(path)} {error}") from error
+        return _named(path, content)
 
     def _check(self, files: Files) -> None:
         known = files.sound(set(self._digests.values()), self._decoder)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cl import registry
+from cl.digests import digest_json
 from cl.errors import BadInput, shown
 from cl.files import Files
 from cl.stream import Recipe, Stream
 from cl.tables import read_toml
 
+if TYPE_CHECKING:
+    from cl.strategy import Strategy
+
 TOML = ".toml"
+OBJECT = "it was made from Python objects without a name; run it by names, or from importable code"
 
 
 def resolve_stream(
@@ -36,6 +41,18 @@ def resolve_stream(
     return _from_factory(str(stream), {} if data is None else {"data": str(data)})
 
 
+def strategy_of(name: str) -> type[Strategy]:
+    """The strategy of a registry name or of `module:Class`. Raises UnknownName or BadInput."""
+    found: type[Strategy] = _imported(name, "strategy") if ":" in name else registry.strategies.get(name)
+    return found
+
+
+def content_digest(stream: Stream) -> str:
+    """Digest of all that a stream holds: names, order, subjects, access labels and pixels."""
+    shards = [shard.digest for task in stream.tasks for shard in (task.train, task.test)]
+    return digest_json([stream.resolution(), shards])
+
+
 def _again(recipe: Recipe, home: Path | None) -> Stream:
     if "file" in recipe.place:
         return _from_toml(Path(recipe.place["file"]), home)
@@ -54,7 +71,7 @@ def _from_toml(path: Path, home: Path | None) -> Stream:
 
 
 def _from_factory(name: str, arguments: Mapping[str, Any]) -> Stream:
-    factory = _imported(name) if ":" in name else registry.streams.get(name)
+    factory = _imported(name, "stream") if ":" in name else registry.streams.get(name)
     accepted = inspect.signature(factory).parameters
     unknown = sorted(set(arguments) - set(accepted))
     if unknown:
@@ -66,13 +83,12 @@ def _from_factory(name: str, arguments: Mapping[str, Any]) -> Stream:
     return made
 
 
-def _imported(name: str) -> Callable[..., Any]:
+def _imported(name: str, kind: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(f"stream '{name}' cannot be imported ({error}); write it as module:factory") from error
+        raise BadInput(f"{kind} '{name}' cannot be imported ({error}); write it as module:name") from error
     if not callable(found):
-        raise BadInput(f"'{name}' is no function; write it as module:factory")
-    function: Callable[..., Any] = found
-    return function
+        raise BadInput(f"'{name}' makes no {kind}; write it as module:name")
+    return found

@@ -13,9 +13,10 @@ from cl.errors import BadInput, CorruptComponent, StoreError
 from cl.hyper import resolve
 from cl.numerics import configure
 from cl.progress import track
-from cl.recipes import OBJECT, strategy_of, stream_of
+from cl.recipes import OBJECT, resolve_stream, strategy_of
 from cl.store import Store
 from cl.strategy import Model
+from cl.stream import Recipe
 
 
 class Replay:
@@ -26,12 +27,13 @@ class Replay:
 
     def __init__(self, home: Path, run: str) -> None:
         request = _read(home, run, "request.json", "stream", "strategy", "hyper", "backbone", "seed")
-        machine = _read(home, run, "replay.json", "backbone", "device", "threads")
-        if machine["backbone"] is None:
-            raise BadInput(f"the backbone of run {run} cannot be loaded again: {OBJECT}")
-        self.stream = stream_of(request["stream"])
-        numerics = configure(machine["device"], machine["threads"])
-        backbone = load_backbone(machine["backbone"], numerics.device)
+        source = _read(home, run, "source.json", "stream", "backbone", "device", "threads")
+        for what in ("stream", "backbone"):
+            if source[what] is None:
+                raise BadInput(f"the {what} of run {run} cannot be made again: {OBJECT}")
+        self.stream = resolve_stream(Recipe(**source["stream"]), home=home)
+        numerics = configure(source["device"], source["threads"])
+        backbone = load_backbone(source["backbone"], numerics.device)
         if backbone.digest != request["backbone"]:
             raise BadInput(f"backbone '{backbone.name}' is not the one of run {run} any more; run again with this one")
         method = strategy_of(request["strategy"])

@@ -36,7 +36,7 @@ from cl.digests import digest_bytes, digest_tensors
 from cl.hyper import resolve
 from cl.index import Index
 from cl.numerics import configure
-from cl.recipes import content_digest, strategy_of, stream_of
+from cl.recipes import content_digest, resolve_stream, strategy_of
 from cl.runner import run
 from cl.seeds import Seeds, global_state
 from cl.store import Store
@@ -320,9 +320,14 @@ class StreamConformance:
         assert made.recipe is not None, "give the stream a Recipe, so that a run of it can be verified"
         seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-        program = "import json, sys; from cl.recipes import content_digest, stream_of; "
-        program += "print(content_digest(stream_of(json.loads(sys.argv[1]))))"
-        command = [sys.executable, "-c", program, json.dumps(made.recipe.as_json())]
+        program = "import json, sys; from cl.recipes import content_digest, resolve_stream as made; "
+        program += "from cl.stream import Recipe; print(content_digest(made(Recipe(**json.loads(sys.argv[1])))))"
+        command = [
+            sys.executable,
+            "-c",
+            program,
+            json.dumps({**made.recipe.as_json(), "place": dict(made.recipe.place)}),
+        ]
         other = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert other.returncode == 0, other.stderr
         assert other.stdout.split()[-1] == content_digest(made)
@@ -360,7 +365,7 @@ class StreamConformance:
     @classmethod
     def _make(cls) -> Stream:
         if isinstance(cls.stream, str):
-            return stream_of({"name": cls.stream, "arguments": cls.arguments})
+            return resolve_stream(Recipe(cls.stream, cls.arguments))
         return cls.stream(**cls.arguments)
 
 

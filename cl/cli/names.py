@@ -67,7 +67,13 @@ def _streams() -> list[dict[str, Any]]:
 def _backbones() -> list[dict[str, Any]]:
     from cl.backbone import shipped
 
-    cards = [{"name": name, "about": f"{card['parameters'] / 1e6:.1f} M parameters, shipped; see describe"} for name, card in shipped().items()]
+    cards = [
+        {
+            "name": name,
+            "about": f"{card['parameters'] / 1e6:.1f} M parameters, pretrained on glyphs; comes with the package",
+        }
+        for name, card in shipped().items()
+    ]
     return [*cards, {"name": "NAME", "about": "any timm network by name, with pretrained weights; random:NAME without"}]
 
 

@@ -28,7 +28,7 @@ def predict(
     """Classify images with what a run has learnt. Nothing of them is stored."""
     import numpy as np
 
-    from cl.images import read_resized
+    from cl.images import read_square
     from cl.replay import Replay
     from cl.results import Results
     from cl.runner import default_home
@@ -38,8 +38,8 @@ def predict(
     name = Results(place).find(run).id
     with progress(as_json):
         found = Replay(place, name)
-        height, width = found.stream.tasks[0].train.images([0]).shape[-2:]
-        visitors = Samples.visiting(np.stack([read_resized(path, height, width) for path in images]))
+        size = found.stream.tasks[0].train.images([0]).shape[-1]
+        visitors = Samples.visiting(np.stack([read_square(path, size) for path in images]))
         scores = found.strategy.scores(found.model, visitors).open()["scores"]
     rows = [_row(path, row, found.model.classes) for path, row in zip(images, scores, strict=True)]
     if as_json:

@@ -14,7 +14,11 @@ from cl.errors import BadInput, UnknownName
 
 def test_presets_and_settings_reach_whom_they_are_meant_for() -> None:
     grid = cells(
-        "split-digits", ["ease", "joint", "simplecil"], 2, ["quick", "ease.official"], {"joint.when": "last", "lr": "0.1"}
+        "split-digits",
+        ["ease", "joint", "simplecil"],
+        2,
+        ["quick", "ease.official"],
+        {"joint.when": "last", "lr": "0.1"},
     )
     assert [(cell.seed, cell.strategy) for cell in grid[:3]] == [(0, "ease"), (0, "joint"), (0, "simplecil")]
     by_name = {cell.strategy: cell for cell in grid}
@@ -23,7 +27,9 @@ def test_presets_and_settings_reach_whom_they_are_meant_for() -> None:
     assert by_name["joint"].settings == {"when": "last", "lr": "0.1"} and by_name["simplecil"].settings == {}
 
 
-@pytest.mark.parametrize(("presets", "settings"), [(["fast"], {}), ([], {"when_": "last"}), ([], {"ease.when": "last"})])
+@pytest.mark.parametrize(
+    ("presets", "settings"), [(["fast"], {}), ([], {"when_": "last"}), ([], {"ease.when": "last"})]
+)
 def test_names_that_nobody_knows(presets: list[str], settings: dict[str, str]) -> None:
     with pytest.raises(UnknownName):
         cells("split-digits", ["ease", "joint"], 1, presets, settings)
