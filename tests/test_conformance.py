@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import tempfile
+from pathlib import Path
+
 from cl import registry
 from cl.testing import StrategyConformance, StreamConformance
 from tests.homes import fast
+from tests.streams.public_sets import write_public
+
+FILES = tempfile.TemporaryDirectory()
 
 for name, method in registry.strategies:
     body = {"strategy": name, "settings": fast(method), "__module__": __name__}
     globals()[f"Test_{name}"] = type(f"Test_{name}", (StrategyConformance,), body)
 
-for name in registry.streams.names():
-    body = {"stream": name, "__module__": __name__}
+for name, factory in registry.streams:
+    reads_files = "data" in inspect.signature(factory).parameters
+    arguments = {"data": str(write_public(name, Path(FILES.name)))} if reads_files else {}
+    body = {"stream": name, "arguments": arguments, "__module__": __name__}
     globals()[f"Test_{name}"] = type(f"Test_{name}", (StreamConformance,), body)
