@@ -6,6 +6,7 @@ transformers of pre-norm blocks have sites; other networks give features only.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -225,8 +226,8 @@ def shipped() -> dict[str, dict[str, Any]]:
 
 
 def load_backbone(name: str = "glyph-vit", device: str = "cpu") -> TimmBackbone:
-    """The backbone called `name`: a shipped one, a timm name with its pretrained weights, `random:TIMM-NAME`, or a TOML
-    file (see `cl.backbone_files`).
+    """The backbone called `name`: a shipped one, a timm name with its pretrained weights, `random:TIMM-NAME`, a TOML
+    file (see `cl.backbone_files`), or `module:factory`, a function of the device that returns a `TimmBackbone`.
 
     Raises UnknownName, or BadInput where the weights cannot be had.
     """
@@ -237,6 +238,9 @@ def load_backbone(name: str = "glyph-vit", device: str = "cpu") -> TimmBackbone:
     cards = shipped()
     if name in cards:
         return _load_shipped(name, cards[name], device)
+    module, colon, factory = name.partition(":")
+    if colon and module != "random":
+        return _load_factory(name, module, factory, device)
     plain = name.removeprefix("random:")
     if not timm.is_model(plain.partition(".")[0]):
         raise UnknownName("backbone", name, [*cards, *timm.list_models()])
@@ -249,6 +253,14 @@ def _load_shipped(name: str, card: dict[str, Any], device: str) -> TimmBackbone:
     with resources.as_file(WEIGHTS / f"{name}.safetensors") as path:
         network.load_state_dict(load_file(path), strict=True)
     return TimmBackbone(name, network, arguments["img_size"], card["mean"], card["std"], device)
+
+
+def _load_factory(name: str, module: str, factory: str, device: str) -> TimmBackbone:
+    try:
+        made: TimmBackbone = getattr(importlib.import_module(module), factory)(device)
+    except (ImportError, AttributeError) as error:
+        raise BadInput(f"backbone '{name}' cannot be imported ({error}); put it into an installed module") from error
+    return made
 
 
 def _load_timm(name: str, plain: str, is_random: bool, device: str) -> TimmBackbone:

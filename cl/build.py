@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ from cl.digests import canonical, digest_json, digest_tensors
 from cl.errors import BadInput, CorruptComponent, NonFinite
 from cl.numerics import Numerics, fingerprint
 from cl.seeds import Seeds
-from cl.store import DURABLE, ROLES, Record, Store, Tensors, check_parts, describe_parts, write_atomic
+from cl.store import DURABLE, ROLES, Record, Store, Tensors, check_parts, describe_parts
 from cl.stream import Samples
 
 PROVIDED = ("backbone", "seeds", "checkpoint", "numerics")
@@ -121,8 +121,8 @@ class Use:
 class Checkpoint:
     """Pause and resume of one long build, under its key. Kept outside the store, gone at commit."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    def __init__(self, path: Path | None, write: Callable[[Path, bytes], None]) -> None:
+        self._path, self._write = path, write
         self._last = time.monotonic()
 
     def load(self) -> Tensors | None:
@@ -142,7 +142,7 @@ class Checkpoint:
             return
         whole = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         mark = torch.tensor(list(digest_tensors(whole).encode()), dtype=torch.uint8)
-        write_atomic(self._path, save_safetensors({**whole, "digest": mark}))
+        self._write(self._path, save_safetensors({**whole, "digest": mark}))
         self._last = time.monotonic()
 
     def clear(self) -> None:
@@ -176,12 +176,12 @@ class Builder:
         if any(leaf.transient for leaf in _leaves(reads)):
             return self._build(plan, store=False)
         record = self.store.find(plan.key)
-        if record is not None and self.store.sound(record):
+        if record is not None and _tells(record, plan) and self.store.sound(record):
             return self._reuse(plan, record)
         with self.store.building(plan.key):
             record = self.store.find(plan.key)
             if record is not None:
-                return self._reuse(plan, record)
+                return self._reuse(plan, self._told(record, plan))
             return self._build(plan, store=True)
 
     @contextmanager
@@ -200,7 +200,7 @@ class Builder:
         reads: Sequence[Read],
         controls: Sequence[Part],
         arguments: dict[str, Any],
-    ) -> _Plan:
+    ) -> Plan:
         roles = getattr(build, "roles", None)
         if roles is None:
             raise BadInput(f"{build.__module__}.{build.__qualname__} is not a build; mark it with @builds(role)")
@@ -220,12 +220,13 @@ class Builder:
             key = digest_json(identity)
         except (TypeError, ValueError) as error:
             raise BadInput(f"argument of {identity['build']} is not plain JSON: {error}") from error
-        return _Plan(name, key, build, roles, tuple(reads), tuple(controls), arguments, tuple(wanted), identity)
+        return Plan(name, key, build, roles, tuple(reads), tuple(controls), arguments, tuple(wanted), identity)
 
-    def _build(self, plan: _Plan, store: bool) -> Handle:
+    def _build(self, plan: Plan, store: bool) -> Handle:
         if self.on_build is not None:
             self.on_build(plan.name, plan.key)
-        checkpoint = Checkpoint(self.store.home / "checkpoints" / f"{plan.key}.safetensors" if store else None)
+        place = self.store.home / "checkpoints" / f"{plan.key}.safetensors"
+        checkpoint = Checkpoint(place if store else None, self.store.write)
         provided = {
             "backbone": self.backbone,
             "seeds": Seeds(f"{self.seed}|{plan.name}"),
@@ -242,19 +243,23 @@ class Builder:
         record = self._record(plan, parts, seconds, self.backbone.passes - passes)
         if not store:
             return Handle(record, lambda _, part: parts[part], transient=True)
-        for shard in _shards(plan.reads):
-            self.store.remember_shard(shard)
-        self.store.commit(record, parts)
+        self.store.commit(record, parts, shards_of(plan.reads))
         checkpoint.clear()
         self._log(plan, record, built=True)
         return Handle(record, self._open)
 
-    def _reuse(self, plan: _Plan, record: Record) -> Handle:
-        for shard in _shards(plan.reads):
-            self.store.remember_shard(shard)
-        self.store.used(record)
+    def _reuse(self, plan: Plan, record: Record) -> Handle:
         self._log(plan, record, built=False)
         return Handle(record, self._open)
+
+    def _told(self, record: Record, plan: Plan) -> Record:
+        """The record with this way of reaching it added: equal bytes may come from parents of several keys, and a
+        deletion must follow each of them."""
+        if _tells(record, plan):
+            return record
+        reads = (*record.reads, *(read for read in _reads(plan) if read not in record.reads))
+        self.store.amend(record, reads)
+        return replace(record, reads=reads)
 
     def _open(self, record: Record, part: str) -> Tensors:
         place = record.key, part
@@ -275,13 +280,13 @@ class Builder:
             self.store.discard(record.key, f"{error}; it is built again")
             raise
 
-    def _record(self, plan: _Plan, parts: Mapping[str, Tensors], seconds: float, passes: int) -> Record:
+    def _record(self, plan: Plan, parts: Mapping[str, Tensors], seconds: float, passes: int) -> Record:
         identity = plan.identity
         return Record(
             key=plan.key,
             build=identity["build"],
             parts=describe_parts(parts, plan.roles),
-            reads=tuple([*_lineage(plan.reads, "data"), *_lineage(plan.controls, "control")]),
+            reads=_reads(plan),
             arguments=_plain(plan.arguments),
             numerics=identity["numerics"],
             seed=identity["seed"],
@@ -289,15 +294,15 @@ class Builder:
             code=identity["code"],
             seconds=seconds,
             passes=passes,
-            samples=sum(len(shard) for shard in _shards(plan.reads)),
+            samples=sum(len(shard) for shard in shards_of(plan.reads)),
             fingerprint=fingerprint(),
         )
 
-    def _log(self, plan: _Plan, record: Record, built: bool) -> None:
+    def _log(self, plan: Plan, record: Record, built: bool) -> None:
         use = Use(plan.name, record.key, self._phase(plan), built, record.seconds, record.passes, record.samples)
         self.uses.append(use)
 
-    def _phase(self, plan: _Plan) -> str:
+    def _phase(self, plan: Plan) -> str:
         """While learning, what is trained and what is only measured are accounted for apart."""
         if self.phase != "learn":
             return self.phase
@@ -305,7 +310,9 @@ class Builder:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
+    """One call of `component`, with its key and everything that entered it (`identity`)."""
+
     name: str
     key: str
     build: Callable[..., Any]
@@ -322,7 +329,7 @@ def durable(handle: Handle) -> list[Part]:
     return [part for part in handle.parts.values() if part.role in DURABLE]
 
 
-def _check_finite(plan: _Plan, parts: Mapping[str, Tensors]) -> None:
+def _check_finite(plan: Plan, parts: Mapping[str, Tensors]) -> None:
     for part, tensors in parts.items():
         for name, value in tensors.items():
             lasting = plan.roles[part] in DURABLE or plan.roles[part] == "prediction"
@@ -364,7 +371,8 @@ def _leaves(read: Any) -> Iterator[Part | Samples]:
             yield from _leaves(value)
 
 
-def _shards(reads: Sequence[Read]) -> list[Samples]:
+def shards_of(reads: Sequence[Read]) -> list[Samples]:
+    """Every shard among `reads`."""
     return [leaf for leaf in _leaves(reads) if isinstance(leaf, Samples)]
 
 
@@ -380,6 +388,15 @@ def _lineage(reads: Sequence[Any], edge: str) -> Iterator[dict[str, Any]]:
                 "part": leaf.name,
                 "digest": leaf.digest,
             }
+
+
+def _reads(plan: Plan) -> tuple[dict[str, Any], ...]:
+    return tuple([*_lineage(plan.reads, "data"), *_lineage(plan.controls, "control")])
+
+
+def _tells(record: Record, plan: Plan) -> bool:
+    """Whether the record names everything that this plan reads."""
+    return all(read in record.reads for read in _reads(plan))
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,3 +52,15 @@ class NonFinite(PalimpsestError):
 
 class UndeclaredRead(PalimpsestError):
     """A strategy reached for data or a component that it did not declare."""
+
+
+class DataDeleted(PalimpsestError):
+    """Samples that a run was reading were deleted while it ran; what it built from them is not stored."""
+
+
+class DeletionError(PalimpsestError):
+    """A deletion that cannot be planned, carried out, verified or certified as asked."""
+
+
+class LedgerError(PalimpsestError):
+    """The ledger was edited, cut or reordered."""

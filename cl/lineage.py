@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from cl.errors import StoreError
+from cl.runs import Runs
 from cl.store import Record, Store
 
 
 def components(home: Path, run: str) -> list[dict[str, Any]]:
     """Every component that the run used, by name: key, role, digest, size, seconds and the names of what it read."""
     store = Store(home)
-    uses = _manifest(home, run)["uses"]
+    live = Runs(store).live(run)
+    if live is None:
+        raise StoreError(f"run {run} has no manifest, for it is stale or was never finished; run it again")
+    uses = live.manifest["uses"]
     records = {key: record for _, key in uses if (record := store.find(key)) is not None}
     names = {key: name for name, key in uses}
     return [row for name, key in uses if key in records for row in _rows(name, records[key], names)]
@@ -45,12 +48,3 @@ def _read_name(read: Any, names: dict[str, str]) -> str:
         return f"shard {read['digest'][:12]}"
     name = names.get(read["key"], read["key"][:12])
     return f"{name}/{read['part']}" if read["part"] else name
-
-
-def _manifest(home: Path, run: str) -> dict[str, Any]:
-    path = home / "runs" / run / "manifest.json"
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"the manifest of run {run} cannot be read ({path}); run it again") from error
-    return content

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +101,23 @@ class Results:
         )
         with self._open() as database:
             database.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", (*row[:5], row[5].decode()))
+
+    def remove(self, runs: Iterable[str]) -> None:
+        """Take out these runs, leaving no bytes of them in free pages or in the write-ahead log."""
+        if not self._path.exists():
+            return
+        with self._open() as database:
+            database.executemany("DELETE FROM runs WHERE run = ?", [(run,) for run in runs])
+        self.scrub()
+
+    def scrub(self) -> None:
+        """Empty free pages and the write-ahead log, where rows that were replaced may still be."""
+        if not self._path.exists():
+            return
+        with self._open() as database:
+            database.commit()
+            database.execute("VACUUM")
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def all(self) -> list[dict[str, Any]]:
         """The figures of every run, oldest first."""

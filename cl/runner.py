@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cl import metrics, registry
+from cl.audit.suppression import Suppression
 from cl.backbone import TimmBackbone, load_backbone
 from cl.build import Builder, Handle
-from cl.digests import canonical, digest_json
-from cl.errors import CorruptComponent
+from cl.digests import digest_json
+from cl.errors import BadInput, CorruptComponent, DataDeleted
 from cl.evaluate import predictions
 from cl.hyper import resolve
 from cl.memory import Peak
@@ -22,6 +24,7 @@ from cl.numerics import Numerics, configure
 from cl.progress import track
 from cl.recipes import resolve_stream
 from cl.results import Result, Results
+from cl.runs import Runs
 from cl.store import Store
 from cl.strategy import Model, Strategy
 from cl.stream import Recipe, Stream, Task
@@ -45,6 +48,18 @@ class Request:
     def id(self) -> str:
         """The first digits of the request's digest."""
         return digest_json(asdict(self))[:RUN_ID]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What makes a run again on this machine. None of it is part of the run's name: the same content at another place
+    is the same run. stream: recipe and place, None for an object; backbone: None for an object."""
+
+    stream: Mapping[str, Any] | None
+    backbone: str | None
+    device: str
+    threads: int
+    presets: Sequence[str] = ()
 
 
 def default_home() -> Path:
@@ -71,28 +86,64 @@ def run(
     hyperparameters by preset, then by name. data: where the files of a stream by name lie, if it has any. Raises
     PalimpsestError (a subclass) with one line for anything that cannot be used.
     """
-    start = time.perf_counter()
-    peak = Peak()
     numerics = configure(device, threads)
     method, name = _strategy(strategy)
     hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
     place = Path(home) if home is not None else default_home()
-    tasks = resolve_stream(stream, data, place)
+    whole = resolve_stream(stream, data, place)
     store = Store(place)
     network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
-    request = Request(_recipe(tasks), name, _values(hyper), network.digest, seed)
-    session = _Session(store, network, numerics, request, tasks, method, hyper)
-    session.remember_source(backbone)
-    journal = session.drive()
-    figures = session.figures(journal, list(presets), time.perf_counter() - start, peak.bytes())
-    session.save(figures, journal)
-    return Result(figures)
+    request = Request(_recipe(whole), name, _values(hyper), network.digest, seed)
+    source = Source(_replayable(whole), _place(backbone), numerics.device, threads, tuple(presets))
+    return Result(Session(store, network, numerics, request, source, whole, method, hyper).run())
+
+
+def replay(home: Path, request: Mapping[str, Any], source: Mapping[str, Any]) -> Session:
+    """The run `request` made again from its names, on the store of `home`.
+
+    Raises BadInput for a run made from objects, or where its backbone or its stream's files are others by now.
+    """
+    if source["stream"] is None or source["backbone"] is None:
+        what = "stream" if source["stream"] is None else "backbone"
+        raise BadInput(f"this run was made from a {what} object, so it cannot be made again; name the {what} instead")
+    numerics = configure(source["device"], source["threads"])
+    whole = resolve_stream(Recipe(**source["stream"]), home=home)
+    network = load_backbone(source["backbone"], numerics.device)
+    if network.digest != request["backbone"]:
+        raise BadInput(f"backbone '{source['backbone']}' is not the one of this run any more; run it again first")
+    method = _named_strategy(request["strategy"])
+    hyper: Any = resolve(method.Hyper, {}, [], request["hyper"])
+    again = Request(request["stream"], request["strategy"], request["hyper"], network.digest, request["seed"])
+    return Session(Store(home), network, numerics, again, Source(**source), whole, method, hyper)
 
 
 def _strategy(strategy: str | type[Strategy]) -> tuple[type[Strategy], str]:
     if isinstance(strategy, str):
         return registry.strategies.get(strategy), strategy
     return strategy, f"{strategy.__module__}:{strategy.__qualname__}"
+
+
+def _named_strategy(name: str) -> type[Strategy]:
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        registered: type[Strategy] = registry.strategies.get(name)
+        return registered
+    try:
+        imported: type[Strategy] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise BadInput(f"strategy '{name}' cannot be imported ({error}); put it into an installed module") from error
+    return imported
+
+
+def _replayable(stream: Stream) -> dict[str, Any] | None:
+    recipe = stream.recipe
+    return None if recipe is None else {**recipe.as_json(), "place": dict(recipe.place)}
+
+
+def _place(backbone: str | TimmBackbone) -> str | None:
+    if not isinstance(backbone, str):
+        return None
+    return os.path.abspath(backbone) if backbone.endswith(".toml") else backbone
 
 
 def _recipe(stream: Stream) -> dict[str, Any]:
@@ -107,7 +158,7 @@ def _values(hyper: Any) -> dict[str, Any]:
 
 
 @dataclass
-class _Journal:
+class Journal:
     """What was learnt and measured, task by task."""
 
     model: Model = field(default_factory=Model)
@@ -117,39 +168,48 @@ class _Journal:
     parameters: list[int] = field(default_factory=list)
     predictions: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def components(self) -> dict[str, str]:
+        """Durable parts of the model and predictions: name -> content digest."""
+        return {name: part.digest for name, part in self.model.parts} | self.predictions
+
+    @property
+    def manifest(self) -> str:
+        """One digest over all of them."""
+        return digest_json(self.components)
+
 
 @dataclass
-class _Session:
-    """One run in progress."""
+class Session:
+    """One run: `whole` is its stream, `stream` what is left of it without the samples that must not come back."""
 
     store: Store
     backbone: TimmBackbone
     numerics: Numerics
     request: Request
-    stream: Stream
+    source: Source
+    whole: Stream
     method: type[Strategy]
     hyper: Any
 
     def __post_init__(self) -> None:
+        self._start, self._peak = time.perf_counter(), Peak()
         self.builder = Builder(self.store, self.backbone, self.numerics, self.request.seed)
-        self.folder = self.store.home / "runs" / self.request.id
-        if not (self.folder / UNFINISHED).exists():
-            self.store.write(self.folder / UNFINISHED, b"")
-        self._write("request.json", asdict(self.request))
-        self._write("resolution.json", self.stream.resolution())
+        self.suppression = Suppression(self.store.home)
+        self._stamp = self.suppression.stamp()
+        self.suppressed = self.suppression.of(self.whole, self.request.id)
+        self.stream = self.whole.without(self.suppressed)
+        self.store.guard = self._refuse_deleted
 
-    def remember_source(self, backbone: str | TimmBackbone) -> None:
-        """Keep what makes stream, backbone and arithmetic again on this machine. None of it is part of the run's name:
-        the same content at another place is the same run."""
-        recipe = self.stream.recipe
-        stream = {**recipe.as_json(), "place": dict(recipe.place)} if recipe is not None else None
-        name = backbone if isinstance(backbone, str) else None
-        if name is not None and name.endswith(".toml"):
-            name = os.path.abspath(name)
-        machine = {"device": self.numerics.device, "threads": self.numerics.threads}
-        self._write("source.json", {"stream": stream, "backbone": name, **machine})
+    def run(self) -> dict[str, Any]:
+        """Learn, measure, and make the outcome the run's live generation; every figure."""
+        Runs(self.store).describe(self.request.id, asdict(self.request), asdict(self.source))
+        journal = self.drive()
+        figures = self.figures(journal)
+        self.save(figures, journal)
+        return figures
 
-    def drive(self) -> _Journal:
+    def drive(self) -> Journal:
         """Learn and evaluate every task. A damaged component is set aside, and the run goes through the store again."""
         while True:
             try:
@@ -157,9 +217,9 @@ class _Session:
             except CorruptComponent:
                 continue
 
-    def _drive(self) -> _Journal:
+    def _drive(self) -> Journal:
         strategy = self.method(self.hyper, self.builder)
-        journal = _Journal()
+        journal = Journal()
         tasks = self.stream.tasks
         for position, task in enumerate(track(tasks, f"{self.request.strategy} on {self.stream.name}")):
             remaining = len(tasks) - position - 1
@@ -171,7 +231,7 @@ class _Session:
             journal.parameters.append(sum(part.numel for _, part in journal.model.parts))
         return journal
 
-    def _evaluate(self, strategy: Strategy, after: Task, journal: _Journal, measured: bool) -> None:
+    def _evaluate(self, strategy: Strategy, after: Task, journal: Journal, measured: bool) -> None:
         row: list[float | None] = []
         hits = total = 0
         seen, classes = {past.id for past in journal.model.tasks}, list(journal.model.classes)
@@ -188,24 +248,28 @@ class _Session:
         journal.accuracy.append(row)
         journal.curve.append(hits / total if total else None)
 
-    def _right(self, strategy: Strategy, after: Task, task: Task, journal: _Journal, classes: list[str]) -> int:
+    def _right(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> int:
+        found = self.prediction(strategy, after, task, journal, classes).open()
+        return int((found["predicted"] == found["target"]).sum())
+
+    def prediction(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> Handle:
+        """The component that holds the predictions of the model after task `after` on `task`'s test shard."""
         scores = strategy.scores(journal.model, task.test)
         name = f"{after.id}/predictions/{task.id}"
         handle = self.builder.component(name, predictions, task.test, scores, classes=classes)
         journal.predictions[name] = handle.sole.digest
-        found = handle.open()
-        return int((found["predicted"] == found["target"]).sum())
+        return handle
 
-    def figures(self, journal: _Journal, presets: list[str], wall: float, peak: int) -> dict[str, Any]:
+    def figures(self, journal: Journal) -> dict[str, Any]:
         """Every figure of the run, as plain JSON."""
-        components = {name: part.digest for name, part in journal.model.parts} | journal.predictions
+        components = journal.components
         return {
             "run": self.request.id,
             "stream": self.stream.name,
             "strategy": self.request.strategy,
             "seed": self.request.seed,
             "backbone": self.backbone.name,
-            "presets": presets,
+            "presets": list(self.source.presets),
             "hyper": dict(self.request.hyper),
             "tasks": [
                 {"id": task.id, "classes": list(task.classes), "domain": task.domain} for task in self.stream.tasks
@@ -214,34 +278,46 @@ class _Session:
             **_quality(journal),
             "adapters": journal.adapters,
             "parameters_added": _differences(journal.parameters),
-            **_effort(self.builder, wall),
-            "peak_memory_bytes": peak,
-            "manifest": digest_json(components),
+            **_effort(self.builder, time.perf_counter() - self._start),
+            "peak_memory_bytes": self._peak.bytes(),
+            "manifest": journal.manifest,
             "components": dict(sorted(components.items())),
             "notes": list(self.stream.notes),
             "subjects": _subjects(self.stream),
             "numerics": self.numerics.as_json(),
-            "warnings": list(self.store.warnings),
+            "warnings": [*self.store.warnings, *self._skipped()],
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         }
 
-    def save(self, figures: Mapping[str, Any], journal: _Journal) -> None:
-        """Write the manifest and switch the run to it, then record the figures."""
+    def save(self, figures: Mapping[str, Any], journal: Journal) -> None:
+        """Switch the run to what was built now, then record the figures."""
         manifest = {
             "entries": {name: _entry(handle) for name, handle in journal.model.entries.items()},
             "components": figures["components"],
             "manifest": figures["manifest"],
-            "uses": sorted({(use.name, use.key) for use in self.builder.uses}),
+            "uses": [list(use) for use in sorted({(use.name, use.key) for use in self.builder.uses})],
         }
-        self._write("manifest.json", manifest)
-        Results(self.store.home).save(figures)
-        (self.folder / UNFINISHED).unlink(missing_ok=True)
+        with self.store.locked(exclusive=False):
+            self.store.guard()
+            Runs(self.store).switch(self.request.id, self.stream.resolution(), manifest)
+            Results(self.store.home).save(figures)
 
-    def _write(self, name: str, content: Any) -> None:
-        data = canonical(content)
-        path = self.folder / name
-        if not path.exists() or path.read_bytes() != data:
-            self.store.write(path, data)
+    def _refuse_deleted(self) -> None:
+        """The store's guard: nothing that this run makes may be written once data that it reads was deleted."""
+        stamp = self.suppression.stamp()
+        if stamp == self._stamp:
+            return
+        gone = self.suppression.of(self.stream, self.request.id)
+        if gone:
+            raise DataDeleted(
+                f"{len(gone)} samples of this run were deleted while it ran; run the same command again without them"
+            )
+        self._stamp = stamp
+
+    def _skipped(self) -> list[str]:
+        if not self.suppressed:
+            return []
+        return [f"skipped {len(self.suppressed)} samples that were deleted; palimpsest forget status names the request"]
 
 
 def _subjects(stream: Stream) -> str | None:
@@ -258,15 +334,16 @@ def _differences(totals: list[int]) -> list[int]:
     return [after - before for before, after in zip([0, *totals], totals, strict=False)]
 
 
-def _quality(journal: _Journal) -> dict[str, Any]:
+def _quality(journal: Journal) -> dict[str, Any]:
     accuracy, curve = journal.accuracy, journal.curve
     return {
         "accuracy": accuracy,
         "curve": curve,
-        "average_accuracy": metrics.average_accuracy(accuracy),
-        "average_incremental_accuracy": metrics.average_incremental_accuracy(curve),
-        "forgetting": metrics.forgetting(accuracy),
-        "backward_transfer": metrics.backward_transfer(accuracy),
+        # A deletion may leave no task at all, and then there is nothing to measure.
+        "average_accuracy": metrics.average_accuracy(accuracy) if accuracy else None,
+        "average_incremental_accuracy": metrics.average_incremental_accuracy(curve) if accuracy else None,
+        "forgetting": metrics.forgetting(accuracy) if accuracy else None,
+        "backward_transfer": metrics.backward_transfer(accuracy) if accuracy else None,
         "forward_transfer": None,
         "intransigence": None,
     }

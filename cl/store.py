@@ -7,12 +7,12 @@ temporary file, are fsynced and moved into place; two builders of one key write 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ class Store:
         self.home = home
         self.folder = home / "store"
         self.warnings: list[str] = []
+        self.guard: Callable[[], None] = lambda: None  # raises where a write would bring back what was deleted
+        self._held: int | None = None
         open_home(home)
 
     def find(self, key: str) -> Record | None:
@@ -115,8 +117,23 @@ class Store:
             raise CorruptComponent(f"component {record.key[:12]} does not match its digest")
         return tensors
 
-    def commit(self, record: Record, parts: Mapping[str, Tensors]) -> None:
-        """Write blob, then record; the component exists from the second replace on."""
+    def commit(self, record: Record, parts: Mapping[str, Tensors], shards: Sequence[Samples] = ()) -> None:
+        """Write what the shards are, the blob, then the record; the component exists from the last replace on.
+
+        Raises DataDeleted where the guard finds that samples of this run were deleted meanwhile.
+        """
+        with self.locked(exclusive=False):
+            self.guard()
+            for shard in shards:
+                self._remember(shard)
+            self._commit(record, parts)
+
+    def amend(self, record: Record, reads: Sequence[Mapping[str, Any]]) -> None:
+        """Replace what `record` says it read; the component itself stays."""
+        content = replace(record, reads=tuple(reads)).as_json()
+        self.write(self._path(record.key, "json"), canonical({**content, "checksum": digest_json(content)}), mode=0o444)
+
+    def _commit(self, record: Record, parts: Mapping[str, Tensors]) -> None:
         flat = {
             f"{part}/{name}": t.detach().cpu().contiguous().clone()
             for part, ts in parts.items()
@@ -144,11 +161,18 @@ class Store:
             return False
         return True
 
-    def remember_shard(self, shard: Samples) -> None:
+    def shards(self) -> Iterator[tuple[Path, dict[str, str]]]:
+        """Every shard that a component read: its file, named by the shard's digest, and sample id -> content digest."""
+        for path in sorted((self.home / "shards").glob("??/*.json")):
+            content = json.loads(path.read_bytes())
+            yield path, dict(zip(content["ids"], content["contents"], strict=True))
+
+    def _remember(self, shard: Samples) -> None:
         """Keep which samples a shard digest stands for, so that a sample can be traced to what read it."""
         path = self.home / "shards" / shard.digest[:2] / f"{shard.digest}.json"
         if not path.exists():
-            self.write(path, canonical({"ids": list(shard.ids), "labels": list(shard.labels)}))
+            content = {"ids": list(shard.ids), "labels": list(shard.labels), "contents": list(shard.contents)}
+            self.write(path, canonical(content))
 
     def discard(self, key: str, why: str | None = None) -> None:
         """Remove a component; the record goes first, so that no record is ever without its blob."""
@@ -181,12 +205,32 @@ class Store:
         for folder in sorted(self.folder.glob("??")):
             yield from sorted(path.stem for path in folder.glob("*.json"))
 
-    def write(self, path: Path, data: bytes) -> None:
-        """Write a file of the home atomically. Raises StoreError."""
+    def write(self, path: Path, data: bytes, mode: int = 0o644) -> None:
+        """Write a file of the home atomically. Raises StoreError, and DataDeleted where the guard does."""
+        with self.locked(exclusive=False):
+            self.guard()
+            try:
+                write_atomic(path, data, mode)
+            except OSError as error:
+                raise home_error(self.home, error) from error
+
+    @contextmanager
+    def locked(self, exclusive: bool) -> Iterator[None]:
+        """Hold the home's lock: every write shares it, a deletion has it alone. Inside itself it is held already."""
+        if self._held is not None:
+            yield
+            return
         try:
-            write_atomic(path, data)
+            (self.home / "locks").mkdir(exist_ok=True)
+            self._held = os.open(self.home / "locks" / "home", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise home_error(self.home, error) from error
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(self._held)  # closing gives the lock back, as the end of the process does
+            self._held = None
 
     def _path(self, key: str, suffix: str) -> Path:
         return self.folder / key[:2] / f"{key}.{suffix}"

@@ -105,11 +105,14 @@ class Samples:
         return self if self.augment == "none" else replace(self, augment="none")
 
     @cached_property
+    def contents(self) -> tuple[str, ...]:
+        """Digest of each sample's stored bytes."""
+        return tuple(self.pixels.digest(sample) for sample in self.ids)
+
+    @cached_property
     def digest(self) -> str:
         """Content digest over ids, pixels, class names and augmentation."""
-        rows = [
-            [sample, label, self.pixels.digest(sample)] for sample, label in zip(self.ids, self.labels, strict=True)
-        ]
+        rows = [list(row) for row in zip(self.ids, self.labels, self.contents, strict=True)]
         return digest_json([rows, self.augment])
 
     def images(self, rows: Sequence[int] | slice = slice(None), views: Sequence[View] | None = None) -> Tensor:

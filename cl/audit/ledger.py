@@ -1,0 +1,140 @@
+"""The ledger: what was asked, done and found, as a chain of signed records.
+
+One JSON line a record. `hash` covers all fields but itself and the signature, `prev_hash` chains it to the record
+before. Identifiers and digests of deleted data enter as keyed hashes only. What a request's state is, is read from here
+and stored nowhere else.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cl.audit.keys import public_key, sign, signed
+from cl.digests import canonical, digest_json
+from cl.errors import LedgerError
+from cl.store import write_atomic
+
+ACTOR = "PALIMPSEST_ACTOR"  # who answers for what is done, if not the login name
+START = "0" * 64
+FIELDS = ("seq", "prev_hash", "time", "actor", "type", "request", "body", "hash", "signature")
+# What a request is, once the latest of these is recorded.
+STATES = (
+    "received",
+    "resolved",
+    "planned",
+    "approved",
+    "quarantined",
+    "purged",
+    "verified",
+    "certified",
+    "rejected",
+    "noop",
+    "failed",
+    "readmitted",
+)
+
+
+class Ledger:
+    """`audit/ledger.jsonl` of a home."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._path = home / "audit" / "ledger.jsonl"
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every record, oldest first. Raises LedgerError on a line that is none."""
+        if not self._path.exists():
+            return []
+        text = self._path.read_bytes()
+        try:
+            lines = text.decode().split("\n")
+            if lines.pop():
+                raise ValueError
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise LedgerError(f"{self._path} was edited: it holds a line that is no record") from error
+
+    def of(self, request: str) -> list[dict[str, Any]]:
+        """The records of one request."""
+        return [record for record in self.records() if record["request"] == request]
+
+    def append(self, type_: str, request: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Add a record and return it; it is on the disk when this returns. Raises LedgerError on an edited ledger."""
+        records = self.verify()
+        content = {
+            "seq": len(records),
+            "prev_hash": records[-1]["hash"] if records else START,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "actor": _actor(),
+            "type": type_,
+            "request": request,
+            "body": body,
+        }
+        digest = digest_json(content)
+        record = {**content, "hash": digest, "signature": sign(self._home, digest.encode())}
+        # The whole file anew: a crash leaves either the old ledger or the new one, never half a line.
+        write_atomic(self._path, b"".join(canonical(one) + b"\n" for one in [*records, record]))
+        return record
+
+    def verify(self, anchors: Iterable[str] = ()) -> list[dict[str, Any]]:
+        """All records, if chain and signatures hold and every anchored head is in it. Raises LedgerError if not."""
+        records = self.records()
+        before = START
+        public = public_key(self._home) if records else b""
+        for seq, record in enumerate(records):
+            self._check(record, seq, before, public)
+            before = record["hash"]
+        if records and self._path.read_bytes() != b"".join(canonical(record) + b"\n" for record in records):
+            raise LedgerError(f"{self._path} was edited: it is not written as the ledger writes")
+        heads = {record["hash"] for record in records}
+        if not heads.issuperset(anchors):
+            raise LedgerError(f"{self._path} was cut or written anew: a certificate names a head that is not in it")
+        return records
+
+    @property
+    def head(self) -> str:
+        """The hash of the newest record."""
+        records = self.records()
+        return str(records[-1]["hash"]) if records else START
+
+    def _check(self, record: Any, seq: int, before: str, public: bytes) -> None:
+        place = f"{self._path} was edited at record {seq}"
+        if not isinstance(record, dict) or tuple(sorted(record)) != tuple(sorted(FIELDS)):
+            raise LedgerError(f"{place}: its fields are not those of a record")
+        content = {name: value for name, value in record.items() if name not in ("hash", "signature")}
+        if record["seq"] != seq or record["prev_hash"] != before:
+            raise LedgerError(f"{place}: it does not follow the one before")
+        if digest_json(content) != record["hash"]:
+            raise LedgerError(f"{place}: its content is not what was hashed")
+        if not signed(public, str(record["signature"]), str(record["hash"]).encode()):
+            raise LedgerError(f"{place}: it is not signed with this home's key")
+
+
+def state(records: Iterable[dict[str, Any]]) -> str:
+    """What a request is, from its records: one of STATES, or `executing` with the step that was begun."""
+    found = "unknown"
+    for record in records:
+        if record["type"] in STATES:
+            found = record["type"]
+        elif record["type"] in ("step_started", "step_done"):
+            found = f"executing ({record['body']['step']})"
+    return found
+
+
+def body(records: Iterable[dict[str, Any]], type_: str, step: str | None = None) -> dict[str, Any] | None:
+    """The newest body of this type (and step); None if there is none."""
+    bodies = [r["body"] for r in records if r["type"] == type_ and (step is None or r["body"].get("step") == step)]
+    return bodies[-1] if bodies else None
+
+
+def _actor() -> str:
+    with suppress(OSError, KeyError):
+        return os.environ.get(ACTOR) or getpass.getuser()
+    return "unknown"
