@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cl.errors import StoreError
 from cl.runs import Runs
 from cl.store import Record, Store
 
@@ -13,10 +12,7 @@ from cl.store import Record, Store
 def components(home: Path, run: str) -> list[dict[str, Any]]:
     """Every component that the run used, by name: key, role, digest, size, seconds and the names of what it read."""
     store = Store(home)
-    live = Runs(store).live(run)
-    if live is None:
-        raise StoreError(f"run {run} has no manifest, for it is stale or was never finished; run it again")
-    uses = live.manifest["uses"]
+    uses = Runs(store).served(run).manifest["uses"]
     records = {key: record for _, key in uses if (record := store.find(key)) is not None}
     names = {key: name for name, key in uses}
     return [row for name, key in uses if key in records for row in _rows(name, records[key], names)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cl.digests import canonical
-from cl.errors import BadInput, StoreError
+from cl.errors import BadInput, DeletionError, StoreError
 from cl.store import Store
 
 
@@ -95,11 +95,28 @@ class Runs:
         """Make this the live generation: the same one if nothing changed, else the next, moved to in one step."""
         live = self.live(run)
         if live is not None and live.resolution == resolution and live.manifest == manifest:
+            self._write(run, "live.json", {"generation": live.generation})
             return
         generation = 1 + max(self._generations(run), default=0)
         self._write(run, f"generations/{generation}/resolution.json", resolution)
         self._write(run, f"generations/{generation}/manifest.json", manifest)
         self._write(run, "live.json", {"generation": generation})
+
+    def quarantine(self, run: str, request: str) -> None:
+        """Mark the run as being deleted from: its live generation is not served until the next one is there."""
+        self._write(run, "live.json", {**self._pointer(run), "quarantined": request})
+
+    def served(self, run: str) -> Live:
+        """The live generation, for whoever shows or uses the model. Raises DeletionError where there is none now."""
+        pointer = self._pointer(run)
+        if "quarantined" in pointer:
+            raise DeletionError(
+                f"run {run} is quarantined by deletion {pointer['quarantined']}; execute that again to finish it"
+            )
+        live = self.live(run)
+        if live is None:
+            raise DeletionError(f"run {run} is stale or was never finished; run it again")
+        return live
 
     def retire(self, run: str, request: str) -> None:
         """Mark the run as stale because of the deletion `request`."""

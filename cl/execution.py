@@ -1,0 +1,309 @@
+"""Carrying a deletion out: quarantine, build, switch, purge; each step journalled, each safe to begin again.
+
+A request that was interrupted goes on at the first step that the ledger does not call done. What it is about lies in the
+vault until it is certified; the ledger holds keyed hashes and counts.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from cl.audit.keys import keyed
+from cl.audit.ledger import Ledger, body, state
+from cl.audit.suppression import Suppression
+from cl.audit.vault import Vault
+from cl.deletion import Plan, Scope, Selector, live_of, need_selectors, open_run
+from cl.deletion import plan as make_plan
+from cl.errors import DeletionError
+from cl.graph import component_graph
+from cl.purge import purge
+from cl.results import Results
+from cl.runner import Journal, Session
+from cl.runs import Runs
+from cl.store import Store
+from cl.taint import closure
+
+Method = Literal["exact", "drop", "retrain"]
+OPEN = ("received", "resolved", "planned", "approved", "quarantined", "executing")
+STEPS = ("quarantine", "build", "switch", "purge")
+# The ledger's word for a finished step, where it has one of its own.
+DONE = {"quarantine": "quarantined", "purge": "purged"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a deletion did. Counts are of samples (forgotten) and of components of the run, but `purged`: of the home."""
+
+    request: str
+    state: str
+    forgotten: int
+    tainted: int
+    rebuilt: int
+    reused: int
+    purged: int
+    seconds: float
+    predicted_seconds: float
+    full_retrain_seconds: float
+    manifest_before: str
+    manifest_after: str
+    components_after: Mapping[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+def execute(
+    home: Path,
+    run: str,
+    selectors: Sequence[Selector],
+    *,
+    scope: Scope = "home",
+    reason: str = "unspecified",
+    confirm: Callable[[Plan], None] = lambda plan: None,
+) -> Outcome:
+    """Delete what the selectors mean from `run`, or go on with the same deletion after a crash.
+
+    confirm: called with the plan before anything is touched; it raises to stop. Raises DeletionError where exactness
+    cannot be had (code or libraries changed), LedgerError on an edited ledger.
+    """
+    need_selectors(selectors)
+    with writing(home):
+        Ledger(home).verify()
+        session = open_run(home, run)
+        wanted = sorted([one.kind, one.value] for one in selectors)
+        request = _unfinished(home, session.request.id, wanted, scope)
+        if request is None:
+            plan = make_plan(session, selectors, scope)
+            if not plan.forget.samples:
+                return _noop(home, plan)
+            _refuse_changed(plan)
+            confirm(plan)
+            request = _receive(home, plan, wanted, reason)
+        return Deletion(home, request).finish()
+
+
+def writing(home: Path) -> FileLock:
+    """The lock under which one deletion at a time works on a home."""
+    Store(home)
+    (home / "locks").mkdir(exist_ok=True)
+    return FileLock(home / "locks" / "forget")
+
+
+@dataclass
+class Deletion:
+    """One request, from `approved` to `purged`."""
+
+    home: Path
+    request: str
+    content: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ledger, self.vault = Ledger(self.home), Vault(self.home)
+        self.content = self.vault.get(self.request)
+        self._driven: tuple[Session, Journal] | None = None
+
+    def finish(self) -> Outcome:
+        """Do every step that is not done yet."""
+        steps: dict[str, Callable[[], dict[str, Any]]] = {
+            "quarantine": self._quarantine,
+            "build": self._build,
+            "switch": self._switch,
+            "purge": self._purge,
+        }
+        for name in STEPS:
+            if self._done(name) is None:
+                self._journal(name, steps[name])
+        return self.outcome()
+
+    def outcome(self) -> Outcome:
+        """What was done, from ledger and vault."""
+        store, run = Store(self.home), self.content["run"]
+        live = Runs(store).live(run)
+        built, purged = self._done("build") or {}, self._done("purge") or {}
+        seconds = sum(float((self._done(name) or {}).get("seconds", "0")) for name in STEPS)
+        return Outcome(
+            request=self.request,
+            state=state(self.ledger.of(self.request)),
+            forgotten=len(self.content["samples"]),
+            tainted=len(self.content["tainted_keys"]),
+            rebuilt=built.get("rebuilt", 0),
+            reused=built.get("reused", 0),
+            purged=purged.get("components", 0),
+            seconds=seconds,
+            predicted_seconds=self.content["predicted_seconds"],
+            full_retrain_seconds=built.get("full_retrain_seconds") or self.content["full_retrain_seconds"],
+            manifest_before=self.content["manifest_before"],
+            manifest_after=live.manifest["manifest"] if live else "",
+            components_after=live.components if live else {},
+        )
+
+    def _done(self, step: str) -> dict[str, Any] | None:
+        return body(self.ledger.of(self.request), DONE.get(step, "step_done"), step)
+
+    def _journal(self, step: str, work: Callable[[], dict[str, Any]]) -> None:
+        self.ledger.append("step_started", self.request, {"step": step})
+        start = time.perf_counter()
+        found = work()
+        seconds = f"{time.perf_counter() - start:.3f}"
+        self.ledger.append(DONE.get(step, "step_done"), self.request, {"step": step, "seconds": seconds, **found})
+
+    def _quarantine(self) -> dict[str, Any]:
+        """From here on no write may bring the data back, and nothing made from it is served."""
+        store, content = Store(self.home), self.content
+        everywhere = content["scope"] == "home"
+        with store.locked(exclusive=True):
+            Suppression(self.home).add(store, self.request, None if everywhere else content["run"], content["samples"])
+            touched = closure(store, content["samples"])
+            runs = Runs(store)
+            others = [run for run, live in runs.all_live() if live.keys & touched.components.keys()]
+            others = [run for run in others if run != content["run"]]
+            runs.quarantine(content["run"], self.request)
+            if everywhere:
+                for run in others:
+                    runs.retire(run, self.request)
+                Results(self.home).remove(others)
+        # Names of runs only: in the vault until the certificate is made, in the ledger as a count.
+        content["stale" if everywhere else "exceptions"] = others
+        self.vault.put(self.request, content)
+        return {"stale": len(others) if everywhere else 0, "exceptions": 0 if everywhere else len(others)}
+
+    def _build(self) -> dict[str, Any]:
+        session, _ = self._drive()
+        uses = {use.key: use for use in session.builder.uses}
+        before = set(self.content["used_keys"])
+        fresh = {key: use for key, use in uses.items() if key not in before}
+        surplus = sorted({use.name for use in fresh.values()} - set(self.content["tainted_names"]))
+        if surplus:
+            self.ledger.append("failed", self.request, {"why": "rebuilt outside the tainted closure", "n": len(surplus)})
+            raise DeletionError(
+                f"'{surplus[0]}' was built anew although nothing that it declares was deleted: a hidden read, or a name "
+                "that depends on a position; mend the strategy and delete again"
+            )
+        whole = sum(use.seconds for use in uses.values())
+        return {"rebuilt": len(fresh), "reused": len(uses) - len(fresh), "full_retrain_seconds": f"{whole:.3f}"}
+
+    def _switch(self) -> dict[str, Any]:
+        session, journal = self._drive()
+        with session.store.locked(exclusive=True):
+            session.save(session.figures(journal), journal)
+        return {"manifest": journal.manifest}
+
+    def _purge(self) -> dict[str, Any]:
+        with Store(self.home).locked(exclusive=True):
+            return purge(self.home, self.content)
+
+    def _drive(self) -> tuple[Session, Journal]:
+        """The run on the filtered stream. What an interrupted attempt built is in the store already."""
+        if self._driven is None:
+            session = open_run(self.home, self.content["run"])
+            self._driven = session, session.drive()
+        return self._driven
+
+
+def _unfinished(home: Path, run: str, selectors: Sequence[Sequence[str]], scope: str) -> str | None:
+    """The interrupted request of exactly this deletion; what a crash left before `received` is destroyed."""
+    ledger, vault = Ledger(home), Vault(home)
+    for request in vault.requests():
+        records = ledger.of(request)
+        if not records:
+            vault.destroy(request)
+            continue
+        content = vault.get(request)
+        same = (content["run"], content["selectors"], content["scope"]) == (run, list(selectors), scope)
+        if same and content["method"] == "exact" and state(records).partition(" ")[0] in OPEN:
+            return request
+    return None
+
+
+def _receive(home: Path, plan: Plan, selectors: list[list[str]], reason: str) -> str:
+    """Seal what the request is about, then record that it was received, resolved, planned and approved."""
+    ledger, vault = Ledger(home), Vault(home)
+    request = secrets.token_hex(6)
+    vault.put(request, sealed(home, plan, selectors, "exact"))
+    key = vault.key(request)
+    hashed = [{"kind": kind, "value": keyed(key, value)} for kind, value in selectors]
+    ledger.append(
+        "received",
+        request,
+        {"run": plan.run, "selectors": hashed, "scope": plan.scope, "method": "exact", "reason": reason},
+    )
+    forget = plan.forget
+    names = sorted(keyed(key, sample) for sample in forget.samples)
+    ledger.append(
+        "resolved",
+        request,
+        {"samples": len(names), "train": forget.train, "test": forget.test, "commitment": keyed(key, names)},
+    )
+    ledger.append(
+        "planned",
+        request,
+        {
+            "tainted": len({step.key for step in plan.steps}),
+            "build": plan.build,
+            "predicted_seconds": f"{plan.predicted_seconds:.3f}",
+            "full_retrain_seconds": f"{plan.full_retrain_seconds:.3f}",
+            "manifest_before": keyed(key, plan.live.manifest["manifest"]),
+        },
+    )
+    ledger.append("approved", request, {})
+    return request
+
+
+def sealed(home: Path, plan: Plan, selectors: list[list[str]], method: Method) -> dict[str, Any]:
+    """What the later steps need to know of the request and of the run as it was; for the vault alone."""
+    store = Store(home)
+    touched = closure(store, plan.forget.samples)
+    return {
+        "run": plan.run,
+        "selectors": selectors,
+        "scope": plan.scope,
+        "method": method,
+        "samples": dict(plan.forget.samples),
+        "train": plan.forget.train,
+        "manifest_before": plan.live.manifest["manifest"],
+        "used_keys": sorted(plan.live.keys),
+        "tainted_names": sorted(plan.tainted),
+        "tainted_keys": sorted({step.key for step in plan.steps}),
+        "digests": sorted(
+            {*touched.shards, *touched.components}
+            | {part["digest"] for record in touched.components.values() for part in record.parts.values()}
+        ),
+        "graph": component_graph(store, plan),
+        "emptied": {"classes": len(plan.forget.classes_emptied), "tasks": len(plan.forget.tasks_emptied)},
+        "warnings": len(plan.forget.warnings),
+        "twins": len(plan.forget.twins),
+        "blast_radius": dict(plan.blast_radius),
+        "amplification": plan.amplification,
+        "raw_data_needed": list(plan.raw_data_needed),
+        "predicted_seconds": plan.predicted_seconds,
+        "full_retrain_seconds": plan.full_retrain_seconds,
+        "stale": [],
+        "exceptions": [],
+    }
+
+
+def _refuse_changed(plan: Plan) -> None:
+    if plan.changed:
+        raise DeletionError(
+            f"code, libraries or device of {plan.changed[0]} are not those that built run {plan.run}, so nothing can be "
+            "compared byte for byte; run it again first, then forget"
+        )
+
+
+def _noop(home: Path, plan: Plan) -> Outcome:
+    """Everything selected was deleted before; that it was asked again is recorded, nothing else."""
+    request = secrets.token_hex(6)
+    if plan.forget.gone:
+        Ledger(home).append("noop", request, {"run": plan.run, "samples": plan.forget.gone})
+    live = live_of(open_run(home, plan.run))
+    manifest = live.manifest["manifest"]
+    return Outcome(
+        request, "noop", 0, 0, 0, len(live.keys), 0, 0.0, 0.0, plan.full_retrain_seconds, manifest, manifest, live.components
+    )

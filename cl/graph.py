@@ -1,0 +1,77 @@
+"""A run's component graph with its tainted part marked: what a page draws. Names and roles only, no digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cl.deletion import Plan
+from cl.store import Record, Store
+
+
+def component_graph(store: Store, plan: Plan) -> dict[str, Any]:
+    """Nodes (name, role, task, action) and edges (pairs of node numbers), shards of data first.
+
+    The task of a node is the newest task among those of what it was made from.
+    """
+    records = {key: record for _, key in plan.live.manifest["uses"] if (record := store.find(key)) is not None}
+    names = {key: name for name, key in plan.live.manifest["uses"]}
+    actions = {step.key: step.action for step in plan.steps}
+    tasks = [task["id"] for task in plan.live.resolution["tasks"]]
+    shards = _shards(store, plan, tasks)
+    depth = {f"shard {digest}": task for digest, (task, _) in shards.items()}
+    order = _topological(records)
+    for key in order:
+        depth[key] = max((depth.get(_parent(read), 0) for read in records[key].reads), default=0)
+    read = {_parent(one) for record in records.values() for one in record.reads}
+    nodes = [
+        {
+            "name": f"{tasks[task]} · {split}",
+            "role": f"{split} images",
+            "task": task,
+            "action": "filter" if digest in plan.tainted_shards else "keep",
+        }
+        for digest, (task, split) in shards.items()
+        if f"shard {digest}" in read
+    ]
+    places = {f"shard {digest}": row for row, digest in enumerate(d for d in shards if f"shard {d}" in read)}
+    for key in order:
+        places[key] = len(nodes)
+        role = min(part["role"] for part in records[key].parts.values())
+        nodes.append({"name": names[key], "role": role, "task": depth[key], "action": actions.get(key, "keep")})
+    pairs = {
+        (places[_parent(one)], places[key]) for key in order for one in records[key].reads if _parent(one) in places
+    }
+    return {"tasks": tasks, "nodes": nodes, "edges": [list(pair) for pair in sorted(pairs)]}
+
+
+def _shards(store: Store, plan: Plan, tasks: list[str]) -> dict[str, tuple[int, str]]:
+    """Shard digest -> (task, split), by the ids that the shard holds; in the order of the tasks."""
+    place = {
+        row[0]: (number, split)
+        for number, task in enumerate(plan.live.resolution["tasks"])
+        for split in ("train", "test")
+        for row in task[split]
+    }
+    found = {path.stem: place[next(iter(held))] for path, held in store.shards() if next(iter(held)) in place}
+    return dict(sorted(found.items(), key=lambda item: (item[1][0], item[1][1] == "test")))
+
+
+def _parent(read: Mapping[str, Any]) -> str:
+    return f"shard {read['digest']}" if read["kind"] == "shard" else str(read["key"])
+
+
+def _topological(records: Mapping[str, Record]) -> list[str]:
+    """Keys, parents before children."""
+    done: dict[str, None] = {}
+    for root in records:
+        todo = [root]
+        while todo:
+            key = todo[-1]
+            waiting = [p for read in records[key].reads if (p := _parent(read)) in records and p not in done]
+            if waiting:
+                todo += waiting
+                continue
+            done.setdefault(key)
+            todo.pop()
+    return list(done)
