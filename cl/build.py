@@ -63,6 +63,7 @@ class Part:
     def __init__(self, handle: Handle, name: str) -> None:
         self._handle, self.name = handle, name
         self.key = handle.key
+        self.record = handle.record
         self.transient = handle.transient
         self.role: str = handle.record.parts[name]["role"]
         self.digest: str = handle.record.parts[name]["digest"]

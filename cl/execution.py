@@ -175,11 +175,10 @@ class Deletion:
         return {"stale": len(others) if everywhere else 0, "exceptions": 0 if everywhere else len(others)}
 
     def _build(self) -> dict[str, Any]:
-        session, _ = self._drive()
+        session, journal = self._drive()
         uses = {use.key: use for use in session.builder.uses}
-        before = set(self.content["used_keys"])
-        fresh = {key: use for key, use in uses.items() if key not in before}
-        surplus = sorted({use.name for use in fresh.values()} - set(self.content["tainted_names"]))
+        fresh = {key: use for key, use in uses.items() if key not in set(self.content["used_keys"])}
+        surplus = self._surplus(session, journal, {key: use.name for key, use in fresh.items()})
         if surplus:
             self.ledger.append("failed", self.request, {"why": "rebuilt outside the tainted closure", "n": len(surplus)})
             raise DeletionError(
@@ -188,6 +187,15 @@ class Deletion:
             )
         whole = sum(use.seconds for use in uses.values())
         return {"rebuilt": len(fresh), "reused": len(uses) - len(fresh), "full_retrain_seconds": f"{whole:.3f}"}
+
+    def _surplus(self, session: Session, journal: Journal, fresh: Mapping[str, str]) -> list[str]:
+        """Names of what was built anew outside the tainted closure; there must be none. What the run did not have
+        before is allowed where a decision, taken again, asked for it."""
+        tainted = set(self.content["tainted_names"])
+        known = {*self.content["names"], *tainted}
+        entries = {name for name, handle in journal.model.entries.items() if handle.key in fresh}
+        names = {name for key, name in fresh.items() if name in known or not _decided(session.store, key)}
+        return sorted((names | (entries & known)) - tainted)
 
     def _switch(self) -> dict[str, Any]:
         session, journal = self._drive()
@@ -205,6 +213,11 @@ class Deletion:
             session = open_run(self.home, self.content["run"])
             self._driven = session, session.drive()
         return self._driven
+
+
+def _decided(store: Store, key: str) -> bool:
+    record = store.find(key)
+    return record is not None and any(read["edge"] == "control" for read in record.reads)
 
 
 def _unfinished(home: Path, run: str, selectors: Sequence[Sequence[str]], scope: str) -> str | None:
@@ -260,6 +273,8 @@ def sealed(home: Path, plan: Plan, selectors: list[list[str]], method: Method) -
     """What the later steps need to know of the request and of the run as it was; for the vault alone."""
     store = Store(home)
     touched = closure(store, plan.forget.samples)
+    entries = {name: entry["key"] for name, entry in plan.live.manifest["entries"].items()}
+    tainted_entries = {name for name, key in entries.items() if key in touched.components}
     return {
         "run": plan.run,
         "selectors": selectors,
@@ -269,7 +284,8 @@ def sealed(home: Path, plan: Plan, selectors: list[list[str]], method: Method) -
         "train": plan.forget.train,
         "manifest_before": plan.live.manifest["manifest"],
         "used_keys": sorted(plan.live.keys),
-        "tainted_names": sorted(plan.tainted),
+        "names": sorted({*entries, *(name for name, _ in plan.live.manifest["uses"])}),
+        "tainted_names": sorted(plan.tainted | tainted_entries),
         "tainted_keys": sorted({step.key for step in plan.steps}),
         "digests": sorted(
             {*touched.shards, *touched.components}

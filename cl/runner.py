@@ -278,7 +278,7 @@ class Session:
             **_quality(journal),
             "adapters": journal.adapters,
             "parameters_added": _differences(journal.parameters),
-            **_effort(self.builder, time.perf_counter() - self._start),
+            **_effort(self.builder, self.elapsed()),
             "peak_memory_bytes": self._peak.bytes(),
             "manifest": journal.manifest,
             "components": dict(sorted(components.items())),
@@ -301,6 +301,10 @@ class Session:
             self.store.guard()
             Runs(self.store).switch(self.request.id, self.stream.resolution(), manifest)
             Results(self.store.home).save(figures)
+
+    def elapsed(self) -> float:
+        """Seconds since the session was opened."""
+        return time.perf_counter() - self._start
 
     def _refuse_deleted(self) -> None:
         """The store's guard: nothing that this run makes may be written once data that it reads was deleted."""

@@ -1,0 +1,226 @@
+"""Verification: the run after a deletion against the cold oracle, check by check, and the grade that follows.
+
+    V1  two oracles are equal                               (else nothing could be compared)
+    V2  names and bytes of the run are those of the oracle
+    V3  so are its outputs on test sets, forgotten samples and noise
+    V4  the run before the deletion was another one         (else nothing was tested)
+    V5  with other content in place of the forgotten samples, nothing outside the tainted closure changes
+    V6  nothing is left of the samples in the home
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from cl.audit.ledger import Ledger, body, state
+from cl.audit.oracle import Finding, altered, observe, oracles, picked, task
+from cl.audit.residue import Hit, residue
+from cl.audit.vault import Vault
+from cl.deletion import open_run
+from cl.errors import DeletionError
+from cl.runner import Session
+from cl.runs import Runs
+from cl.store import Store
+
+Grade = Literal["E0", "E1", "E2", "A", "X"]
+Checks = dict[str, dict[str, Any]]
+VERIFIABLE = ("purged", "verified", "failed", "certified")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What verification found."""
+
+    request: str
+    grade: Grade
+    checks: Checks
+    manifest_after: str
+    manifest_oracle: str
+
+    def as_json(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+def verify(home: Path, request: str, *, lineage: bool = False, ids: Sequence[str] | None = None) -> Evidence:
+    """Compare the run that `request` deleted from with runs that never saw the samples.
+
+    lineage: V5 too, one more cold run. ids: the forgotten samples, once the request's own list is destroyed. Raises
+    DeletionError where there is nothing to verify.
+    """
+    content = content_of(home, request, ids)
+    session = open_run(home, content["run"])
+    forgotten = content["samples"]
+    if not session.suppressed.issuperset(forgotten):
+        raise DeletionError(f"request {request} deleted other samples, or they were readmitted; it cannot be verified")
+    after = _after(session, forgotten)
+    runs = Runs(session.store)
+    work = task(runs.request(content["run"]), runs.setup(content["run"]), session.suppressed, forgotten)
+    extra = [altered(work, forgotten)] if lineage else []
+    first, second, *third = oracles([work, work, *extra])
+    checks = _compared(after, first, second, content)
+    if third:
+        checks["V5"] = _unmoved(after, third[0], content)
+    checks["V6"] = _left(home, session, content)
+    checks["environment"] = _same_environment(session, first)
+    evidence = Evidence(request, grade_of(checks), checks, after.manifest, first.manifest)
+    _record(home, evidence, first)
+    return evidence
+
+
+def grade_of(checks: Checks) -> Grade:
+    """E0 if everything holds. Another machine than the run's never gives E0. What still has a trace of the samples, or
+    cannot be compared at all, is not deleted: X. Anything else is no better than approximate: A."""
+    passed = {name: bool(check["passed"]) for name, check in checks.items()}
+    if not (passed["V1"] and passed["V4"] and passed["V6"] and passed.get("V5", True)):
+        return "X"
+    if passed["V2"] and passed["V3"]:
+        return "E0" if passed["environment"] else "E1"
+    return "A" if passed["environment"] or checks["V2"]["names_differ"] else "E1"
+
+
+def content_of(home: Path, request: str, ids: Sequence[str] | None) -> dict[str, Any]:
+    """What the request was about: from the vault, or with the ids that the caller has kept."""
+    records = Ledger(home).of(request)
+    if not records:
+        raise DeletionError(f"no request '{request}' in {home}; palimpsest forget status lists them")
+    if state(records) not in VERIFIABLE:
+        raise DeletionError(f"request {request} is {state(records)}; execute it to the end first")
+    vault = Vault(home)
+    if ids is None or vault.holds(request):
+        return vault.get(request)
+    received, resolved = body(records, "received"), body(records, "resolved")
+    assert received is not None and resolved is not None
+    session = open_run(home, received["run"])
+    contents = {
+        sample: content
+        for shard in picked(session.whole, set(ids))
+        for sample, content in zip(shard.ids, shard.contents, strict=True)
+    }
+    return {
+        "run": received["run"],
+        "samples": contents,
+        "train": resolved["train"],
+        "manifest_before": None,
+        "digests": [],
+        "tainted_names": None,
+        "exceptions": [],
+    }
+
+
+def _after(session: Session, forgotten: Mapping[str, str]) -> Finding:
+    """The run as the home has it: every live component read back and hashed again."""
+    journal = session.drive()
+    for _, part in journal.model.parts:
+        session.store.load(part.record, part.name)
+    return observe(session, journal, forgotten, session.elapsed())
+
+
+def _compared(after: Finding, oracle: Finding, again: Finding, content: Mapping[str, Any]) -> Checks:
+    differing = sorted(
+        name for name, digest in oracle.components.items() if after.components.get(name, digest) != digest
+    )
+    names = len(oracle.components.keys() ^ after.components.keys())
+    before = content["manifest_before"]
+    return {
+        "V1": {
+            "passed": (oracle.components, oracle.outputs) == (again.components, again.outputs),
+            "components": len(oracle.components),
+            "seconds": round(oracle.seconds, 3),
+        },
+        "V2": {
+            "passed": after.components == oracle.components,
+            "components": len(oracle.components),
+            "names_differ": names,
+            "bytes_differ": len(differing),
+            "first": differing[:3],
+        },
+        "V3": {
+            "passed": after.outputs == oracle.outputs,
+            "probes": len(oracle.outputs),
+            "rows": oracle.rows,
+        },
+        "V4": {
+            "passed": before is None or before != oracle.manifest or content["train"] == 0,
+            "known": before is not None,
+            "trained_on": content["train"],
+        },
+    }
+
+
+def _unmoved(after: Finding, altered_run: Finding, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Components outside the closure do not change with the content of the forgotten samples."""
+    if content["tainted_names"] is None:
+        raise DeletionError("V5 needs the tainted closure, which was destroyed at certification; leave out --lineage")
+    tainted = set(content["tainted_names"])
+    outside = sorted(name for name in after.components if not tainted & {name, name.rpartition("/")[0]})
+    moved = [name for name in outside if altered_run.components.get(name) != after.components[name]]
+    return {"passed": not moved, "outside": len(outside), "moved": len(moved), "first": moved[:3]}
+
+
+def _left(home: Path, session: Session, content: Mapping[str, Any]) -> dict[str, Any]:
+    hits = residue_of(home, session, content)
+    excepted = [hit for hit in hits if _is_excepted(hit, session, content["exceptions"])]
+    return {
+        "passed": len(hits) == len(excepted),
+        "hits": sum(hit.count for hit in hits),
+        "excepted": sum(hit.count for hit in excepted),
+        "first": [f"{hit.kind} in {hit.path}" for hit in hits if hit not in excepted][:3],
+    }
+
+
+def residue_of(home: Path, session: Session, content: Mapping[str, Any]) -> list[Hit]:
+    """What is left of the request's samples in the home."""
+    pixels = picked(session.whole, content["samples"])
+    return residue(home, content["samples"], pixels, content["digests"])
+
+
+def _is_excepted(hit: Hit, session: Session, exceptions: Sequence[str]) -> bool:
+    """Whether the file belongs to a run that the request left alone (scope `run`)."""
+    store, runs = session.store, Runs(session.store)
+    lives = [live for run in exceptions if (live := runs.live(run)) is not None]
+    keys = {key for live in lives for key in live.keys}
+    if any(hit.path.startswith(f"runs/{run}/") for run in exceptions):
+        return True
+    stem = Path(hit.path).name.partition(".")[0]
+    reads = {one["digest"] for key in keys if (record := store.find(key)) is not None for one in record.reads}
+    return stem in keys or (hit.path.startswith("shards/") and stem in reads)
+
+
+def _same_environment(session: Session, oracle: Finding) -> dict[str, Any]:
+    """The oracle's machine and libraries against those of every component of the run."""
+    live = Runs(session.store).live(session.request.id)
+    records = [record for key in (live.keys if live else ()) if (record := session.store.find(key)) is not None]
+    others = [r for r in records if (r.fingerprint, r.numerics) != (oracle.fingerprint, oracle.numerics)]
+    return {"passed": not others, "components": len(records), "elsewhere": len(others), **oracle.fingerprint}
+
+
+def _record(home: Path, evidence: Evidence, oracle: Finding) -> None:
+    """Only what is free of a trace is `verified`; the rest has failed."""
+    checks = {name: bool(check["passed"]) for name, check in evidence.checks.items()}
+    found = {
+        "grade": evidence.grade,
+        "checks": checks,
+        "manifest_after": evidence.manifest_after,
+        "manifest_oracle": evidence.manifest_oracle,
+        "oracle_seconds": f"{oracle.seconds:.3f}",
+    }
+    ledger = Ledger(home)
+    if state(ledger.of(evidence.request)) != "certified":
+        ledger.append("failed" if evidence.grade == "X" else "verified", evidence.request, found)
+
+
+def manifest_now(home: Path, run: str) -> str:
+    """The live manifest's digest; empty for a run that has none."""
+    live = Runs(Store(home)).live(run)
+    return str(live.manifest["manifest"]) if live else ""
+
+
+def without_samples(evidence: Evidence) -> Evidence:
+    """The evidence without examples: what a record may hold."""
+    checks = {
+        name: {key: value for key, value in check.items() if key != "first"} for name, check in evidence.checks.items()
+    }
+    return replace(evidence, checks=checks)
