@@ -31,7 +31,7 @@ from cl.store import Store
 from cl.taint import closure
 
 Method = Literal["exact", "drop", "retrain"]
-OPEN = ("received", "resolved", "planned", "approved", "quarantined", "executing")
+OPEN = ("received", "resolved", "planned", "approved", "quarantined", "executing", "failed")
 STEPS = ("quarantine", "build", "switch", "purge")
 # The ledger's word for a finished step, where it has one of its own.
 DONE = {"quarantine": "quarantined", "purge": "purged"}
@@ -138,7 +138,7 @@ class Deletion:
             purged=purged.get("components", 0),
             seconds=seconds,
             predicted_seconds=self.content["predicted_seconds"],
-            full_retrain_seconds=built.get("full_retrain_seconds") or self.content["full_retrain_seconds"],
+            full_retrain_seconds=float(built.get("full_retrain_seconds", self.content["full_retrain_seconds"])),
             manifest_before=self.content["manifest_before"],
             manifest_after=live.manifest["manifest"] if live else "",
             components_after=live.components if live else {},
@@ -213,6 +213,26 @@ class Deletion:
             session = open_run(self.home, self.content["run"])
             self._driven = session, session.drive()
         return self._driven
+
+
+def rebuild_stale(home: Path, request: str) -> list[str]:
+    """Run again, without the deleted samples, every run that `request` made stale; their ids."""
+    runs = Runs(Store(home))
+    stale = [run for run in runs.ids() if runs.stale(run) == request]
+    for run in stale:
+        open_run(home, run).run()
+    return stale
+
+
+def readmit(home: Path, request: str) -> int:
+    """Let the samples of `request` come again, at the next run; how many. Raises DeletionError if it is not done."""
+    with writing(home):
+        now = state(Ledger(home).of(request))
+        if now not in ("purged", "verified", "certified"):
+            raise DeletionError(f"request {request} is {now}, so there is nothing to readmit")
+        count = Suppression(home).lift(Store(home), request)
+        Ledger(home).append("readmitted", request, {"samples": count})
+    return count
 
 
 def _decided(store: Store, key: str) -> bool:

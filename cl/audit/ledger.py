@@ -18,7 +18,7 @@ from typing import Any
 
 from cl.audit.keys import public_key, sign, signed
 from cl.digests import canonical, digest_json
-from cl.errors import LedgerError
+from cl.errors import DeletionError, LedgerError
 from cl.store import write_atomic
 
 ACTOR = "PALIMPSEST_ACTOR"  # who answers for what is done, if not the login name
@@ -132,6 +132,31 @@ def body(records: Iterable[dict[str, Any]], type_: str, step: str | None = None)
     """The newest body of this type (and step); None if there is none."""
     bodies = [r["body"] for r in records if r["type"] == type_ and (step is None or r["body"].get("step") == step)]
     return bodies[-1] if bodies else None
+
+
+def status(home: Path, request: str | None = None) -> list[dict[str, Any]]:
+    """One row a request, oldest first, or that of `request` alone. Raises DeletionError for one that is not there."""
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for record in Ledger(home).verify():
+        grouped.setdefault(record["request"], []).append(record)
+    if request is not None and request not in grouped:
+        raise DeletionError(f"no request '{request}' in {home}; palimpsest forget status lists them")
+    return [_row(name, records) for name, records in grouped.items() if request in (None, name)]
+
+
+def _row(request: str, records: list[dict[str, Any]]) -> dict[str, Any]:
+    first = records[0]["body"]
+    checked = body(records, "verified") or body(records, "failed") or {}
+    return {
+        "request": request,
+        "state": state(records),
+        "run": first.get("run"),
+        "method": first.get("method"),
+        "scope": first.get("scope"),
+        "samples": (body(records, "resolved") or first).get("samples"),
+        "grade": checked.get("grade"),
+        "received": records[0]["time"],
+    }
 
 
 def _actor() -> str:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -203,6 +203,7 @@ def _record(home: Path, evidence: Evidence, oracle: Finding) -> None:
     found = {
         "grade": evidence.grade,
         "checks": checks,
+        "details": without_examples(evidence.checks),
         "manifest_after": evidence.manifest_after,
         "manifest_oracle": evidence.manifest_oracle,
         "oracle_seconds": f"{oracle.seconds:.3f}",
@@ -218,9 +219,6 @@ def manifest_now(home: Path, run: str) -> str:
     return str(live.manifest["manifest"]) if live else ""
 
 
-def without_samples(evidence: Evidence) -> Evidence:
-    """The evidence without examples: what a record may hold."""
-    checks = {
-        name: {key: value for key, value in check.items() if key != "first"} for name, check in evidence.checks.items()
-    }
-    return replace(evidence, checks=checks)
+def without_examples(checks: Checks) -> Checks:
+    """The checks with their numbers alone: what a record may hold."""
+    return {name: {key: value for key, value in one.items() if key != "first"} for name, one in checks.items()}
