@@ -7,7 +7,6 @@ t; null where not measured); `curve`, `adapters` and `parameters_added` have len
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cl.errors import BadInput
 from cl.metrics import forgetting_per_task
 from reports import figures
 from reports.figures import Series
+from reports.pages import environment, write
 from reports.quantities import Kind, quantity
 from reports.summary import COST, LEARNING, METRICS, Metric, Run, by_strategy, ranking_metric
 from reports.summary import aggregate as aggregate
@@ -50,33 +49,10 @@ def write_comparison(
     if not runs:
         raise BadInput("no runs to compare; name at least one")
     ordered = sorted(runs, key=lambda run: (run["strategy"], run["seed"], run["run"]))
-    page = _environment().get_template("comparison.html.j2")
+    page = environment().get_template("comparison.html.j2")
     html = page.render(title=title, notes=[*notes, *_cautions(ordered)], links=links, **_contents(ordered))
-    _write(out, html)
+    write(out, html)
     return out
-
-
-def _write(out: Path, html: str) -> None:
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(html, encoding="utf-8", newline="\n")
-        os.replace(partial, out)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise BadInput(f"cannot write {out}: {error.strerror}; choose another place for the page") from error
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["quantity"] = quantity
-    return environment
 
 
 def _contents(runs: Sequence[Run]) -> dict[str, Any]:
