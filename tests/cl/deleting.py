@@ -1,0 +1,75 @@
+"""Runs, deletions and oracles on the tiny stream, in this process."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+from cl.audit.vault import Vault
+from cl.deletion import Kind, Scope, Selector
+from cl.execution import Outcome, execute
+from cl.results import Result
+from cl.runner import Session, replay, run
+from cl.runs import Runs
+from cl.store import Store
+from cl.stream import Stream
+from tests.cl import tiny
+
+STRATEGIES = ("ease", "simplecil", "finetune", "joint")
+
+
+@cache
+def network() -> tiny.TimmBackbone:
+    return tiny.backbone()
+
+
+def start(home: Path, strategy: str, stream: Stream | None = None, seed: int = 0) -> Result:
+    """A whole run of a fraction of a second."""
+    settings = {} if strategy == "simplecil" else tiny.FAST
+    return run(stream or tiny.stream(), strategy, backbone=network(), settings=settings, home=home, seed=seed)
+
+
+@cache
+def _template(strategy: str) -> Path:
+    home = Path(mkdtemp(prefix="tiny-home-"))
+    start(home, strategy)
+    return home
+
+
+def started(home: Path, strategy: str) -> str:
+    """A home with one finished run in it, copied from one made once; the run's id."""
+    shutil.copytree(_template(strategy), home, dirs_exist_ok=True)
+    return Runs(Store(home)).ids()[0]
+
+
+def forget(home: Path, run_id: str, *selected: tuple[Kind, str], scope: Scope = "home") -> Outcome:
+    return execute(home, run_id, [Selector(kind, value) for kind, value in selected], scope=scope)
+
+
+def forget_ids(home: Path, run_id: str, ids: Iterable[str]) -> Outcome:
+    return forget(home, run_id, *(("sample", one) for one in sorted(ids)))
+
+
+def samples_of(home: Path, outcome: Outcome) -> set[str]:
+    return set(Vault(home).get(outcome.request)["samples"])
+
+
+def oracle(home: Path, run_id: str, ids: Iterable[str], cold: Path) -> tuple[Session, dict[str, str]]:
+    """The same run on the empty home `cold`, as if the samples had never been: its session and components."""
+    runs = Runs(Store(home))
+    session = replay(cold, runs.request(run_id), runs.setup(run_id))
+    session.stream = session.whole.without(set(ids))
+    return session, session.drive().components
+
+
+def keys(home: Path) -> set[str]:
+    return set(Store(home).keys())
+
+
+def files(home: Path) -> dict[str, bytes]:
+    """Every file of a home but its locks."""
+    found = {path.relative_to(home).as_posix(): path for path in sorted(home.rglob("*")) if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if not name.startswith("locks/")}

@@ -1,0 +1,256 @@
+"""Exact deletion against the cold oracle: invariants over random forget sets, and the named cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cl.audit.residue import residue
+from cl.deletion import Kind, Selector, open_run, plan
+from cl.errors import BadInput, DataDeleted, DeletionError, UnknownName
+from cl.execution import execute, readmit, rebuild_stale
+from cl.results import Results
+from cl.runs import Runs
+from cl.store import Store
+from tests.cl import tiny
+from tests.cl.deleting import STRATEGIES, files, forget, forget_ids, keys, oracle, samples_of, start, started
+
+IDS = sorted(tiny.stream().ids)
+SOME = st.sets(st.sampled_from(IDS), min_size=1, max_size=10)
+
+
+@settings(max_examples=4)
+@given(ids=SOME, strategy=st.sampled_from(STRATEGIES))
+def test_after_equals_the_cold_oracle_and_the_store_holds_nothing_else(ids: set[str], strategy: str) -> None:
+    with TemporaryDirectory() as folder:
+        home, cold = Path(folder) / "home", Path(folder) / "cold"
+        run = started(home, strategy)
+        outcome = forget_ids(home, run, ids)
+        session, components = oracle(home, run, ids, cold)
+        assert dict(outcome.components_after) == components
+        assert keys(home) == {use.key for use in session.builder.uses}
+        contents = {
+            sample: content
+            for task in session.whole.tasks
+            for shard in (task.train, task.test)
+            for sample, content in zip(shard.ids, shard.contents, strict=True)
+            if sample in ids
+        }
+        assert residue(home, contents) == []
+
+
+@settings(max_examples=3)
+@given(first=SOME, second=SOME, strategy=st.sampled_from(STRATEGIES))
+def test_two_deletions_come_to_one(first: set[str], second: set[str], strategy: str) -> None:
+    with TemporaryDirectory() as folder:
+        homes = [Path(folder) / name for name in ("12", "21", "both")]
+        run = [started(home, strategy) for home in homes][0]
+        forget_ids(homes[0], run, first)
+        last = [forget_ids(homes[0], run, second)]
+        forget_ids(homes[1], run, second)
+        last.append(forget_ids(homes[1], run, first))
+        last.append(forget_ids(homes[2], run, first | second))
+        assert len({outcome.manifest_after for outcome in last}) == 1
+
+
+@settings(max_examples=6)
+@given(ids=SOME, more=SOME, strategy=st.sampled_from(STRATEGIES))
+def test_the_plan_foretells_the_work_touches_nothing_and_grows_with_the_set(
+    ids: set[str], more: set[str], strategy: str
+) -> None:
+    with TemporaryDirectory() as folder:
+        home = Path(folder)
+        run = started(home, strategy)
+        before = files(home)
+        small = plan(open_run(home, run), [Selector("sample", one) for one in ids])
+        large = plan(open_run(home, run), [Selector("sample", one) for one in ids | more])
+        assert files(home) == before
+        assert {step.key for step in small.steps} <= {step.key for step in large.steps}
+        outcome = forget_ids(home, run, ids)
+        assert (outcome.rebuilt, outcome.tainted) == (small.build, len(small.steps))
+        assert outcome.rebuilt <= outcome.tainted
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("task", ["t0", "t1", "t2"])
+def test_deleting_a_task_equals_the_stream_without_it(tmp_path: Path, strategy: str, task: str) -> None:
+    run = started(tmp_path / "home", strategy)
+    outcome = forget(tmp_path / "home", run, ("task", task))
+    _, components = oracle(tmp_path / "home", run, samples_of(tmp_path / "home", outcome), tmp_path / "cold")
+    assert dict(outcome.components_after) == components
+    assert not any(task in name for name in components)
+
+
+def test_the_last_task_of_ease_costs_no_build(tmp_path: Path) -> None:
+    outcome = forget(tmp_path, started(tmp_path, "ease"), ("task", "t2"))
+    assert outcome.rebuilt == 0 < outcome.purged
+
+
+def test_what_is_outside_the_closure_keeps_its_file_untouched(tmp_path: Path) -> None:
+    run = started(tmp_path, "ease")
+    found = plan(open_run(tmp_path, run), [Selector("sample", "t1/c0/1")])
+    clean = keys(tmp_path) - {step.key for step in found.steps}
+    before = {key: (tmp_path / "store" / key[:2] / f"{key}.safetensors").stat() for key in clean}
+    forget(tmp_path, run, ("sample", "t1/c0/1"))
+    after = {key: (tmp_path / "store" / key[:2] / f"{key}.safetensors").stat() for key in clean}
+    assert {k: (s.st_ino, s.st_mtime_ns) for k, s in before.items()} == {
+        k: (s.st_ino, s.st_mtime_ns) for k, s in after.items()
+    }
+
+
+def test_all_but_one_task_and_then_everything(tmp_path: Path) -> None:
+    run = started(tmp_path, "ease")
+    one = forget(tmp_path, run, ("task", "t0"), ("task", "t2"))
+    assert {name.split("/")[0] for name in one.components_after} == {"t1"}
+    none = forget(tmp_path, run, ("task", "t1"))
+    assert none.components_after == {}
+    assert keys(tmp_path) == set()
+    assert Results(tmp_path).find(run).figures["average_accuracy"] is None
+
+
+def test_deleting_twice_is_a_noop(tmp_path: Path) -> None:
+    run = started(tmp_path, "simplecil")
+    first = forget(tmp_path, run, ("class", "t1/c0"))
+    before = {name: data for name, data in files(tmp_path).items() if not name.startswith("audit/")}
+    second = forget(tmp_path, run, ("class", "t1/c0"))
+    after = {name: data for name, data in files(tmp_path).items() if not name.startswith("audit/")}
+    assert (second.state, second.forgotten, second.manifest_after) == ("noop", 0, first.manifest_after)
+    assert before == after
+
+
+def test_deleting_nothing_is_refused_and_changes_no_byte(tmp_path: Path) -> None:
+    run = started(tmp_path, "simplecil")
+    before = files(tmp_path)
+    with pytest.raises(BadInput, match="say what to forget"):
+        execute(tmp_path, run, [])
+    assert files(tmp_path) == before
+
+
+def test_readmitted_samples_bring_the_first_manifest_back(tmp_path: Path) -> None:
+    run = started(tmp_path, "ease")
+    outcome = forget(tmp_path, run, ("subject", "person-1"))
+    assert start(tmp_path, "ease").figures["manifest"] == outcome.manifest_after  # the list keeps them out
+    assert readmit(tmp_path, outcome.request) == outcome.forgotten
+    assert start(tmp_path, "ease").figures["manifest"] == outcome.manifest_before
+
+
+def test_a_run_says_how_many_samples_it_skipped(tmp_path: Path) -> None:
+    outcome = forget(tmp_path, started(tmp_path, "simplecil"), ("sample", "t0/c0/1"))
+    assert outcome.forgotten == 1
+    assert "skipped 1 samples" in start(tmp_path, "simplecil", seed=3).figures["warnings"][0]
+
+
+def test_a_sample_of_a_test_set_leaves_training_alone(tmp_path: Path) -> None:
+    run = started(tmp_path, "ease")
+    found = plan(open_run(tmp_path, run), [Selector("sample", "t1/c0/7")])
+    assert (found.forget.train, found.forget.test) == (0, 1)
+    assert {role for step in found.steps for role in step.roles} == {"cache", "prediction"}
+    outcome = forget(tmp_path, run, ("sample", "t1/c0/7"))
+    _, components = oracle(tmp_path, run, {"t1/c0/7"}, tmp_path / "cold")
+    assert dict(outcome.components_after) == components
+
+
+def test_the_last_samples_of_a_class_empty_it(tmp_path: Path) -> None:
+    run = started(tmp_path, "ease")
+    ids = {f"t1/c0/{n}" for n in range(6)}
+    found = plan(open_run(tmp_path, run), [Selector("sample", one) for one in ids])
+    assert (found.forget.classes_emptied, found.forget.tasks_emptied) == (("t1/c0",), ())
+    outcome = forget_ids(tmp_path, run, ids)
+    _, components = oracle(tmp_path, run, ids, tmp_path / "cold")
+    assert dict(outcome.components_after) == components
+
+
+def test_a_class_of_two_samples_is_warned_of(tmp_path: Path) -> None:
+    run = started(tmp_path, "ease")
+    found = plan(open_run(tmp_path, run), [Selector("sample", f"t1/c0/{n}") for n in range(4)])
+    assert "keeps 2 training samples" in found.forget.warnings[0]
+
+
+def test_a_twin_under_another_id_is_named_and_stays(tmp_path: Path) -> None:
+    run = start(tmp_path, "simplecil", tiny.stream(twin=True)).id
+    found = plan(open_run(tmp_path, run), [Selector("sample", "t0/c0/0")])
+    assert found.forget.twins == (("t0/c0/0", "t1/c0/0"),)
+    forget(tmp_path, run, ("sample", "t0/c0/0"))
+    assert "t1/c0/0" in str(Runs(Store(tmp_path)).live(run).resolution)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("kind", "value"), [("sample", "t9/c0/1"), ("task", "t9"), ("class", "nine"), ("subject", "I")])
+def test_what_the_run_never_saw_is_refused_by_name(tmp_path: Path, kind: Kind, value: str) -> None:
+    run = started(tmp_path, "simplecil")
+    with pytest.raises(UnknownName, match=value):
+        forget(tmp_path, run, (kind, value))
+
+
+def test_other_runs_go_stale_and_are_built_again(tmp_path: Path) -> None:
+    run = started(tmp_path, "ease")
+    other = start(tmp_path, "simplecil").id
+    outcome = forget(tmp_path, run, ("sample", "t1/c0/1"))
+    runs = Runs(Store(tmp_path))
+    assert (runs.live(other), runs.stale(other)) == (None, outcome.request)
+    assert [figures["run"] for figures in Results(tmp_path).all()] == [run]
+    with pytest.raises(DeletionError, match="stale"):
+        forget(tmp_path, other, ("sample", "t0/c0/1"))
+    assert rebuild_stale(tmp_path, outcome.request) == [other]
+    _, components = oracle(tmp_path, other, {"t1/c0/1"}, tmp_path / "cold")
+    assert runs.live(other).components == components  # type: ignore[union-attr]
+
+
+def test_scope_run_leaves_the_others_alone(tmp_path: Path) -> None:
+    run = started(tmp_path, "ease")
+    other = start(tmp_path, "simplecil")
+    forget(tmp_path, run, ("sample", "t1/c0/1"), scope="run")
+    again = start(tmp_path, "simplecil")
+    assert again.figures["components_built"] == 0
+    assert again.figures["manifest"] == other.figures["manifest"]
+
+
+def test_a_run_that_reads_what_is_deleted_meanwhile_stores_nothing_more(tmp_path: Path) -> None:
+    run = started(tmp_path, "simplecil")
+    racing = open_run(tmp_path, run)
+    forget(tmp_path, run, ("sample", "t1/c0/1"))
+    before = keys(tmp_path)
+    with pytest.raises(DataDeleted, match="1 samples"):
+        racing.run()
+    assert keys(tmp_path) == before
+
+
+def test_taint_of_ease_by_the_table(tmp_path: Path) -> None:
+    """A sample of task k = 1 of four: adapter 1 alone is trained again; space 1 of tasks 1 and later, and the own row of
+    task 1 in spaces before, are measured again; a synthesised prototype (i, j) is tainted iff i = k, j = k or j < k."""
+    run = start(tmp_path, "ease", tiny.stream(tasks=4)).id
+    live = Runs(Store(tmp_path)).live(run)
+    assert live is not None
+    found = plan(open_run(tmp_path, run), [Selector("sample", "t1/c0/1")])
+    tainted = {step.key for step in found.steps}
+    entries = {name for name, entry in live.manifest["entries"].items() if entry["key"] in tainted}
+    assert entries == {"t1/adapter", "t1/prototypes/t0", "t1/prototypes/t1", "t2/prototypes/t1", "t3/prototypes/t1"}
+    synthesised = {name: key for name, key in live.manifest["uses"] if "/synthesised/" in name}
+    clean = {name for name, key in synthesised.items() if key not in tainted}
+    assert {name for name in synthesised if name.startswith("t1") or name.endswith("t1")}.isdisjoint(clean)
+    assert clean == {"t0/synthesised/t2", "t0/synthesised/t3", "t2/synthesised/t3"}
+    forget(tmp_path, run, ("sample", "t1/c0/1"))
+    _, components = oracle(tmp_path, run, {"t1/c0/1"}, tmp_path / "cold")
+    after = Runs(Store(tmp_path)).live(run)
+    assert after is not None and after.components == components
+    assert {key for name, key in after.manifest["uses"] if name in clean} >= {synthesised[name] for name in clean}
+
+
+def test_a_deletion_seen_from_another_release_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = started(tmp_path, "simplecil")
+    monkeypatch.setattr("cl.deletion.code_digest", lambda build: "another")
+    before = files(tmp_path)
+    with pytest.raises(DeletionError, match="run it again first"):
+        forget(tmp_path, run, ("sample", "t1/c0/1"))
+    assert files(tmp_path) == before
+
+
+def test_a_stream_made_from_objects_is_refused_in_one_line(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    run = start(tmp_path, "simplecil", replace(tiny.stream(), recipe=None)).id
+    with pytest.raises(BadInput, match="give the stream a recipe"):
+        forget(tmp_path, run, ("sample", "t1/c0/1"))
