@@ -111,7 +111,7 @@ def open_run(home: Path, run: str) -> Session:
     """The run whose id begins with `run`, ready to be driven again. Raises BadInput where it cannot be replayed."""
     runs = Runs(Store(home))
     found = runs.find(run)
-    return replay(home, runs.request(found), runs.setup(found))
+    return replay(home, runs.request(found), runs.source(found))
 
 
 def live_of(session: Session) -> Live:
@@ -247,9 +247,7 @@ def _uses(store: Store, live: Live) -> list[tuple[str, Record]]:
     return [(name, record) for name, key in live.manifest["uses"] if (record := store.find(key)) is not None]
 
 
-def _steps(
-    uses: Sequence[tuple[str, Record]], touched: Closure, rehearsal: RehearsingBuilder
-) -> tuple[Step, ...]:
+def _steps(uses: Sequence[tuple[str, Record]], touched: Closure, rehearsal: RehearsingBuilder) -> tuple[Step, ...]:
     names = {record.key: name for name, record in uses}
     kept = {use.key for use in rehearsal.uses if not use.built}
     built = {use.name for use in rehearsal.uses if use.built}
@@ -320,11 +318,6 @@ def _code(build: str) -> str | None:
         return code_digest(getattr(importlib.import_module(module), name))
     except (ImportError, AttributeError, PalimpsestError):
         return None
-
-
-def shards_in(stream: Stream) -> list[Samples]:
-    """Every training and test shard of `stream`."""
-    return [shard for task in stream.tasks for shard in (task.train, task.test)]
 
 
 def need_selectors(selectors: Sequence[Selector]) -> None:

@@ -180,7 +180,9 @@ class Deletion:
         fresh = {key: use for key, use in uses.items() if key not in set(self.content["used_keys"])}
         surplus = self._surplus(session, journal, {key: use.name for key, use in fresh.items()})
         if surplus:
-            self.ledger.append("failed", self.request, {"why": "rebuilt outside the tainted closure", "n": len(surplus)})
+            self.ledger.append(
+                "failed", self.request, {"why": "rebuilt outside the tainted closure", "n": len(surplus)}
+            )
             raise DeletionError(
                 f"'{surplus[0]}' was built anew although nothing that it declares was deleted: a hidden read, or a name "
                 "that depends on a position; mend the strategy and delete again"
@@ -341,5 +343,17 @@ def _noop(home: Path, plan: Plan) -> Outcome:
     live = live_of(open_run(home, plan.run))
     manifest = live.manifest["manifest"]
     return Outcome(
-        request, "noop", 0, 0, 0, len(live.keys), 0, 0.0, 0.0, plan.full_retrain_seconds, manifest, manifest, live.components
+        request,
+        "noop",
+        0,
+        0,
+        0,
+        len(live.keys),
+        0,
+        0.0,
+        0.0,
+        plan.full_retrain_seconds,
+        manifest,
+        manifest,
+        live.components,
     )

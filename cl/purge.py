@@ -28,7 +28,7 @@ def purge(home: Path, content: Mapping[str, Any]) -> dict[str, int]:
     affected = [content["run"], *content["stale"]]
     counts = {
         "checkpoints": _unlink((home / "checkpoints").glob("*")),  # of unfinished builds: nobody knows what they read
-        "temporaries": _unlink(home.rglob(".tmp-*")),
+        "temporaries": clear_temporaries(home),
         "manifests": sum(runs.purge(run) for run in affected),
         "pages": _unlink(_pages(home, affected)),
         "components": _discard(store, gone),
@@ -38,6 +38,11 @@ def purge(home: Path, content: Mapping[str, Any]) -> dict[str, int]:
     _prune(store, set(gone))
     counts["shards"] = _unlink(_orphans(store, touched))
     return counts
+
+
+def clear_temporaries(home: Path) -> int:
+    """Remove what writes that never ended have left. The caller holds the home's lock alone, so none is under way."""
+    return _unlink(home.rglob(".tmp-*"))
 
 
 def _discard(store: Store, keys: Iterable[str]) -> int:

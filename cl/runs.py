@@ -10,7 +10,6 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cl.digests import canonical
@@ -148,5 +147,3 @@ class Runs:
         path, data = self._folder / run / name, canonical(content)
         if not path.exists() or path.read_bytes() != data:
             self._store.write(path, data)
-
-

@@ -162,10 +162,18 @@ class Store:
         return True
 
     def shards(self) -> Iterator[tuple[Path, dict[str, str]]]:
-        """Every shard that a component read: its file, named by the shard's digest, and sample id -> content digest."""
-        for path in sorted((self.home / "shards").glob("??/*.json")):
-            content = json.loads(path.read_bytes())
-            yield path, dict(zip(content["ids"], content["contents"], strict=True))
+        """Every shard that a component read: its file, named by the shard's digest, and sample id -> content digest.
+
+        Raises StoreError on a damaged file: then nobody knows who read what.
+        """
+        for path in sorted((self.home / "shards").glob(f"??/{'?' * 64}.json")):
+            try:
+                content = json.loads(path.read_bytes())
+                yield path, dict(zip(content["ids"], content["contents"], strict=True))
+            except (ValueError, KeyError, TypeError) as error:
+                raise StoreError(
+                    f"{path} is damaged; remove it and what {path.parents[1]} holds, and run again"
+                ) from error
 
     def _remember(self, shard: Samples) -> None:
         """Keep which samples a shard digest stands for, so that a sample can be traced to what read it."""

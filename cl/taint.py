@@ -35,9 +35,7 @@ class Closure:
 
 def closure(store: Store, samples: Mapping[str, str]) -> Closure:
     """Everything in the store that was built from `samples` (id -> content digest), over all runs."""
-    shards = {
-        path.stem: path for path, held in store.shards() if any(samples.get(one) == held[one] for one in held)
-    }
+    shards = {path.stem: path for path, held in store.shards() if any(samples.get(one) == held[one] for one in held)}
     records = {key: record for key in store.keys() if (record := store.find(key)) is not None}
     because: dict[str, Mapping[str, Any]] = {}
     children: dict[str, list[str]] = {}

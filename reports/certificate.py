@@ -70,7 +70,14 @@ def picture(graph: Mapping[str, Any]) -> dict[str, Any]:
         top += STEP * deep + 34
     dots = [{**node, "x": round(places[n][0], 1), "y": round(places[n][1], 1)} for n, node in enumerate(nodes)]
     heads = [{"name": task, "x": round(LEFT + place * column, 1)} for place, task in enumerate(tasks)]
-    return {"width": WIDTH, "height": round(top), "lanes": rows, "tasks": heads, "dots": dots, "edges": _edges(graph, dots)}
+    return {
+        "width": WIDTH,
+        "height": round(top),
+        "lanes": rows,
+        "tasks": heads,
+        "dots": dots,
+        "edges": _edges(graph, dots),
+    }
 
 
 def _used(lane: str, nodes: list[dict[str, Any]]) -> bool:

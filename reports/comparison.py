@@ -21,7 +21,7 @@ from cl.metrics import forgetting_per_task
 from reports import figures
 from reports.figures import Series
 from reports.pages import environment, write
-from reports.quantities import Kind, quantity
+from reports.quantities import Kind
 from reports.summary import COST, LEARNING, METRICS, Metric, Run, by_strategy, ranking_metric
 from reports.summary import aggregate as aggregate
 from reports.summary import paired_differences as paired_differences

@@ -14,6 +14,7 @@ from cl.audit.vault import Vault
 from cl.audit.verify import manifest_now
 from cl.digests import canonical
 from cl.errors import DeletionError, LedgerError
+from cl.purge import clear_temporaries
 from cl.runs import Runs
 from cl.store import Store, write_atomic
 
@@ -40,6 +41,8 @@ def certify(home: Path, request: str) -> Path:
     ledger, vault = Ledger(home), Vault(home)
     records = ledger.of(request)
     path = place(home, request)
+    with Store(home).locked(exclusive=True):
+        clear_temporaries(home)
     if state(records) == "certified":
         vault.destroy(request)  # a crash may have come between
         return path
@@ -130,9 +133,7 @@ def _compose(
             **{name: (body(records, "step_done", "build") or {}).get(name) for name in ("rebuilt", "reused")},
         },
         "purged": {
-            name: count
-            for name, count in (body(records, "purged") or {}).items()
-            if name not in ("step", "seconds")
+            name: count for name, count in (body(records, "purged") or {}).items() if name not in ("step", "seconds")
         },
         "cost": {
             "predicted_seconds": round(content["predicted_seconds"], 3),

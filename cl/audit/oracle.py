@@ -52,12 +52,12 @@ def oracles(tasks: Sequence[Mapping[str, Any]]) -> list[Finding]:
 
 
 def task(
-    request: Mapping[str, Any], setup: Mapping[str, Any], without: Collection[str], forgotten: Collection[str]
+    request: Mapping[str, Any], source: Mapping[str, Any], without: Collection[str], forgotten: Collection[str]
 ) -> dict[str, Any]:
     """A run without the samples `without`, probed with the `forgotten` ones among them."""
     return {
         "request": request,
-        "setup": setup,
+        "source": source,
         "without": sorted(without),
         "forgotten": sorted(forgotten),
         "replaced": [],
@@ -74,9 +74,7 @@ def observe(session: Session, journal: Journal, forgotten: Collection[str], seco
     """Manifest and outputs of a run: scores on its test sets, on the forgotten samples and on noise."""
     probes = probes_of(session.stream, session.whole, forgotten) if journal.model.tasks else {}
     strategy = session.method(session.hyper, session.builder)
-    outputs = {
-        name: digest_tensors(strategy.scores(journal.model, samples).open()) for name, samples in probes.items()
-    }
+    outputs = {name: digest_tensors(strategy.scores(journal.model, samples).open()) for name, samples in probes.items()}
     rows = sum(len(samples) for samples in probes.values())
     return Finding(
         journal.manifest, journal.components, outputs, rows, seconds, session.numerics.as_json(), fingerprint()
@@ -135,7 +133,7 @@ def run_cold(work: Mapping[str, Any], home: Path) -> Finding:
     """The run that `work` describes, on the empty `home`."""
     if any(home.iterdir()):
         raise DeletionError(f"the oracle's home {home} is not empty")
-    session = replay(home, work["request"], work["setup"])
+    session = replay(home, work["request"], work["source"])
     stream = session.whole.without(work["without"])
     session.stream = with_noise(stream, work["replaced"]) if work["replaced"] else stream
     journal = session.drive()

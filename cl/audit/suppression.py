@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cl.audit.keys import keyed, system_key
 from cl.digests import canonical
@@ -52,7 +53,7 @@ class Suppression:
         self._save(store, entries)
         return len(entry["samples"])
 
-    def _load(self) -> dict[str, dict[str, object]]:
+    def _load(self) -> dict[str, dict[str, Any]]:
         return json.loads(self._path.read_bytes()) if self._path.exists() else {}
 
     def _save(self, store: Store, entries: Mapping[str, object]) -> None:

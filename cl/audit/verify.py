@@ -1,11 +1,11 @@
 """Verification: the run after a deletion against the cold oracle, check by check, and the grade that follows.
 
-    V1  two oracles are equal                               (else nothing could be compared)
-    V2  names and bytes of the run are those of the oracle
-    V3  so are its outputs on test sets, forgotten samples and noise
-    V4  the run before the deletion was another one         (else nothing was tested)
-    V5  with other content in place of the forgotten samples, nothing outside the tainted closure changes
-    V6  nothing is left of the samples in the home
+V1  two oracles are equal                               (else nothing could be compared)
+V2  names and bytes of the run are those of the oracle
+V3  so are its outputs on test sets, forgotten samples and noise
+V4  the run before the deletion was another one         (else nothing was tested)
+V5  with other content in place of the forgotten samples, nothing outside the tainted closure changes
+V6  nothing is left of the samples in the home
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def verify(home: Path, request: str, *, lineage: bool = False, ids: Sequence[str
         raise DeletionError(f"request {request} deleted other samples, or they were readmitted; it cannot be verified")
     after = _after(session, forgotten)
     runs = Runs(session.store)
-    work = task(runs.request(content["run"]), runs.setup(content["run"]), session.suppressed, forgotten)
+    work = task(runs.request(content["run"]), runs.source(content["run"]), session.suppressed, forgotten)
     extra = [altered(work, forgotten)] if lineage else []
     first, second, *third = oracles([work, work, *extra])
     checks = _compared(after, first, second, content)

@@ -21,15 +21,10 @@ from tests.cl import tiny
 STRATEGIES = ("ease", "simplecil", "finetune", "joint")
 
 
-@cache
-def network() -> tiny.TimmBackbone:
-    return tiny.backbone()
-
-
 def start(home: Path, strategy: str, stream: Stream | None = None, seed: int = 0) -> Result:
     """A whole run of a fraction of a second."""
     settings = {} if strategy == "simplecil" else tiny.FAST
-    return run(stream or tiny.stream(), strategy, backbone=network(), settings=settings, home=home, seed=seed)
+    return run(stream or tiny.stream(), strategy, backbone=tiny.BACKBONE, settings=settings, home=home, seed=seed)
 
 
 @cache
@@ -60,7 +55,7 @@ def samples_of(home: Path, outcome: Outcome) -> set[str]:
 def oracle(home: Path, run_id: str, ids: Iterable[str], cold: Path) -> tuple[Session, dict[str, str]]:
     """The same run on the empty home `cold`, as if the samples had never been: its session and components."""
     runs = Runs(Store(home))
-    session = replay(cold, runs.request(run_id), runs.setup(run_id))
+    session = replay(cold, runs.request(run_id), runs.source(run_id))
     session.stream = session.whole.without(set(ids))
     return session, session.drive().components
 

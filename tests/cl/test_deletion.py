@@ -178,7 +178,9 @@ def test_a_twin_under_another_id_is_named_and_stays(tmp_path: Path) -> None:
     assert "t1/c0/0" in str(Runs(Store(tmp_path)).live(run).resolution)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("kind", "value"), [("sample", "t9/c0/1"), ("task", "t9"), ("class", "nine"), ("subject", "I")])
+@pytest.mark.parametrize(
+    ("kind", "value"), [("sample", "t9/c0/1"), ("task", "t9"), ("class", "nine"), ("subject", "I")]
+)
 def test_what_the_run_never_saw_is_refused_by_name(tmp_path: Path, kind: Kind, value: str) -> None:
     run = started(tmp_path, "simplecil")
     with pytest.raises(UnknownName, match=value):
@@ -252,5 +254,5 @@ def test_a_stream_made_from_objects_is_refused_in_one_line(tmp_path: Path) -> No
     from dataclasses import replace
 
     run = start(tmp_path, "simplecil", replace(tiny.stream(), recipe=None)).id
-    with pytest.raises(BadInput, match="give the stream a recipe"):
+    with pytest.raises(BadInput, match="name the stream instead"):
         forget(tmp_path, run, ("sample", "t1/c0/1"))

@@ -1,0 +1,121 @@
+"""The ledger holds what happened, in order, signed, and never what was deleted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cl.audit.ledger import Ledger, state
+from cl.audit.suppression import Suppression
+from cl.audit.vault import Vault
+from cl.digests import canonical, digest_json
+from cl.errors import DeletionError, LedgerError
+from tests.cl.deleting import forget, started
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ledger")
+    forget(folder, started(folder, "simplecil"), ("sample", "t1/c0/1"), ("subject", "person-2"))
+    return folder
+
+
+def path_of(home: Path) -> Path:
+    return home / "audit" / "ledger.jsonl"
+
+
+@settings(max_examples=60)
+@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+def test_any_changed_byte_is_noticed(home: Path, place: float, flip: int) -> None:
+    path = path_of(home)
+    good = path.read_bytes()
+    at = int(place * len(good))
+    path.write_bytes(good[:at] + bytes([good[at] ^ flip]) + good[at + 1 :])
+    try:
+        with pytest.raises(LedgerError):
+            Ledger(home).verify()
+    finally:
+        path.write_bytes(good)
+
+
+@pytest.mark.parametrize("edit", ["drop", "swap", "repeat", "chain again"])
+def test_lines_that_are_dropped_swapped_repeated_or_chained_again(home: Path, edit: str) -> None:
+    path = path_of(home)
+    good = path.read_bytes()
+    lines = good.decode().splitlines()
+    if edit == "drop":
+        del lines[2]
+    elif edit == "swap":
+        lines[1], lines[2] = lines[2], lines[1]
+    elif edit == "repeat":
+        lines.insert(2, lines[2])
+    else:
+        last = json.loads(lines[-1])
+        last["actor"] = "another"
+        last["hash"] = digest_json({k: v for k, v in last.items() if k not in ("hash", "signature")})
+        lines[-1] = canonical(last).decode()
+    path.write_text("\n".join(lines) + "\n")
+    try:
+        with pytest.raises(LedgerError, match="was edited"):
+            Ledger(home).verify()
+    finally:
+        path.write_bytes(good)
+
+
+def test_a_cut_ledger_is_noticed_by_who_holds_a_head(home: Path) -> None:
+    path, head = path_of(home), Ledger(home).head
+    good = path.read_bytes()
+    path.write_text("\n".join(good.decode().splitlines()[:-1]) + "\n")
+    try:
+        Ledger(home).verify()
+        with pytest.raises(LedgerError, match="was cut"):
+            Ledger(home).verify([head])
+    finally:
+        path.write_bytes(good)
+
+
+def test_nothing_outside_the_vault_names_what_was_deleted(home: Path) -> None:
+    request = Ledger(home).records()[0]["request"]
+    content = Vault(home).get(request)
+    secrets = {*content["samples"], *content["samples"].values(), "person-2", content["manifest_before"]}
+    secrets |= set(content["digests"])
+    texts = [path.read_bytes() for path in (home / "audit").rglob("*") if path.is_file()]
+    assert not [one for one in secrets for text in texts if one.encode() in text]
+
+
+def test_states_come_from_the_records_alone() -> None:
+    def record(type_: str, step: str | None = None) -> dict[str, object]:
+        return {"type": type_, "body": {"step": step} if step else {}}
+
+    assert state([record("received"), record("approved")]) == "approved"
+    assert state([record("quarantined", "quarantine"), record("step_started", "build")]) == "executing (build)"
+    assert state([record("purged", "purge"), record("failed"), record("verified")]) == "verified"
+
+
+def test_the_vault_cannot_be_read_once_destroyed_nor_edited(tmp_path: Path) -> None:
+    vault = Vault(tmp_path)
+    vault.put("abc", {"samples": {"person/1": "x"}})
+    assert vault.get("abc") == {"samples": {"person/1": "x"}}
+    sealed = tmp_path / "audit" / "vault" / "abc.sealed"
+    assert b"person" not in sealed.read_bytes()
+    sealed.write_bytes(sealed.read_bytes()[:-1] + b"\0")
+    with pytest.raises(DeletionError, match="was edited"):
+        vault.get("abc")
+    vault.destroy("abc")
+    with pytest.raises(DeletionError, match="--ids-file"):
+        vault.get("abc")
+
+
+def test_suppression_is_of_sample_and_content_together(home: Path) -> None:
+    from dataclasses import replace
+
+    from tests.cl import tiny
+
+    stream, list_ = tiny.stream(), Suppression(home)
+    assert "t1/c0/1" in list_.of(stream, "any")
+    other = tiny.stream(per_class=7)  # other pixels under the same ids
+    assert "t1/c0/1" not in list_.of(replace(other, name="other"), "any")
