@@ -20,7 +20,7 @@ from cl.rehearsal import RehearsingBuilder, rehearse
 from cl.runner import Session, replay
 from cl.runs import Live, Runs
 from cl.store import DURABLE, Record, Store
-from cl.stream import Samples, Stream
+from cl.stream import Stream
 from cl.taint import Closure, closure
 
 Kind = Literal["task", "class", "subject", "sample"]

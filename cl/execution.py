@@ -1,7 +1,7 @@
 """Carrying a deletion out: quarantine, build, switch, purge; each step journalled, each safe to begin again.
 
-A request that was interrupted goes on at the first step that the ledger does not call done. What it is about lies in the
-vault until it is certified; the ledger holds keyed hashes and counts.
+A request that was interrupted goes on at the first step that the ledger does not call done. What it is about lies in
+the vault until it is certified; the ledger holds keyed hashes and counts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,8 @@ from cl.audit.keys import keyed
 from cl.audit.ledger import Ledger, body, state
 from cl.audit.suppression import Suppression
 from cl.audit.vault import Vault
-from cl.deletion import Plan, Scope, Selector, live_of, need_selectors, open_run
+from cl.baselines import measure
+from cl.deletion import Plan, Scope, Selector, need_selectors, open_run
 from cl.deletion import plan as make_plan
 from cl.errors import DeletionError
 from cl.graph import component_graph
@@ -39,7 +40,7 @@ DONE = {"quarantine": "quarantined", "purge": "purged"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a deletion did. Counts are of samples (forgotten) and of components of the run, but `purged`: of the home."""
+    """What a deletion did: samples forgotten, components of the run, and components of the whole home purged."""
 
     request: str
     state: str
@@ -65,11 +66,13 @@ def execute(
     selectors: Sequence[Selector],
     *,
     scope: Scope = "home",
+    method: Method = "exact",
     reason: str = "unspecified",
     confirm: Callable[[Plan], None] = lambda plan: None,
 ) -> Outcome:
     """Delete what the selectors mean from `run`, or go on with the same deletion after a crash.
 
+    method: `exact`, or a baseline measured on a copy (`drop`, `retrain`), which deletes nothing from the run.
     confirm: called with the plan before anything is touched; it raises to stop. Raises DeletionError where exactness
     cannot be had (code or libraries changed), LedgerError on an edited ledger.
     """
@@ -78,14 +81,16 @@ def execute(
         Ledger(home).verify()
         session = open_run(home, run)
         wanted = sorted([one.kind, one.value] for one in selectors)
-        request = _unfinished(home, session.request.id, wanted, scope)
+        request = _unfinished(home, session.request.id, wanted, scope) if method == "exact" else None
         if request is None:
             plan = make_plan(session, selectors, scope)
             if not plan.forget.samples:
                 return _noop(home, plan)
             _refuse_changed(plan)
             confirm(plan)
-            request = _receive(home, plan, wanted, reason)
+            request = _receive(home, plan, wanted, method, reason)
+            if method != "exact":
+                return _compare(home, request, session, plan, method)
         return Deletion(home, request).finish()
 
 
@@ -184,7 +189,7 @@ class Deletion:
                 "failed", self.request, {"why": "rebuilt outside the tainted closure", "n": len(surplus)}
             )
             raise DeletionError(
-                f"'{surplus[0]}' was built anew although nothing that it declares was deleted: a hidden read, or a name "
+                f"'{surplus[0]}' was built anew although nothing it declares was deleted: a hidden read, or a name "
                 "that depends on a position; mend the strategy and delete again"
             )
         whole = sum(use.seconds for use in uses.values())
@@ -257,17 +262,17 @@ def _unfinished(home: Path, run: str, selectors: Sequence[Sequence[str]], scope:
     return None
 
 
-def _receive(home: Path, plan: Plan, selectors: list[list[str]], reason: str) -> str:
+def _receive(home: Path, plan: Plan, selectors: list[list[str]], method: Method, reason: str) -> str:
     """Seal what the request is about, then record that it was received, resolved, planned and approved."""
     ledger, vault = Ledger(home), Vault(home)
     request = secrets.token_hex(6)
-    vault.put(request, sealed(home, plan, selectors, "exact"))
+    vault.put(request, sealed(home, plan, selectors, method))
     key = vault.key(request)
     hashed = [{"kind": kind, "value": keyed(key, value)} for kind, value in selectors]
     ledger.append(
         "received",
         request,
-        {"run": plan.run, "selectors": hashed, "scope": plan.scope, "method": "exact", "reason": reason},
+        {"run": plan.run, "selectors": hashed, "scope": plan.scope, "method": method, "reason": reason},
     )
     forget = plan.forget
     names = sorted(keyed(key, sample) for sample in forget.samples)
@@ -330,9 +335,27 @@ def sealed(home: Path, plan: Plan, selectors: list[list[str]], method: Method) -
 def _refuse_changed(plan: Plan) -> None:
     if plan.changed:
         raise DeletionError(
-            f"code, libraries or device of {plan.changed[0]} are not those that built run {plan.run}, so nothing can be "
+            f"code, libraries or device of {plan.changed[0]} are not those that built run {plan.run}: nothing can be "
             "compared byte for byte; run it again first, then forget"
         )
+
+
+def _compare(home: Path, request: str, session: Session, plan: Plan, method: Method) -> Outcome:
+    """A baseline on a copy: its finding is sealed with the request, for verification."""
+    found = measure(session, plan, method)
+    vault, ledger = Vault(home), Ledger(home)
+    content = {**vault.get(request), "finding": dict(found.finding), "left": found.left}
+    vault.put(request, content)
+    counts = {
+        "rebuilt": found.built,
+        "reused": found.reused,
+        "full_retrain_seconds": f"{plan.full_retrain_seconds:.3f}",
+    }
+    ledger.append("step_done", request, {"step": "build", "seconds": f"{found.seconds:.3f}", **counts})
+    ledger.append("purged", request, {"step": "purge", "seconds": "0", "components": 0, "left": found.left})
+    outcome = Deletion(home, request).outcome()
+    finding = found.finding
+    return replace(outcome, manifest_after=finding["manifest"], components_after=finding["components"])
 
 
 def _noop(home: Path, plan: Plan) -> Outcome:
@@ -340,20 +363,20 @@ def _noop(home: Path, plan: Plan) -> Outcome:
     request = secrets.token_hex(6)
     if plan.forget.gone:
         Ledger(home).append("noop", request, {"run": plan.run, "samples": plan.forget.gone})
-    live = live_of(open_run(home, plan.run))
+    live = plan.live
     manifest = live.manifest["manifest"]
     return Outcome(
-        request,
-        "noop",
-        0,
-        0,
-        0,
-        len(live.keys),
-        0,
-        0.0,
-        0.0,
-        plan.full_retrain_seconds,
-        manifest,
-        manifest,
-        live.components,
+        request=request,
+        state="noop",
+        forgotten=0,
+        tainted=0,
+        rebuilt=0,
+        reused=len(live.keys),
+        purged=0,
+        seconds=0.0,
+        predicted_seconds=0.0,
+        full_retrain_seconds=plan.full_retrain_seconds,
+        manifest_before=manifest,
+        manifest_after=manifest,
+        components_after=live.components,
     )

@@ -24,7 +24,7 @@ def purge(home: Path, content: Mapping[str, Any]) -> dict[str, int]:
     runs = Runs(store)
     touched = closure(store, content["samples"])
     live = {key for _, run in runs.all_live() for key in run.keys}
-    gone = sorted(touched.components.keys() - live)
+    gone = sorted(set(touched.components) - live)
     affected = [content["run"], *content["stale"]]
     counts = {
         "checkpoints": _unlink((home / "checkpoints").glob("*")),  # of unfinished builds: nobody knows what they read
@@ -63,7 +63,7 @@ def _prune(store: Store, gone: set[str]) -> None:
 
 def _orphans(store: Store, touched: Closure) -> list[Path]:
     """Files of tainted shards that no component reads any more."""
-    records = [record for key in store.keys() if (record := store.find(key)) is not None]
+    records = [record for key in list(store.keys()) if (record := store.find(key))]
     read = {one["digest"] for record in records for one in record.reads if one["kind"] == "shard"}
     return [path for digest, path in touched.shards.items() if digest not in read]
 

@@ -1,7 +1,7 @@
 """The runs of a home: how each can be made again, and its manifests, one generation after the other.
 
-`runs/ID/request.json` names the run, `source.json` says how to replay it, `generations/N/` holds what it was resolved to
-and what it built. `live.json` names the generation that counts, and is replaced in one step: a deletion moves it on.
+`runs/ID/request.json` names the run, `source.json` says how to replay it, `generations/N/` holds what it was resolved
+to and what it built. `live.json` names the generation that counts, and is replaced in one step: a deletion moves it on.
 """
 
 from __future__ import annotations

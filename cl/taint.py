@@ -1,7 +1,7 @@
 """What a deletion touches: the shards that hold the samples, and everything that was built from them, with the reason.
 
-The closure is pessimistic: it follows every read that a record names. A read whose own record is gone counts as tainted,
-for nobody can say any more what it was built from.
+The closure is pessimistic: it follows every read that a record names. A read whose own record is gone counts as
+tainted, for nobody can say any more what it was built from.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cl.store import Record, Store
 
 @dataclass(frozen=True)
 class Closure:
-    """Tainted shards (digest -> file) and components (key -> record), and of each component the read that tainted it."""
+    """Tainted shards (digest -> file) and components (key -> record), and why: the read that tainted each component."""
 
     shards: Mapping[str, Path]
     components: Mapping[str, Record]
@@ -36,7 +36,7 @@ class Closure:
 def closure(store: Store, samples: Mapping[str, str]) -> Closure:
     """Everything in the store that was built from `samples` (id -> content digest), over all runs."""
     shards = {path.stem: path for path, held in store.shards() if any(samples.get(one) == held[one] for one in held)}
-    records = {key: record for key in store.keys() if (record := store.find(key)) is not None}
+    records = {key: record for key in list(store.keys()) if (record := store.find(key))}
     because: dict[str, Mapping[str, Any]] = {}
     children: dict[str, list[str]] = {}
     for key, record in records.items():

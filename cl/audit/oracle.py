@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from cl.augment import View
 from cl.digests import canonical, digest_bytes, digest_tensors
 from cl.errors import DeletionError
 from cl.numerics import fingerprint
@@ -29,7 +31,7 @@ NOISE = 50  # images of noise whose scores are compared
 
 @dataclass(frozen=True)
 class Finding:
-    """What a run came to. components: name -> content digest; outputs: probe -> digest of the scores; rows: how many."""
+    """What a run came to. components: name -> content digest; outputs: probe -> digest of its `rows` scores."""
 
     manifest: str
     components: Mapping[str, str]
@@ -106,8 +108,8 @@ class _Noise:
         own = self._pixels.digest(sample)
         return digest_bytes(f"noise|{own}".encode()) if sample in self._replaced else own
 
-    def read(self, samples: Sequence[str]) -> Any:
-        images = self._pixels.read(samples).clone()
+    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+        images = self._pixels.read(samples, views).clone()
         for row, sample in enumerate(samples):
             if sample in self._replaced:
                 seed = int(digest_bytes(sample.encode("utf-8", "surrogatepass"))[:8], 16)

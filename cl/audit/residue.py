@@ -153,8 +153,8 @@ def _is_whole(data: bytes, start: int, name: bytes, quoted: bool) -> bool:
 
 
 def _rows(shards: Sequence[Samples]) -> Iterator[list[bytes]]:
-    """Runs of raw pixels of some images at a time: rows as (3, height, width) and (height, width, 3) lay them, and whole
-    small images; those that are nearly constant tell nothing and are left out."""
+    """Runs of raw pixels of some images at a time: rows as (3, height, width) and (height, width, 3) lay them, and
+    whole small images; those that are nearly constant tell nothing and are left out."""
     for shard in shards:
         for start in range(0, len(shard), CHUNK):
             images = shard.images(slice(start, start + CHUNK)).numpy()

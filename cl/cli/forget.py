@@ -13,7 +13,9 @@ from cl.cli.common import AsJson, Home, out, print_json, progress
 from cl.errors import BadInput
 
 if TYPE_CHECKING:
-    from cl.deletion import Plan, Selector
+    from collections.abc import Sequence
+
+    from cl.deletion import Plan, Selector, Step
     from cl.execution import Outcome
 
 app = typer.Typer()
@@ -73,6 +75,10 @@ def execute(
     sample: Ids = None,
     ids_file: IdsFile = None,
     scope: ScopeOption = "home",
+    method: Annotated[
+        Literal["exact", "drop", "retrain"],
+        typer.Option(help="exact, or a baseline measured on a copy: drop the task's parts, or retrain everything."),
+    ] = "exact",
     reason: Annotated[str, typer.Option(help="A code for the ledger; never a name.")] = "unspecified",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where nobody can answer.")] = False,
     rebuild_all: Annotated[bool, typer.Option("--rebuild-all", help="Build other runs that went stale now.")] = False,
@@ -94,7 +100,7 @@ def execute(
         typer.confirm("Delete?", abort=True, err=True)
 
     with progress(quiet=True):
-        outcome = carry_out(_home(home), run, selectors, scope=scope, reason=reason, confirm=confirm)
+        outcome = carry_out(_home(home), run, selectors, scope=scope, method=method, reason=reason, confirm=confirm)
         if rebuild_all:
             rebuild_stale(_home(home), outcome.request)
     if as_json:
@@ -275,8 +281,9 @@ def _print_plan(found: Plan) -> None:
         if text:
             out.print(f"{title}: {text}", highlight=False, soft_wrap=True)
     table = Table("component", "roles", "action", "grade", "because", box=None)
-    for step in found.steps:
-        table.add_row(step.name, ", ".join(step.roles), step.action, step.grade, " ".join(step.path))
+    for step, count in _grouped(found.steps):
+        name = f"{step.name} ({count})" if count > 1 else step.name
+        table.add_row(name, ", ".join(step.roles), step.action, step.grade, " ".join(step.path))
     out.print(table)
     blast = ", ".join(f"{100 * value:.0f} % of {name}" for name, value in found.blast_radius.items())
     out.print(f"tainted: {blast}; build {found.build}, reuse {found.reuse}", highlight=False)
@@ -287,11 +294,19 @@ def _print_plan(found: Plan) -> None:
     )
 
 
+def _grouped(steps: Sequence[Step]) -> list[tuple[Step, int]]:
+    """One row for components of one name and fate, such as the many features; one reason stands for all."""
+    groups: dict[tuple[str, str], list[Step]] = {}
+    for step in sorted(steps, key=lambda one: one.roles == ("cache",)):
+        groups.setdefault((step.name, step.action), []).append(step)
+    return [(group[0], len(group)) for group in groups.values()]
+
+
 def _print_outcome(outcome: Outcome) -> None:
     out.print(f"request [bold]{outcome.request}[/bold]: {outcome.state}", highlight=False)
     out.print(
-        f"forgot {outcome.forgotten} samples; of {outcome.tainted} tainted components rebuilt {outcome.rebuilt}, reused "
-        f"{outcome.reused} others, purged {outcome.purged}",
+        f"forgot {outcome.forgotten} samples; {outcome.tainted} tainted components, {outcome.rebuilt} built again, "
+        f"{outcome.reused} reused, {outcome.purged} purged",
         highlight=False,
         soft_wrap=True,
     )

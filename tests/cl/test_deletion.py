@@ -48,7 +48,7 @@ def test_after_equals_the_cold_oracle_and_the_store_holds_nothing_else(ids: set[
 def test_two_deletions_come_to_one(first: set[str], second: set[str], strategy: str) -> None:
     with TemporaryDirectory() as folder:
         homes = [Path(folder) / name for name in ("12", "21", "both")]
-        run = [started(home, strategy) for home in homes][0]
+        (run,) = {started(home, strategy) for home in homes}
         forget_ids(homes[0], run, first)
         last = [forget_ids(homes[0], run, second)]
         forget_ids(homes[1], run, second)
@@ -221,8 +221,8 @@ def test_a_run_that_reads_what_is_deleted_meanwhile_stores_nothing_more(tmp_path
 
 
 def test_taint_of_ease_by_the_table(tmp_path: Path) -> None:
-    """A sample of task k = 1 of four: adapter 1 alone is trained again; space 1 of tasks 1 and later, and the own row of
-    task 1 in spaces before, are measured again; a synthesised prototype (i, j) is tainted iff i = k, j = k or j < k."""
+    """A sample of task k = 1 of four: adapter 1 alone is trained again; space 1 of tasks 1 and later, and the own row
+    of task 1 in spaces before, are measured again; a synthesised prototype (i, j) is clean iff i != k and j > k."""
     run = start(tmp_path, "ease", tiny.stream(tasks=4)).id
     live = Runs(Store(tmp_path)).live(run)
     assert live is not None
