@@ -250,6 +250,9 @@ class Builder:
         return Handle(record, self._open)
 
     def _reuse(self, plan: Plan, record: Record) -> Handle:
+        for shard in shards_of(plan.reads):
+            self.store.remember_shard(shard)
+        self.store.used(record)
         self._log(plan, record, built=False)
         return Handle(record, self._open)
 

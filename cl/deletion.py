@@ -17,7 +17,8 @@ from typing import Any, Literal
 from cl.code import code_digest
 from cl.errors import BadInput, DeletionError, PalimpsestError, UnknownName
 from cl.rehearsal import RehearsingBuilder, rehearse
-from cl.runner import Session, replay
+from cl.replay import replay
+from cl.runner import Session
 from cl.runs import Live, Runs
 from cl.store import DURABLE, Record, Store
 from cl.stream import Stream

@@ -40,9 +40,17 @@ def collect(store: Store, *, caches: bool = False, keep: int = 0, dry_run: bool 
     if caches:
         found += _evicted(store, {one.name for one in found}, keep)
     if not dry_run:
-        for path in (path for one in found for path in one.paths):
-            path.unlink(missing_ok=True)
+        for one in found:
+            _remove(store, one)
     return found
+
+
+def _remove(store: Store, one: Garbage) -> None:
+    if one.what == "cache":
+        store.evict(one.name)
+        return
+    for path in one.paths:
+        path.unlink(missing_ok=True)
 
 
 def _oldest_unfinished(home: Path) -> float:

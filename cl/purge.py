@@ -6,16 +6,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cl.index import remove_database
 from cl.results import Results
 from cl.runs import Runs
-from cl.store import Store
+from cl.store import TEMPORARY, Store
 from cl.taint import Closure, closure
 
 PAGES = (".html", ".svg", ".png", ".pdf", ".csv", ".json")
 
 
 def purge(home: Path, content: Mapping[str, Any]) -> dict[str, int]:
-    """Remove components, shards, checkpoints, superseded manifests, results rows and pages; how many of each.
+    """Remove components, shards, checkpoints, results rows, indexes and pages; how many of each.
 
     content: the request's sealed content. The caller holds the home's lock alone. Begun again, it removes the rest:
     shard files, from which the closure starts, go last.
@@ -29,10 +30,11 @@ def purge(home: Path, content: Mapping[str, Any]) -> dict[str, int]:
     counts = {
         "checkpoints": _unlink((home / "checkpoints").glob("*")),  # of unfinished builds: nobody knows what they read
         "temporaries": clear_temporaries(home),
-        "manifests": sum(runs.purge(run) for run in affected),
         "pages": _unlink(_pages(home, affected)),
         "components": _discard(store, gone),
     }
+    for cache in ("index.sqlite", "files.sqlite"):  # made again when they are needed
+        remove_database(home / cache)
     Results(home).remove(content["stale"])
     Results(home).scrub()
     _prune(store, set(gone))
@@ -42,7 +44,7 @@ def purge(home: Path, content: Mapping[str, Any]) -> dict[str, int]:
 
 def clear_temporaries(home: Path) -> int:
     """Remove what writes that never ended have left. The caller holds the home's lock alone, so none is under way."""
-    return _unlink(home.rglob(".tmp-*"))
+    return _unlink(home.rglob(f"{TEMPORARY}*"))
 
 
 def _discard(store: Store, keys: Iterable[str]) -> int:
@@ -63,7 +65,7 @@ def _prune(store: Store, gone: set[str]) -> None:
 
 def _orphans(store: Store, touched: Closure) -> list[Path]:
     """Files of tainted shards that no component reads any more."""
-    records = [record for key in list(store.keys()) if (record := store.find(key))]
+    records = store.lineage().values()
     read = {one["digest"] for record in records for one in record.reads if one["kind"] == "shard"}
     return [path for digest, path in touched.shards.items() if digest not in read]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from cl.audit.suppression import Suppression
 from cl.backbone import TimmBackbone, load_backbone
 from cl.build import Builder, Handle
 from cl.digests import digest_json
-from cl.errors import BadInput, CorruptComponent, DataDeleted
+from cl.errors import CorruptComponent, DataDeleted
 from cl.evaluate import predictions
 from cl.hyper import resolve
 from cl.memory import Peak
@@ -24,12 +23,12 @@ from cl.numerics import Numerics, configure
 from cl.progress import track
 from cl.recipes import resolve_stream
 from cl.results import Result, Results
+from cl.runs import UNFINISHED as UNFINISHED
 from cl.runs import Runs
 from cl.store import Store
 from cl.strategy import Model, Strategy
 from cl.stream import Recipe, Stream, Task
 
-UNFINISHED = "unfinished"  # a file in the folder of a run that has begun and not ended
 RUN_ID = 12  # hexadecimal digits of the request's digest
 
 
@@ -98,41 +97,10 @@ def run(
     return Result(Session(store, network, numerics, request, source, whole, method, hyper).run())
 
 
-def replay(home: Path, request: Mapping[str, Any], source: Mapping[str, Any]) -> Session:
-    """The run `request` made again from its names, on the store of `home`.
-
-    Raises BadInput for a run made from objects, or where its backbone or its stream's files are others by now.
-    """
-    if source["stream"] is None or source["backbone"] is None:
-        what = "stream" if source["stream"] is None else "backbone"
-        raise BadInput(f"this run was made from a {what} object, so it cannot be made again; name the {what} instead")
-    numerics = configure(source["device"], source["threads"])
-    whole = resolve_stream(Recipe(**source["stream"]), home=home)
-    network = load_backbone(source["backbone"], numerics.device)
-    if network.digest != request["backbone"]:
-        raise BadInput(f"backbone '{source['backbone']}' is not the one of this run any more; run it again first")
-    method = _named_strategy(request["strategy"])
-    hyper: Any = resolve(method.Hyper, {}, [], request["hyper"])
-    again = Request(request["stream"], request["strategy"], request["hyper"], network.digest, request["seed"])
-    return Session(Store(home), network, numerics, again, Source(**source), whole, method, hyper)
-
-
 def _strategy(strategy: str | type[Strategy]) -> tuple[type[Strategy], str]:
     if isinstance(strategy, str):
         return registry.strategies.get(strategy), strategy
     return strategy, f"{strategy.__module__}:{strategy.__qualname__}"
-
-
-def _named_strategy(name: str) -> type[Strategy]:
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        registered: type[Strategy] = registry.strategies.get(name)
-        return registered
-    try:
-        imported: type[Strategy] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise BadInput(f"strategy '{name}' cannot be imported ({error}); put it into an installed module") from error
-    return imported
 
 
 def _replayable(stream: Stream) -> dict[str, Any] | None:
@@ -203,7 +171,7 @@ class Session:
 
     def run(self) -> dict[str, Any]:
         """Learn, measure, and make the outcome the run's live generation; every figure."""
-        Runs(self.store).describe(self.request.id, asdict(self.request), asdict(self.source))
+        Runs(self.store).begin(self.request.id, asdict(self.request), asdict(self.source))
         journal = self.drive()
         figures = self.figures(journal)
         self.save(figures, journal)

@@ -1,13 +1,12 @@
-"""The runs of a home: how each can be made again, and its manifests, one generation after the other.
+"""The runs of a home: how each can be made again, and what it came to.
 
-`runs/ID/request.json` names the run, `source.json` says how to replay it, `generations/N/` holds what it was resolved
-to and what it built. `live.json` names the generation that counts, and is replaced in one step: a deletion moves it on.
+`runs/ID/request.json` names the run, `source.json` says how to make it again, `resolution.json` which samples it read.
+`manifest.json` is what it built; replacing that file, in one step, is what makes a new generation of the run live.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,14 @@ from cl.digests import canonical
 from cl.errors import BadInput, DeletionError, StoreError
 from cl.store import Store
 
+UNFINISHED = "unfinished"  # a file in the folder of a run that has begun and not ended
+QUARANTINED, STALE = "quarantined", "stale"  # files that name the deletion which took the run out of service
+
 
 @dataclass(frozen=True)
 class Live:
     """A run's live generation. resolution: the resolved stream; manifest: entries, components, uses (name, key)."""
 
-    generation: int
     resolution: Mapping[str, Any]
     manifest: Mapping[str, Any]
 
@@ -56,8 +57,10 @@ class Runs:
             raise BadInput(f"no run '{run}' in {self._store.home}; see palimpsest results, or give its --home")
         return matches[0]
 
-    def describe(self, run: str, request: Mapping[str, Any], source: Mapping[str, Any]) -> None:
-        """Keep what the run was asked to be, and how to make it again."""
+    def begin(self, run: str, request: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+        """Keep what the run is asked to be and how to make it again, and mark it as begun."""
+        if not (self._folder / run / UNFINISHED).exists():
+            self._store.write(self._folder / run / UNFINISHED, b"")
         self._write(run, "request.json", request)
         self._write(run, "source.json", source)
 
@@ -69,19 +72,23 @@ class Runs:
 
     def live(self, run: str) -> Live | None:
         """The generation that counts; None for a run that is stale or has not finished."""
-        pointer = self._pointer(run)
-        if pointer.get("generation") is None:
+        if not (self._folder / run / "manifest.json").exists():
             return None
-        place = f"generations/{pointer['generation']}"
-        return Live(
-            pointer["generation"],
-            self._read(run, f"{place}/resolution.json"),
-            self._read(run, f"{place}/manifest.json"),
-        )
+        return Live(self._read(run, "resolution.json"), self._read(run, "manifest.json"))
 
     def stale(self, run: str) -> str | None:
         """The deletion that made the run stale, until it is built again."""
-        return self._pointer(run).get("stale")
+        return self._mark(run, STALE)
+
+    def served(self, run: str) -> Live:
+        """The live generation, for whoever shows or uses the model. Raises DeletionError where there is none now."""
+        request = self._mark(run, QUARANTINED)
+        if request is not None:
+            raise DeletionError(f"run {run} is quarantined by deletion {request}; execute that again to finish it")
+        live = self.live(run)
+        if live is None:
+            raise DeletionError(f"run {run} is stale or was never finished; run it again")
+        return live
 
     def all_live(self) -> Iterator[tuple[str, Live]]:
         """Every run that has a live generation."""
@@ -91,49 +98,25 @@ class Runs:
                 yield run, live
 
     def switch(self, run: str, resolution: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-        """Make this the live generation: the same one if nothing changed, else the next, moved to in one step."""
-        live = self.live(run)
-        if live is not None and live.resolution == resolution and live.manifest == manifest:
-            self._write(run, "live.json", {"generation": live.generation})
-            return
-        generation = 1 + max(self._generations(run), default=0)
-        self._write(run, f"generations/{generation}/resolution.json", resolution)
-        self._write(run, f"generations/{generation}/manifest.json", manifest)
-        self._write(run, "live.json", {"generation": generation})
+        """Make this the live generation, in one step, and put the run into service."""
+        self._write(run, "resolution.json", resolution)
+        self._write(run, "manifest.json", manifest)
+        for mark in (QUARANTINED, STALE, UNFINISHED):
+            (self._folder / run / mark).unlink(missing_ok=True)
 
     def quarantine(self, run: str, request: str) -> None:
-        """Mark the run as being deleted from: its live generation is not served until the next one is there."""
-        self._write(run, "live.json", {**self._pointer(run), "quarantined": request})
-
-    def served(self, run: str) -> Live:
-        """The live generation, for whoever shows or uses the model. Raises DeletionError where there is none now."""
-        pointer = self._pointer(run)
-        if "quarantined" in pointer:
-            raise DeletionError(
-                f"run {run} is quarantined by deletion {pointer['quarantined']}; execute that again to finish it"
-            )
-        live = self.live(run)
-        if live is None:
-            raise DeletionError(f"run {run} is stale or was never finished; run it again")
-        return live
+        """Take the run out of service until the deletion `request` has switched it."""
+        self._store.write(self._folder / run / QUARANTINED, request.encode())
 
     def retire(self, run: str, request: str) -> None:
-        """Mark the run as stale because of the deletion `request`."""
-        self._write(run, "live.json", {"stale": request})
+        """Take what the run came to away, because of the deletion `request`."""
+        self._store.write(self._folder / run / STALE, request.encode())
+        for name in ("manifest.json", "resolution.json"):
+            (self._folder / run / name).unlink(missing_ok=True)
 
-    def purge(self, run: str) -> int:
-        """Remove every generation but the live one; how many there were."""
-        live = self._pointer(run).get("generation")
-        gone = [generation for generation in self._generations(run) if generation != live]
-        for generation in gone:
-            shutil.rmtree(self._folder / run / "generations" / str(generation))
-        return len(gone)
-
-    def _generations(self, run: str) -> list[int]:
-        return [int(path.name) for path in (self._folder / run / "generations").glob("*") if path.name.isdecimal()]
-
-    def _pointer(self, run: str) -> dict[str, Any]:
-        return self._read(run, "live.json") if (self._folder / run / "live.json").exists() else {}
+    def _mark(self, run: str, name: str) -> str | None:
+        path = self._folder / run / name
+        return path.read_text(encoding="ascii") if path.exists() else None
 
     def _read(self, run: str, name: str) -> dict[str, Any]:
         path = self._folder / run / name

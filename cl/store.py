@@ -86,10 +86,10 @@ class Store:
         except OSError as error:
             raise home_error(self.home, error) from error
 
-    def record(self, key: str) -> Record:
+    def record(self, key: str, suffix: str = "json") -> Record:
         """The record of `key`. Raises CorruptComponent for a damaged one, OSError where it cannot be read."""
         try:
-            content = json.loads(self._path(key, "json").read_bytes())
+            content = json.loads(self._path(key, suffix).read_bytes())
             checksum = content.pop("checksum")
             if checksum != digest_json(content) or content["key"] != key:
                 raise ValueError
@@ -126,7 +126,7 @@ class Store:
         with self.locked(exclusive=False):
             self.guard()
             for shard in shards:
-                self._remember(shard)
+                self.remember_shard(shard)
             self._commit(record, parts)
 
     def amend(self, record: Record, reads: Sequence[Mapping[str, Any]]) -> None:
@@ -147,6 +147,7 @@ class Store:
             content = replace(record, blob=_stat(path)).as_json()
             checked = canonical({**content, "checksum": digest_json(content)})
             write_atomic(self._path(record.key, "json"), checked, mode=0o444, sync=lasting)
+            self._path(record.key, "evicted").unlink(missing_ok=True)
         except OSError as error:
             raise home_error(self.home, error) from error
 
@@ -176,7 +177,7 @@ class Store:
                     f"{path} is damaged; remove it and what {path.parents[1]} holds, and run again"
                 ) from error
 
-    def _remember(self, shard: Samples) -> None:
+    def remember_shard(self, shard: Samples) -> None:
         """Keep which samples a shard digest stands for, so that a sample can be traced to what read it."""
         path = self.home / "shards" / shard.digest[:2] / f"{shard.digest}.json"
         if not path.exists():
@@ -185,7 +186,7 @@ class Store:
 
     def discard(self, key: str, why: str | None = None) -> None:
         """Remove a component; the record goes first, so that no record is ever without its blob."""
-        for suffix in ("json", "safetensors"):
+        for suffix in ("json", "safetensors", "evicted"):
             self._path(key, suffix).unlink(missing_ok=True)
         if why is not None:
             self.warnings.append(why)
@@ -240,6 +241,21 @@ class Store:
         finally:
             os.close(self._held)  # closing gives the lock back, as the end of the process does
             self._held = None
+
+    def evict(self, key: str) -> None:
+        """Drop the bytes of a cache, but not what is known of it: a deletion must still find what was made from it."""
+        with suppress(FileNotFoundError):
+            os.replace(self._path(key, "json"), self._path(key, "evicted"))
+        self._path(key, "safetensors").unlink(missing_ok=True)
+
+    def lineage(self) -> dict[str, Record]:
+        """The record of every component, also of those whose bytes were evicted; damaged ones are set aside."""
+        found = {key: record for key in list(self.keys()) if (record := self.find(key)) is not None}
+        for path in sorted(self.folder.glob("??/*.evicted")):
+            if path.stem not in found:
+                with suppress(CorruptComponent, OSError):
+                    found[path.stem] = self.record(path.stem, "evicted")
+        return found
 
     def _path(self, key: str, suffix: str) -> Path:
         return self.folder / key[:2] / f"{key}.{suffix}"

@@ -36,7 +36,7 @@ class Closure:
 def closure(store: Store, samples: Mapping[str, str]) -> Closure:
     """Everything in the store that was built from `samples` (id -> content digest), over all runs."""
     shards = {path.stem: path for path, held in store.shards() if any(samples.get(one) == held[one] for one in held)}
-    records = {key: record for key in list(store.keys()) if (record := store.find(key))}
+    records = store.lineage()
     because: dict[str, Mapping[str, Any]] = {}
     children: dict[str, list[str]] = {}
     for key, record in records.items():

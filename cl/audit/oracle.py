@@ -23,7 +23,8 @@ from cl.augment import View
 from cl.digests import canonical, digest_bytes, digest_tensors
 from cl.errors import DeletionError
 from cl.numerics import fingerprint
-from cl.runner import Journal, Session, replay
+from cl.replay import replay
+from cl.runner import Journal, Session
 from cl.stream import Pixels, Samples, Stream
 
 NOISE = 50  # images of noise whose scores are compared

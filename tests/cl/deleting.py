@@ -11,8 +11,9 @@ from tempfile import mkdtemp
 from cl.audit.vault import Vault
 from cl.deletion import Kind, Scope, Selector
 from cl.execution import Outcome, execute
+from cl.replay import replay
 from cl.results import Result
-from cl.runner import Session, replay, run
+from cl.runner import Session, run
 from cl.runs import Runs
 from cl.store import Store
 from cl.stream import Stream

@@ -254,5 +254,5 @@ def test_a_stream_made_from_objects_is_refused_in_one_line(tmp_path: Path) -> No
     from dataclasses import replace
 
     run = start(tmp_path, "simplecil", replace(tiny.stream(), recipe=None)).id
-    with pytest.raises(BadInput, match="name the stream instead"):
+    with pytest.raises(BadInput, match="run it by names"):
         forget(tmp_path, run, ("sample", "t1/c0/1"))
