@@ -194,6 +194,11 @@ class Builder:
         finally:
             self.phase = before
 
+    def warn(self, line: str) -> None:
+        """Add a line to the run's warnings, unless it is there."""
+        if line not in self.store.warnings:
+            self.store.warnings.append(line)
+
     def _plan(
         self,
         name: str,
