@@ -231,8 +231,7 @@ class Builder:
     def _build(self, plan: Plan, store: bool) -> Handle:
         if self.on_build is not None:
             self.on_build(plan.name, plan.key)
-        place = self.store.home / "checkpoints" / f"{plan.key}.safetensors"
-        checkpoint = Checkpoint(place if store else None, self.store.write)
+        checkpoint = Checkpoint(self._paused(plan) if store else None, self.store.write)
         provided = {
             "backbone": self.backbone,
             "seeds": Seeds(f"{self.seed}|{plan.name}"),
@@ -255,8 +254,13 @@ class Builder:
         return Handle(record, self._open)
 
     def _reuse(self, plan: Plan, record: Record) -> Handle:
+        if "checkpoint" in plan.wanted:  # a process killed between commit and clearing leaves one behind
+            self._paused(plan).unlink(missing_ok=True)
         self._log(plan, record, built=False)
         return Handle(record, self._open)
+
+    def _paused(self, plan: Plan) -> Path:
+        return self.store.home / "checkpoints" / f"{plan.key}.safetensors"
 
     def _told(self, record: Record, plan: Plan) -> Record:
         """The record with this way of reaching it added: equal bytes may come from parents of several keys, and a
