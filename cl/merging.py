@@ -35,10 +35,16 @@ def pull(live: Mapping[str, Tensor], towards: Mapping[str, Tensor], momentum: fl
 
 @builds("evidence")
 def adapter_distances(adapters: list[Tensors]) -> Tensors:
-    """How far each adapter is from the first, block by block: absolute and relative to the first, `(tasks, blocks)`."""
+    """How far each bottleneck adapter is from the first, block by block, `(tasks, blocks)`.
+
+    absolute: over all parameters. relative: over what begins at zero (all but down.weight), as a share of the first
+    adapter's norm there, which is how far its training went.
+    """
+    trained = [{name: value for name, value in one.items() if name != "down.weight"} for one in adapters]
+    origin = {name: torch.zeros_like(value) for name, value in trained[0].items()}
     absolute = torch.stack([_norms(one, adapters[0]) for one in adapters])
-    size = _norms(adapters[0], {name: torch.zeros_like(value) for name, value in adapters[0].items()})
-    return {"absolute": absolute, "relative": absolute / size}
+    moved = torch.stack([_norms(one, trained[0]) for one in trained])
+    return {"absolute": absolute, "relative": moved / _norms(trained[0], origin)}
 
 
 def _norms(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Tensor:

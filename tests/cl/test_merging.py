@@ -49,8 +49,8 @@ def test_merging_parameters_is_not_merging_functions() -> None:
 
 
 def test_distances_are_per_block() -> None:
-    first = {"down": torch.ones(2, 3), "up": torch.ones(2, 1)}
-    second = {"down": T([[1.0, 1.0, 1.0], [1.0, 1.0, 4.0]]), "up": T([[1.0], [5.0]])}
+    first = {"down.weight": torch.ones(2, 3), "up.weight": torch.ones(2, 1)}
+    second = {"down.weight": T([[1.0, 1.0, 1.0], [1.0, 1.0, 4.0]]), "up.weight": T([[1.0], [5.0]])}
     found = DISTANCES([first, second])
     assert found["absolute"].tolist() == [[0.0, 0.0], [0.0, 5.0]]
-    assert found["relative"].tolist() == [[0.0, 0.0], [0.0, 2.5]]
+    assert found["relative"].tolist() == [[0.0, 0.0], [0.0, 4.0]]
