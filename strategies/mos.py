@@ -379,12 +379,18 @@ class Mos(Strategy):
         images, classes = task.train.plain, list(task.classes)
         features = self._measured(task, adapter, model)
         entries |= {
-            f"{task.id}/means": self.component("means", class_means, images, features, classes=classes),
+            f"{task.id}/means": self.component(f"{task.id}/means", class_means, images, features, classes=classes),
             f"{task.id}/spread": self.component(
-                "spread", class_spread, images, features, classes=classes, ridge=RIDGE, kind=self.hyper.spread
+                f"{task.id}/spread",
+                class_spread,
+                images,
+                features,
+                classes=classes,
+                ridge=RIDGE,
+                kind=self.hyper.spread,
             ),
             f"{task.id}/prototypes": self.component(
-                "prototypes", class_means, images, self._under_first(task, first, model), classes=classes
+                f"{task.id}/prototypes", class_means, images, self._under_first(task, first, model), classes=classes
             ),
         }
         return {**entries, "head": self._head(task, tuned, model, entries)}
@@ -444,7 +450,9 @@ class Mos(Strategy):
     def _mean_adapter(self, model: Model, count: int) -> Handle:
         """Mbar: the mean of the first `count` adapters as trained."""
         return self.component(
-            "mean-adapter", mean_parameters, [model[f"{task.id}/tuned"]["adapter"] for task in model.tasks[:count]]
+            f"{model.tasks[count - 1].id}/mean-adapter",
+            mean_parameters,
+            [model[f"{task.id}/tuned"]["adapter"] for task in model.tasks[:count]],
         )
 
     def _first(self, model: Model) -> Part:

@@ -328,9 +328,9 @@ class Ssiat(Strategy):
         now = tuned or before
         classes, images = list(task.classes), task.train.plain
         features = self.features(images, _adapter(now), self.hyper.scale)
-        new = self.component("means", class_means, images, features, classes=classes)
+        new = self.component(f"{task.id}/means", class_means, images, features, classes=classes)
         spread = self.component(
-            "spread", class_spread, images, features, classes=classes, ridge=RIDGE, kind=self.hyper.spread
+            f"{task.id}/spread", class_spread, images, features, classes=classes, ridge=RIDGE, kind=self.hyper.spread
         )
         means = self._means(task, name, before, features, new, model) if chain else new
         entries = {f"{name}/tuned": now} if now is not None else {}
@@ -387,13 +387,15 @@ class Ssiat(Strategy):
         h = self.hyper
         old = _mean(model[f"{name}/means"])
         if h.shift == "none" or h.adapt != "each":
-            return self.component("means", joined_means, old, new)
+            return self.component(f"{task.id}/moved-means", joined_means, old, new)
         images = task.train.plain
         e1, e2 = self.features(images, _adapter(before), h.scale), after
         if h.pairing == "official":
             e1 = self.component(f"{task.id}/shuffled-before", shuffled, images, e1)
             e2 = self.component(f"{task.id}/shuffled-after", shuffled, images, e2)
-        return self.component("means", shifted_means, old, new, e1, e2, shift=h.shift, sigma=h.sigma, floor=h.floor)
+        return self.component(
+            f"{task.id}/moved-means", shifted_means, old, new, e1, e2, shift=h.shift, sigma=h.sigma, floor=h.floor
+        )
 
     def _heads(
         self, task: Task, name: str, tuned: Handle | None, means: Handle, spreads: list[Handle], model: Model

@@ -138,7 +138,7 @@ def test_what_each_component_reads(tmp_path: Path) -> None:  # invariant 14, the
         return {read["key"] if read["kind"] == "part" else "images" for read in handle.record.reads}
 
     keys = {name: handle.key for name, handle in model.entries.items()}
-    mean = mos.component("mean-adapter", mean_parameters, [model[f"t{task}/tuned"]["adapter"] for task in (0, 1)])
+    mean = mos.component("mean", mean_parameters, [model[f"t{task}/tuned"]["adapter"] for task in (0, 1)])
     head = models[1]["head"].key
     earlier = {keys["t1/tuned"], mean.key, head, keys["t0/means"], keys["t1/means"]}
     assert reads(model["t2/tuned"]) == {"images", *earlier}
