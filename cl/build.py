@@ -256,6 +256,7 @@ class Builder:
     def _reuse(self, plan: Plan, record: Record) -> Handle:
         if "checkpoint" in plan.wanted:  # a process killed between commit and clearing leaves one behind
             self._paused(plan).unlink(missing_ok=True)
+        self.store.used(record)
         self._log(plan, record, built=False)
         return Handle(record, self._open)
 
