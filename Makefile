@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
 	mkdir -p $(DEMO)
-	$(BIN)/palimpsest compare split-mnist-5k ease simplecil finetune joint --preset quick --set joint.when=last \
+	$(BIN)/palimpsest compare split-mnist-5k ease mos ssiat simplecil finetune joint --preset quick --set joint.when=last \
 		--seeds 3 --home $(DEMO)/home --out $(DEMO)/comparison.html
 	@echo "Open $(CURDIR)/$(DEMO)/comparison.html in a browser."
 

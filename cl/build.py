@@ -194,6 +194,11 @@ class Builder:
         finally:
             self.phase = before
 
+    def warn(self, line: str) -> None:
+        """Add a line to the run's warnings, unless it is there."""
+        if line not in self.store.warnings:
+            self.store.warnings.append(line)
+
     def _plan(
         self,
         name: str,
@@ -226,8 +231,7 @@ class Builder:
     def _build(self, plan: Plan, store: bool) -> Handle:
         if self.on_build is not None:
             self.on_build(plan.name, plan.key)
-        place = self.store.home / "checkpoints" / f"{plan.key}.safetensors"
-        checkpoint = Checkpoint(place if store else None, self.store.write)
+        checkpoint = Checkpoint(self._paused(plan) if store else None, self.store.write)
         provided = {
             "backbone": self.backbone,
             "seeds": Seeds(f"{self.seed}|{plan.name}"),
@@ -252,9 +256,14 @@ class Builder:
     def _reuse(self, plan: Plan, record: Record) -> Handle:
         for shard in shards_of(plan.reads):
             self.store.remember_shard(shard)
+        if "checkpoint" in plan.wanted:  # a process killed between commit and clearing leaves one behind
+            self._paused(plan).unlink(missing_ok=True)
         self.store.used(record)
         self._log(plan, record, built=False)
         return Handle(record, self._open)
+
+    def _paused(self, plan: Plan) -> Path:
+        return self.store.home / "checkpoints" / f"{plan.key}.safetensors"
 
     def _told(self, record: Record, plan: Plan) -> Record:
         """The record with this way of reaching it added: equal bytes may come from parents of several keys, and a

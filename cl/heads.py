@@ -19,6 +19,20 @@ def uniform_rows(classes: Sequence[str], dim: int, seeds: Seeds) -> Tensor:
     return torch.stack(rows) * bound
 
 
+def normal_rows(classes: Sequence[str], dim: int, seeds: Seeds) -> Tensor:
+    """One row a class, normal with standard deviation 0.02, float32 `(classes, dim)`; each row seeded by its class."""
+    return torch.stack([0.02 * torch.randn(dim, generator=seeds.generator("head", name)) for name in classes])
+
+
 def cosine(features: Tensor, rows: Tensor) -> Tensor:
     """Cosine of each feature `(n, d)` with each row `(classes, d)`: `(n, classes)`. A zero vector has cosine 0."""
     return F.normalize(features, dim=-1) @ F.normalize(rows, dim=-1).T
+
+
+def cosface(cosines: Tensor, targets: Tensor, scale: float, margin: float) -> Tensor:
+    """Cross-entropy of scale * (cosine - margin for the own class), mean over rows (Wang et al., CVPR 2018, Eq. 4).
+
+    cosines: `(n, classes)`. targets: int64 `(n,)`. With margin 0 a plain scaled softmax.
+    """
+    own = F.one_hot(targets, cosines.shape[1]).to(cosines.dtype)
+    return F.cross_entropy(scale * (cosines - margin * own), targets)

@@ -38,6 +38,7 @@ PRINTED = (
     "components_reused",
     "forward_passes",
     "seconds",
+    "inference",
     "peak_memory_bytes",
     "manifest",
     "components",
@@ -79,8 +80,8 @@ class Result:
         return pandas.DataFrame(columns, index=self.accuracy.index)
 
     def as_json(self) -> dict[str, Any]:
-        """The object that `run --json` prints."""
-        return {name: self.figures[name] for name in PRINTED}
+        """The object that `run --json` prints: what every run records, then the method's own blocks of figures."""
+        return {**{name: self.figures[name] for name in PRINTED}, **self.figures["blocks"]}
 
 
 class Results:

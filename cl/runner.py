@@ -130,11 +130,14 @@ class Journal:
     """What was learnt and measured, task by task."""
 
     model: Model = field(default_factory=Model)
+    models: list[Model] = field(default_factory=list)
     accuracy: list[list[float | None]] = field(default_factory=list)
     curve: list[float | None] = field(default_factory=list)
     adapters: list[int] = field(default_factory=list)
     parameters: list[int] = field(default_factory=list)
     predictions: dict[str, str] = field(default_factory=dict)
+    blocks: Mapping[str, Handle] = field(default_factory=dict)
+    inference: dict[str, float] = field(default_factory=dict)
 
     @property
     def components(self) -> dict[str, str]:
@@ -197,11 +200,16 @@ class Session:
                 self._evaluate(strategy, task, journal, measured=strategy.learns(task, remaining))
             journal.adapters.append(sum(part.role == "adapter" for _, part in journal.model.parts))
             journal.parameters.append(sum(part.numel for _, part in journal.model.parts))
+        with self.builder.in_phase("evaluate"):
+            tests = {task.id: task.test for task in tasks if len(task.test)}
+            journal.blocks = strategy.figures(journal.models, tests)
         return journal
 
     def _evaluate(self, strategy: Strategy, after: Task, journal: Journal, measured: bool) -> None:
+        journal.models.append(journal.model)
         row: list[float | None] = []
-        hits = total = 0
+        hits = total = used = 0
+        before = len(self.builder.uses)
         seen, classes = {past.id for past in journal.model.tasks}, list(journal.model.classes)
         for task in self.stream.tasks:
             # A task still to come is measured where its classes are known already (domain-incremental streams).
@@ -211,10 +219,18 @@ class Session:
                 continue
             right = self._right(strategy, after, task, journal, classes)
             row.append(right / len(task.test))
+            used += len(task.test)
             if task.id in seen:
                 hits, total = hits + right, total + len(task.test)
         journal.accuracy.append(row)
         journal.curve.append(hits / total if total else None)
+        journal.inference = self._inference(before, used)
+
+    def _inference(self, before: int, images: int) -> dict[str, float]:
+        """What scoring `images` test images with the model as it is costs: all that was used for it, from the use
+        number `before` on, whether built now or not."""
+        used = {use.key: use for use in self.builder.uses[before:]}.values()
+        return {"images": images, "passes": sum(u.passes for u in used), "seconds": sum(u.seconds for u in used)}
 
     def _right(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> int:
         found = self.prediction(strategy, after, task, journal, classes).open()
@@ -247,6 +263,8 @@ class Session:
             "adapters": journal.adapters,
             "parameters_added": _differences(journal.parameters),
             **_effort(self.builder, self.elapsed()),
+            "inference": journal.inference,
+            "blocks": {name: _plain(handle) for name, handle in journal.blocks.items()},
             "peak_memory_bytes": self._peak.bytes(),
             "manifest": journal.manifest,
             "components": dict(sorted(components.items())),
@@ -300,6 +318,17 @@ def _subjects(stream: Stream) -> str | None:
 
 def _entry(handle: Handle) -> dict[str, Any]:
     return {"key": handle.key, "parts": {name: part.digest for name, part in handle.parts.items()}}
+
+
+def _plain(handle: Handle) -> dict[str, Any]:
+    """The tensors of a block of figures as JSON, NaN as null."""
+    return {name: _nulled(tensor.tolist()) for name, tensor in sorted(handle.open().items())}
+
+
+def _nulled(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_nulled(one) for one in value]
+    return None if value != value else value
 
 
 def _differences(totals: list[int]) -> list[int]:

@@ -5,6 +5,10 @@ For each task of the stream, in order, the engine calls
     strategy.learn(task, model)      -> the entries that this task adds to the model, or replaces
     strategy.scores(model, samples)  -> logits over model.classes for every test shard seen so far
 
+and after the last one, once,
+
+    strategy.figures(models, tests)  -> the method's own figures, beside those that every run records
+
 A model is an immutable mapping from stable names to built components, plus the ordered table of tasks. Nothing else is
 remembered between tasks: a strategy object holds hyperparameters only, and everything it makes goes through
 `self.component`, whose builds are pure module-level functions. Whatever is in the store already is not built again.
@@ -16,7 +20,7 @@ Past tasks are in `model.tasks` with their ids and classes. Their images are sea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -109,6 +113,14 @@ class Strategy(ABC):
     def scores(self, model: Model, samples: Samples) -> Handle:
         """A component with one tensor `scores` `(n, classes)`: one row a sample, columns as `model.classes`."""
 
+    def figures(self, models: Sequence[Model], tests: Mapping[str, Samples]) -> Mapping[str, Handle]:
+        """The method's own figures: block name -> component of role evidence, whose tensors become lists in the run's
+        figures (NaN as null).
+
+        models: the model after each task. tests: the test shard of each task that has one, by task id.
+        """
+        return {}
+
     def learns(self, task: Task, remaining: int) -> bool:
         """Whether to learn now, with `remaining` tasks still to come. If not, the task only enters the table."""
         return True
@@ -133,6 +145,10 @@ class Strategy(ABC):
     def forget_decisions(self) -> None:
         """Called by the engine before each task."""
         self._decisions.clear()
+
+    def warn(self, line: str) -> None:
+        """Tell whoever started the run, once, in one line."""
+        self._builder.warn(line)
 
     def features(self, samples: Samples, adapter: Part | Handle | None = None, scale: float = 0.0) -> Handle:
         """Frozen features `(n, d)` of a shard, of the backbone or under one bottleneck adapter."""

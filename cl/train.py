@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from cl.stream import Samples
 PREFIX_BYTES = 256 << 20
 
 Parameters = dict[str, Tensor]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,47 @@ def fit(
     how: Optimisation,
     seeds: Seeds,
     checkpoint: Checkpoint,
+    *,
+    rates: Mapping[str, float] | None = None,
+    after_step: Callable[[Parameters], None] | None = None,
 ) -> Parameters:
-    """Minimise `loss` over batches of `ids` and return the trained parameters, detached, on the CPU.
+    """Minimise `loss` over batches of `ids`, as `descend` does.
 
-    Batches follow hash(epoch, sample id); the last one may be short. Raises NonFinite if a loss is NaN or infinite.
+    Batches follow hash(epoch, sample id); the last one may be short.
+    """
+
+    def batches(epoch: int) -> list[Batch]:
+        return _epoch(ids, how.batch_size, epoch, seeds)
+
+    return descend(parameters, loss, batches, how, checkpoint, rates=rates, after_step=after_step)
+
+
+def descend(
+    parameters: Parameters,
+    loss: Callable[[Parameters, Item], Tensor],
+    batches: Callable[[int], Iterable[Item]],
+    how: Optimisation,
+    checkpoint: Checkpoint,
+    *,
+    rates: Mapping[str, float] | None = None,
+    after_step: Callable[[Parameters], None] | None = None,
+) -> Parameters:
+    """Minimise `loss` over `batches(epoch)` and return the trained parameters, detached, on the CPU.
+
+    rates: factors of the learning rate by parameter name, 1 where absent. after_step: changes the live parameters in
+    place after each step, without gradient. Raises NonFinite if a loss is NaN or infinite.
     """
     live = {name: value.detach().clone().requires_grad_() for name, value in parameters.items()}
-    optimizer = _optimizer(list(live.values()), how)
+    optimizer = _optimizer(live, how, rates or {})
     for epoch in range(_resume(live, optimizer, checkpoint), how.epochs):
         tell("epochs", epoch, how.epochs)
         for group in optimizer.param_groups:
-            group["lr"] = how.lr * 0.5 * (1 + math.cos(math.pi * epoch / how.epochs))
-        for batch in _epoch(ids, how.batch_size, epoch, seeds):
+            group["lr"] = group["rate"] * how.lr * 0.5 * (1 + math.cos(math.pi * epoch / how.epochs))
+        for batch in batches(epoch):
             _step(loss(live, batch), optimizer, epoch)
+            if after_step is not None:
+                with torch.no_grad():
+                    after_step(live)
         checkpoint.save(_state(live, optimizer, epoch + 1))
     tell("epochs", how.epochs, how.epochs)
     return {name: value.detach().cpu() for name, value in live.items()}
@@ -119,10 +148,11 @@ def _epoch(ids: Sequence[str], size: int, epoch: int, seeds: Seeds) -> list[Batc
     return [Batch(rows, [ids[row] for row in rows], epoch) for rows in chunks]
 
 
-def _optimizer(parameters: list[Tensor], how: Optimisation) -> torch.optim.Optimizer:
+def _optimizer(live: Parameters, how: Optimisation, rates: Mapping[str, float]) -> torch.optim.Optimizer:
+    groups = [{"params": [value], "rate": rates.get(name, 1.0)} for name, value in live.items()]
     if how.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=how.lr, weight_decay=how.weight_decay)
-    return torch.optim.SGD(parameters, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
+        return torch.optim.Adam(groups, lr=how.lr, weight_decay=how.weight_decay)
+    return torch.optim.SGD(groups, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
 
 
 def _step(loss: Tensor, optimizer: torch.optim.Optimizer, epoch: int) -> None:

@@ -47,6 +47,14 @@ def _last(values: Sequence[Any] | None) -> float | None:
     return _finite(values[-1]) if values else None
 
 
+def _per_image(item: str) -> Callable[[Run], float | None]:
+    def read(run: Run) -> float | None:
+        inference = run.get("inference") or {}
+        return inference[item] / inference["images"] if inference.get("images") else None
+
+    return read
+
+
 def _cost(run: Run, item: str) -> float | None:
     return _total(phase.get(item) for phase in (run.get("cost") or {}).values())
 
@@ -105,6 +113,17 @@ COST = (
         "forward_passes", "Forward passes", "count", "lower",
         "images put through the backbone to build the run’s components, whether or not this run built them",
         lambda run: _cost(run, "passes"),
+    ),
+    Metric(
+        "passes_per_image", "Passes per test image", "number", "lower",
+        "images put through the backbone to score the test images with the last model, over their number; one image "
+        "counts once for each adapter that its shard needs",
+        _per_image("passes"),
+    ),
+    Metric(
+        "seconds_per_image", "Time per test image", "seconds", "lower",
+        "what scoring the test images with the last model took when its components were built, over their number",
+        _per_image("seconds"),
     ),
     Metric(
         "peak_memory_bytes", "Peak memory", "bytes", "lower", "the most memory in use during the run",

@@ -15,7 +15,7 @@ from cl.results import PRINTED, Results
 from cl.stream import Stream
 from tests.helpers import run_tiny, tiny_backbone, tiny_stream
 
-STRATEGIES = ["ease", "simplecil", "finetune", "joint"]
+STRATEGIES = ["ease", "simplecil", "finetune", "joint", "mos", "ssiat"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -43,7 +43,8 @@ def test_seeds_differ_but_share_what_draws_nothing(tmp_path: Path) -> None:
 def test_the_printed_object(tmp_path: Path) -> None:
     result = run_tiny(tmp_path, "ease")
     printed = result.as_json()
-    assert tuple(printed) == PRINTED
+    assert tuple(printed) == PRINTED  # EASE has no blocks of figures of its own
+    assert printed["inference"]["passes"] == 3 * printed["inference"]["images"]
     assert [len(row) for row in printed["accuracy"]] == [3, 3, 3]
     assert printed["accuracy"][0][1:] == [None, None]
     for t, row in enumerate(printed["accuracy"]):  # equal test shards: the curve is the mean of the row

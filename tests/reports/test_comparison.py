@@ -91,6 +91,12 @@ def test_costs_are_summed_over_phases_and_tasks_before_the_mean() -> None:
     assert metric(runs, "adapters")["mean"] == 3
 
 
+def test_inference_is_told_by_the_image() -> None:
+    runs = [figures(inference={"images": 20, "passes": 50, "seconds": 4.0}), figures(seed=1)]
+    assert metric(runs, "passes_per_image") == {"mean": 2.5, "std": None, "n": 1}
+    assert metric(runs, "seconds_per_image")["mean"] == pytest.approx(0.2)
+
+
 def test_a_missing_figure_is_not_counted() -> None:
     runs = [figures(seed=0, forgetting=None), figures(seed=1, forgetting=0.25), figures(seed=2, cost={})]
     del runs[2]["forgetting"]
@@ -275,7 +281,8 @@ def test_no_runs_is_an_error(tmp_path: Path) -> None:
         (3, "number", None, "3"),
         (1_234_567, "count", 10_000, "1.23 ± 0.01\u202fM"),
         (90, "seconds", 3, "1.50 ± 0.05\u202fmin"),
-        (0.25, "seconds", None, "0.25\u202fs"),
+        (2.5, "seconds", None, "2.50\u202fs"),
+        (0.0042, "seconds", None, "4.20\u202fms"),
         (2**31, "bytes", None, "2.00\u202fGiB"),
         (None, "percent", None, "–"),
         (float("nan"), "percent", None, "–"),

@@ -1,0 +1,565 @@
+"""MOS: model surgery.
+
+Sun, Zhou, Zhao, Gan, Zhan, Ye, "MOS: Model Surgery for Pre-Trained Model-Based Class-Incremental Learning", AAAI 2025,
+arXiv 2412.09441. A_k is the adapter of task k, f_k the features under it, P_c the mean of class c's features under the
+first adapter, t the newest of T tasks. Defaults follow the paper where it says how; `official` options follow the
+released code, whose test-time forward passes write to the stored adapters. Ours never do: a build that needs such an
+altered adapter computes it for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cl.adapters import bottleneck as adapters
+from cl.backbone import Backbone, batches, embed
+from cl.build import Checkpoint, Handle, Part, builds
+from cl.errors import BadInput
+from cl.gaussians import Gaussians, align, class_spread
+from cl.heads import cosine, normal_rows
+from cl.hyper import AdapterTraining, hyperparameters, setting
+from cl.merging import adapter_distances, mean_parameters, pull
+from cl.numerics import Numerics
+from cl.prototypes import class_means
+from cl.seeds import Seeds
+from cl.store import Tensors
+from cl.strategy import Model, Strategy
+from cl.stream import Samples, Task
+from cl.train import Batch, Optimisation, Tuner, fit
+
+RIDGE = 1e-4  # on the diagonal of a class's covariance, as released
+EVALUATIONS = 4  # head evaluations an image gets at most, as released
+TEMPERATURE = 0.8  # of the orthogonality loss, as released
+
+
+@hyperparameters
+class MosHyper(AdapterTraining):
+    """MOS's settings."""
+
+    merge: Literal["step", "step13", "task_end", "anchor", "none"] = setting(
+        "step",
+        "pull A_t to the mean of earlier adapters: after each step | 13 times a step, as the released code does | once "
+        "after training | to the first adapter after each step (not in the paper) | never (not in the paper)",
+        "section on adapter merging",
+    )
+    init: Literal["previous", "mbar", "anchor", "fresh"] = setting(
+        "previous",
+        "A_t starts from the last adapter | the mean of earlier ones, as the released code in effect does | the first "
+        "adapter (not in the paper) | anew (not in the paper)",
+        "released code",
+    )
+    merge_momentum: float = setting(0.1, "share m of one pull", "released presets", ge=0, lt=1)
+    reg: float = setting(0.1, "weight of the orthogonality loss", "released presets", ge=0)
+    orth: Literal["all", "batch"] = setting(
+        "all", "orthogonality also to earlier class means | within the batch only (not in the paper)", "released code"
+    )
+    head: Literal["chain", "fresh"] = setting(
+        "chain",
+        "the shared head goes on from task to task | is made from the class statistics alone (not in the paper)",
+        "released code",
+    )
+    head_rate: float = setting(0.1, "the head's learning rate, as a share of the adapter's", "released code", gt=0)
+    spread: Literal["covariance", "variance"] = setting("covariance", "of a class Gaussian", "released presets")
+    align_epochs: int = setting(30, "epochs of classifier alignment", "released code", ge=0, le=10_000)
+    align_lr: float = setting(0.005, "learning rate of classifier alignment", "released code", gt=0)
+    align_draws: int = setting(5, "draws a class and epoch, in batches of training", "released code", ge=1, le=1_000)
+    ensemble: bool = setting(True, "add the prototypes' vote to the head's", "two-stage ensemble")
+    one_adapter: bool = setting(
+        False, "control: the first adapter for all tasks, nothing to retrieve (not in the paper)", "ours"
+    )
+    eval_pull: Literal["none", "official", "first"] = setting(
+        "none",
+        "evaluate A_k as trained | the mean of earlier adapters, which the released evaluation leaves of it | "
+        "the first adapter (a measurement, not in the paper)",
+        "ours",
+    )
+    stats_pull: Literal["none", "official"] = setting(
+        "none", "class statistics under A_t | under what the released pass makes of it, batch by batch", "ours"
+    )
+    proto_dropout: bool = setting(False, "dropout on for prototypes after task 0, as in the released code", "ours")
+
+
+def _released(lr: float, epochs: int, batch_size: int, weight_decay: float, **more: object) -> dict[str, object]:
+    values = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "weight_decay": weight_decay}
+    return {**values, "bottleneck": 16, **more}
+
+
+# Why the released code behaves as it does: its forward pass pulls every layer once a block, also while evaluating.
+_OFFICIAL = {
+    "merge": "step13",
+    "init": "mbar",
+    "eval_pull": "official",
+    "stats_pull": "official",
+    "proto_dropout": True,
+}
+_PAPER = {"lr": 0.01, "epochs": 20, "batch_size": 48, "bottleneck": 16, "merge": "step", "merge_momentum": 0.1}
+_FRESH_HEAD = {"orth": "batch", "head": "fresh"}
+
+PRESETS = {
+    "quick": {"epochs": 5},
+    "paper": _PAPER,
+    "official": _OFFICIAL,
+    "mos_paper": _PAPER,
+    "mos_official": _OFFICIAL,
+    # The released configurations (exps/*.json), equal for both pretrained backbones.
+    "cifar100": _released(0.03, 20, 48, 5e-4),
+    "cub": _released(0.01, 10, 32, 5e-4),
+    "imagenet_r": _released(0.05, 10, 16, 5e-3),
+    "imagenet_a": _released(0.05, 10, 32, 5e-3, spread="variance"),
+    "objectnet": _released(0.05, 10, 48, 5e-3),
+    "omni": _released(0.01, 10, 16, 5e-4),
+    "vtab": _released(0.03, 20, 32, 5e-3),
+    # Less coupled than the method, hence cheaper to delete from; not in the paper.
+    "not_paper_anchor": {"merge": "anchor", "init": "anchor"},
+    "not_paper_free": {"merge": "none", "init": "fresh"},
+    "not_paper_batch_orth": {"orth": "batch"},
+    "not_paper_fresh_head": {"head": "fresh"},
+    "not_paper_anchor_decoupled": {"merge": "anchor", "init": "anchor", **_FRESH_HEAD},
+    "not_paper_free_decoupled": {"merge": "none", "init": "fresh", **_FRESH_HEAD},
+    "not_paper_one_adapter": {"one_adapter": True, **_FRESH_HEAD},
+}
+
+
+# Progressive adapter merging: A_t and the head's new rows are trained, and each step A_t is pulled to its elders.
+
+
+@builds(adapter="adapter", head="cache")
+def tune(
+    samples: Samples,
+    start: Tensors | None,
+    towards: Tensors | None,
+    head: Tensors | None,
+    means: list[Tensors],
+    *,
+    backbone: Backbone,
+    seeds: Seeds,
+    checkpoint: Checkpoint,
+    classes: list[str],
+    bottleneck: int,
+    scale: float,
+    dropout: float,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    head_rate: float,
+    reg: float,
+    momentum: float,
+    pulls: int,
+    final_pulls: int,
+) -> dict[str, Tensors]:
+    """A_t and the head `(classes, d)` with bias after training on the task's images.
+
+    start: where A_t begins, None for a fresh adapter. towards: what it is pulled to. head: earlier rows, which get no
+    gradient but weight decay. means: of the classes of earlier tasks, for the orthogonality loss.
+    """
+    adapter = start if start is not None else adapters.init(backbone, bottleneck, seeds.generator("init"))
+    rows = _grown(head, classes, backbone.dim, seeds)
+    old = 0 if head is None else len(head["weight"])
+    targets = samples.targets(classes[old:]).to(backbone.device)
+    earlier = _on(backbone, {str(task): mean["mean"] for task, mean in enumerate(means)})
+    tuner = Tuner(samples, backbone, seeds, scale, dropout)
+    elders = _on(backbone, towards or {})
+
+    def loss(live: Tensors, batch: Batch) -> Tensor:
+        features = tuner.features(live, batch)
+        logits = F.linear(features, live["weight"][old:], live["bias"][old:])
+        penalty = reg * orthogonality(features, list(earlier.values())) if reg > 0 else 0.0
+        return F.cross_entropy(logits, targets[batch.rows]) + penalty
+
+    trained = fit(
+        _on(backbone, {**adapter, **rows}),
+        loss,
+        samples.ids,
+        Optimisation(epochs, batch_size, lr, weight_decay),
+        seeds,
+        checkpoint,
+        rates={name: head_rate for name in rows},
+        after_step=lambda live: pull(live, elders, momentum, pulls),
+    )
+    pull(trained, towards or {}, momentum, final_pulls)
+    return {"adapter": {name: trained[name] for name in adapter}, "head": {name: trained[name] for name in rows}}
+
+
+def orthogonality(features: Tensor, means: Sequence[Tensor]) -> Tensor:
+    """Cross-entropy of M M^T / 0.8 against the identity, M the earlier class means and the batch, `(rows, d)`."""
+    rows = torch.cat([*means, features])
+    return F.cross_entropy(rows @ rows.T / TEMPERATURE, torch.arange(len(rows), device=rows.device))
+
+
+# Classifier alignment: the head is trained again on draws from every class's Gaussian.
+
+
+@builds("head")
+def aligned_head(
+    head: Tensors | None,
+    means: list[Tensors],
+    spreads: list[Tensors],
+    *,
+    seeds: Seeds,
+    checkpoint: Checkpoint,
+    numerics: Numerics,
+    classes: list[str],
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+) -> Tensors:
+    """weight `(classes, d)` and bias after alignment, one batch of draws a class and epoch.
+
+    head: where it begins; new rows are added where it lacks some. 0 epochs leave it as it is.
+    """
+    centres = torch.cat([mean["mean"] for mean in means])
+    gaussians = Gaussians(classes, centres, spreads, numerics.device)
+    start = _grown(head, classes, gaussians.dim, seeds)
+    how = Optimisation(epochs, batch_size, lr, weight_decay)
+    return align(start, _linear, gaussians, batch_size, how, seeds, checkpoint)
+
+
+# Training-free self-refined retrieval: the prototypes guess a task; then adapter and head correct each other.
+
+
+@builds("cache")
+def first_guess(features: Tensors, prototypes: list[Tensors], *, tasks: list[int]) -> Tensors:
+    """cosines `(n, classes)` to the prototypes under A_0, and where a walk from them begins: `next` `(n,)`.
+
+    tasks: the task of each class column. visited: the adapters that each image has met, `(n, T)`.
+    """
+    cosines = cosine(features["features"], torch.cat([mean["mean"] for mean in prototypes]))
+    start = torch.tensor(tasks)[cosines.argmax(1)]
+    visited = torch.zeros(len(cosines), max(tasks) + 1, dtype=torch.bool)
+    visited[:, 0] = True
+    return {
+        "cosines": cosines,
+        "first": start,
+        "next": start,
+        "task": start,
+        "settled": torch.zeros(len(cosines), dtype=torch.bool),
+        "logits": torch.zeros_like(cosines),
+        "evaluations": torch.zeros(len(cosines), dtype=torch.int64),
+        "visited": visited,
+    }
+
+
+@builds("cache")
+def refine(state: Tensors, spaces: dict[str, Tensors], head: Tensors, *, tasks: list[int]) -> Tensors:
+    """One round: each image not settled yet goes through the head under its next adapter, and settles if the class
+    that the head names is of that adapter's task.
+
+    spaces: features of the shard under each adapter that an image needs next, by the adapter's place.
+    """
+    live, here = ~state["settled"], state["next"]
+    logits = state["logits"].clone()
+    for place, space in spaces.items():
+        rows = live & (here == int(place))
+        logits[rows] = _linear(head, space["features"])[rows]
+    found = torch.tensor(tasks)[logits.argmax(1)]
+    visited = state["visited"].clone()
+    visited[torch.nonzero(live)[:, 0], here[live]] = True
+    return {
+        **state,
+        "next": torch.where(live, found, here),
+        "task": torch.where(live, here, state["task"]),
+        "settled": ~live | (found == here),
+        "logits": logits,
+        "evaluations": state["evaluations"] + live,
+        "visited": visited,
+    }
+
+
+@builds("cache")
+def two_stage_scores(state: Tensors, *, sharpness: int, ensemble: bool) -> Tensors:
+    """scores `(n, classes)`: softmax of the head plus softmax of `sharpness` x cosines; the head's logits alone
+    without `ensemble`."""
+    logits = state["logits"]
+    if not ensemble:
+        return {"scores": logits}
+    return {"scores": torch.softmax(logits, 1) + torch.softmax(sharpness * state["cosines"], 1)}
+
+
+@builds("evidence")
+def retrieval(walks: list[list[Tensors]]) -> Tensors:
+    """How retrieval went; walks[t][i] is that of test task i after task t, i <= t. Matrices `(T, T)`, NaN elsewhere.
+
+    before, after: share of images whose first and last adapter is their own task's. rounds: head evaluations an image.
+    extra_passes: adapters beyond the first that an image met. needed: distinct (image, adapter) pairs over the whole
+    run; made: passes that the (adapter, shard) blocks with such a pair take, each block once.
+    """
+    size = len(walks)
+    names = ("before", "after", "rounds", "extra_passes")
+    found = {name: torch.full((size, size), torch.nan) for name in names}
+    for t, row in enumerate(walks):
+        for i, walk in enumerate(row):
+            found["before"][t, i] = (walk["first"] == i).float().mean()
+            found["after"][t, i] = (walk["task"] == i).float().mean()
+            found["rounds"][t, i] = walk["evaluations"].float().mean()
+            found["extra_passes"][t, i] = walk["visited"].sum(1).float().mean() - 1
+    met = [_ever([row[i]["visited"] for row in walks[i:]]) for i in range(size)]
+    needed = torch.tensor(sum(int(pairs.sum()) for pairs in met))
+    made = torch.tensor(sum(len(pairs) * int(pairs.any(0).sum()) for pairs in met))
+    return {**found, "needed": needed, "made": made}
+
+
+def _ever(visited: Sequence[Tensor]) -> Tensor:
+    """Pairs that any of these evaluations met, `(n, adapters at the end)`."""
+    pairs = torch.zeros_like(visited[-1])
+    for one in visited:
+        pairs[:, : one.shape[1]] |= one
+    return pairs
+
+
+# What the released code does besides, on private copies.
+
+
+def pulled(adapter: Tensors, mean: Tensors, momentum: float, forwards: int) -> Tensors:
+    """The adapter as the released code runs it in a forward pass that `forwards` others came before.
+
+    Each pass pulls all blocks once per block, so block l runs after (blocks * forwards + l + 1) pulls.
+    """
+    blocks = len(adapter["up.bias"])
+    left = (1 - momentum) ** torch.arange(blocks * forwards + 1, blocks * (forwards + 1) + 1, dtype=torch.float64)
+    shares = {name: left.float().reshape(-1, *[1] * (value.ndim - 1)) for name, value in adapter.items()}
+    return {name: mean[name] + shares[name] * (adapter[name] - mean[name]) for name in adapter}
+
+
+@builds("cache")
+@torch.no_grad()
+def pulled_features(
+    samples: Samples, adapter: Tensors, mean: Tensors, *, backbone: Backbone, scale: float, momentum: float, batch: int
+) -> Tensors:
+    """Features `(n, d)` as the released statistics pass measures them: class after class, `batch` images a pass."""
+    found = torch.zeros(len(samples), backbone.dim)
+    groups = [torch.nonzero(samples.targets([name]) == 0)[:, 0] for name in samples.classes]
+    for number, rows in enumerate(chunk for group in groups for chunk in group.split(batch)):
+        attach = adapters.attach(_on(backbone, pulled(adapter, mean, momentum, number)), scale)
+        found[rows] = embed(backbone, samples.keep({samples.ids[row] for row in rows.tolist()}), attach)
+    return {"features": found}
+
+
+@builds("cache")
+@torch.no_grad()
+def dropout_features(
+    samples: Samples, adapter: Tensors, *, backbone: Backbone, seeds: Seeds, scale: float, rate: float
+) -> Tensors:
+    """Features `(n, d)` with the adapter's dropout on."""
+    shape = (len(adapter["up.bias"]), backbone.tokens, adapter["down.bias"].shape[1])
+    live, rows = _on(backbone, adapter), []
+    for real, images in batches(samples, "features"):
+        ids = list(samples.ids[len(rows) :][:real])
+        padded = [*ids, *[""] * (len(images) - real)]
+        keep = adapters.dropout(rate, shape, lambda size, ids=padded: _draws(backbone, seeds, ids, size))
+        rows += list(backbone.features(images, adapters.attach(live, scale, keep))[:real].cpu())
+        backbone.passes -= len(images) - real
+    return {"features": torch.stack(rows)}
+
+
+def _draws(backbone: Backbone, seeds: Seeds, ids: Sequence[str], size: tuple[int, ...]) -> Tensor:
+    return seeds.uniform(ids, size, "dropout").to(backbone.device)
+
+
+class Mos(Strategy):
+    """An adapter for each task, merged into the next ones; one head, aligned on class Gaussians."""
+
+    title = "MOS: merged adapters, a head aligned on class Gaussians, self-refined retrieval"
+    paper = "Sun et al., AAAI 2025, arXiv 2412.09441"
+    Hyper = MosHyper
+    presets = PRESETS
+
+    def learn(self, task: Task, model: Model) -> dict[str, Handle]:
+        self._check(task, model)
+        tuned = None if self.hyper.one_adapter and model.tasks else self._tuned(task, model)
+        adapter = tuned["adapter"] if tuned is not None else self._first(model)
+        first = self._first(model) if model.tasks else adapter
+        entries = {f"{task.id}/tuned": tuned} if tuned is not None else {}
+        images, classes = task.train.plain, list(task.classes)
+        features = self._measured(task, adapter, model)
+        entries |= {
+            f"{task.id}/means": self.component(f"{task.id}/means", class_means, images, features, classes=classes),
+            f"{task.id}/spread": self.component(
+                f"{task.id}/spread",
+                class_spread,
+                images,
+                features,
+                classes=classes,
+                ridge=RIDGE,
+                kind=self.hyper.spread,
+            ),
+            f"{task.id}/prototypes": self.component(
+                f"{task.id}/prototypes", class_means, images, self._under_first(task, first, model), classes=classes
+            ),
+        }
+        return {**entries, "head": self._head(task, tuned, model, entries)}
+
+    def scores(self, model: Model, samples: Samples) -> Handle:
+        walk = self._walk(model, samples)
+        return self.component(
+            "scores", two_stage_scores, walk, sharpness=len(model.tasks), ensemble=self.hyper.ensemble
+        )
+
+    def figures(self, models: Sequence[Model], tests: Mapping[str, Samples]) -> dict[str, Handle]:
+        tuned = [models[-1][f"{task.id}/tuned"]["adapter"] for task in self._adapted(models[-1])]
+        blocks = {"distances": self.component("distances", adapter_distances, tuned)}
+        if self.hyper.one_adapter or not all(task.id in tests for task in models[-1].tasks):
+            return blocks
+        walks = [[self._walk(model, tests[task.id]) for task in model.tasks] for model in models]
+        return {**blocks, "retrieval": self.component("retrieval", retrieval, walks)}
+
+    def _tuned(self, task: Task, model: Model) -> Handle:
+        """A_t, and the head after it: a shared one, or a private one that is thrown away."""
+        h = self.hyper
+        merge = h.merge if model.tasks else "none"
+        chained = h.head == "chain"
+        earlier = [past.id for past in model.tasks]
+        return self.component(
+            f"{task.id}/tuned",
+            tune,
+            task.train,
+            self._source(h.init, model),
+            None if merge == "none" else self._source("anchor" if merge == "anchor" else "mbar", model),
+            model["head"] if chained and model.tasks else None,
+            [model[f"{past}/means"] for past in earlier] if h.orth == "all" and h.reg > 0 else [],
+            classes=[*(model.classes if chained else ()), *task.classes],
+            bottleneck=h.bottleneck,
+            scale=h.scale,
+            dropout=h.dropout,
+            epochs=h.epochs,
+            batch_size=h.batch_size,
+            lr=h.lr,
+            weight_decay=h.weight_decay,
+            head_rate=h.head_rate,
+            reg=h.reg,
+            momentum=h.merge_momentum,
+            pulls={"step": 1, "anchor": 1, "step13": 13}.get(merge, 0),
+            final_pulls=int(merge == "task_end"),
+        )
+
+    def _source(self, which: str, model: Model) -> Part | Handle | None:
+        """Where an adapter starts, or what it is pulled to."""
+        if not model.tasks or which == "fresh":
+            return None
+        if which == "mbar":
+            return self._mean_adapter(model, len(model.tasks))
+        place = 0 if which == "anchor" else -1
+        return model[f"{model.tasks[place].id}/tuned"]["adapter"]
+
+    def _mean_adapter(self, model: Model, count: int) -> Handle:
+        """Mbar: the mean of the first `count` adapters as trained."""
+        return self.component(
+            f"{model.tasks[count - 1].id}/mean-adapter",
+            mean_parameters,
+            [model[f"{task.id}/tuned"]["adapter"] for task in model.tasks[:count]],
+        )
+
+    def _first(self, model: Model) -> Part:
+        return model[f"{model.tasks[0].id}/tuned"]["adapter"]
+
+    def _adapted(self, model: Model) -> tuple[object, ...]:
+        return model.tasks[:1] if self.hyper.one_adapter else model.tasks
+
+    def _measured(self, task: Task, adapter: Part, model: Model) -> Handle:
+        """The task's features for its class statistics."""
+        h = self.hyper
+        if h.stats_pull == "none" or not model.tasks:
+            return self.features(task.train.plain, adapter, h.scale)
+        return self.component(
+            "features",
+            pulled_features,
+            task.train.plain,
+            adapter,
+            self._mean_adapter(model, len(model.tasks)),
+            scale=h.scale,
+            momentum=h.merge_momentum,
+            batch=3 * h.batch_size,
+        )
+
+    def _under_first(self, task: Task, first: Part, model: Model) -> Handle:
+        """The task's features under A_0, for its prototypes."""
+        h = self.hyper
+        if not h.proto_dropout or not model.tasks:
+            return self.features(task.train.plain, first, h.scale)
+        name = f"{task.id}/dropout-features"
+        return self.component(name, dropout_features, task.train.plain, first, scale=h.scale, rate=h.dropout)
+
+    def _head(self, task: Task, tuned: Handle | None, model: Model, entries: Mapping[str, Handle]) -> Handle:
+        """The shared head after alignment on all classes. The first one stays as trained where heads are chained."""
+        h = self.hyper
+        chained = h.head == "chain"
+        before = None
+        if chained:
+            before = tuned["head"] if tuned is not None else model["head"]
+        tasks = [*(past.id for past in model.tasks), task.id]
+        both = {**model.entries, **entries}
+        return self.component(
+            f"{task.id}/head" if chained else "head",
+            aligned_head,
+            before,
+            [both[f"{name}/means"] for name in tasks],
+            [both[f"{name}/spread"] for name in tasks],
+            classes=[*model.classes, *task.classes],
+            epochs=0 if chained and not model.tasks else h.align_epochs,
+            batch_size=h.align_draws * h.batch_size,
+            lr=h.align_lr,
+            weight_decay=h.weight_decay,
+        )
+
+    def _walk(self, model: Model, samples: Samples) -> Handle:
+        """The shard's images after retrieval. Only blocks (adapter, shard) that some image needs are computed."""
+        tasks = [place for place, task in enumerate(model.tasks) for _ in task.classes]
+        if self.hyper.one_adapter:
+            tasks = [0] * len(tasks)
+        prototypes = [model[f"{task.id}/prototypes"] for task in model.tasks]
+        features = self.features(samples, self._first(model), self.hyper.scale)
+        name = f"{model.tasks[-1].id}/{self._tag(model, samples)}"
+        state = self.component(f"{name}/guess", first_guess, features, prototypes, tasks=tasks)
+        for number in range(EVALUATIONS):
+            now = state.open()
+            places = sorted(set(now["next"][~now["settled"]].tolist()))
+            spaces = {str(place): self._space(model, place, samples) for place in places}
+            state = self.component(f"{name}/round-{number}", refine, state, spaces, model["head"], tasks=tasks)
+        return state
+
+    def _space(self, model: Model, place: int, samples: Samples) -> Handle:
+        """The shard's features under the adapter at `place`, or under what stands for it."""
+        adapter: Part | Handle = model[f"{model.tasks[place].id}/tuned"]["adapter"]
+        if self.hyper.eval_pull == "first":
+            adapter = self._first(model)
+        elif self.hyper.eval_pull == "official" and place > 0:
+            adapter = self._mean_adapter(model, place)
+        return self.features(samples, adapter, self.hyper.scale)
+
+    def _tag(self, model: Model, samples: Samples) -> str:
+        """The tasks that a shard's classes belong to: a name that does not change when a sample goes."""
+        owner = {name: task.id for task in model.tasks for name in task.classes}
+        return "+".join(sorted({owner.get(name, "others") for name in samples.classes}))
+
+    def _check(self, task: Task, model: Model) -> None:
+        again = set(task.classes) & set(model.classes)
+        if again:
+            raise BadInput(f"mos needs new classes in every task, but task '{task.id}' has '{min(again)}' again")
+        alone = [name for name in task.classes if task.train.labels.count(name) == 1]
+        if alone:
+            self.warn(f"class '{alone[0]}' of task '{task.id}' has one image; its Gaussian is {RIDGE} x identity")
+
+
+def _grown(head: Tensors | None, classes: Sequence[str], dim: int, seeds: Seeds) -> Tensors:
+    """The head's weight `(classes, d)` and bias: rows of `head` first, new ones seeded by class name."""
+    old = 0 if head is None else len(head["weight"])
+    if old == len(classes):
+        return dict(head or {})
+    weight, bias = normal_rows(classes[old:], dim, seeds), torch.zeros(len(classes) - old)
+    if head is None:
+        return {"weight": weight, "bias": bias}
+    return {"weight": torch.cat([head["weight"], weight]), "bias": torch.cat([head["bias"], bias])}
+
+
+def _linear(head: Tensors, features: Tensor) -> Tensor:
+    return F.linear(features, head["weight"], head["bias"])
+
+
+def _on(backbone: Backbone, tensors: Tensors) -> Tensors:
+    return {name: value.to(backbone.device) for name, value in tensors.items()}
