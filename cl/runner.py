@@ -269,7 +269,6 @@ class Session:
             "manifest": journal.manifest,
             "components": dict(sorted(components.items())),
             "notes": list(self.stream.notes),
-            "subjects": _subjects(self.stream),
             "numerics": self.numerics.as_json(),
             "warnings": [*self.store.warnings, *self._skipped()],
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -308,12 +307,6 @@ class Session:
         if not self.suppressed:
             return []
         return [f"skipped {len(self.suppressed)} samples that were deleted; palimpsest forget status names the request"]
-
-
-def _subjects(stream: Stream) -> str | None:
-    if not stream.subjects:
-        return None
-    return "synthetic, by stable hash" if any("synthetic" in note for note in stream.notes) else "as the data name them"
 
 
 def _entry(handle: Handle) -> dict[str, Any]:

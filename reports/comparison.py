@@ -108,7 +108,6 @@ def _scope(runs: Sequence[Run]) -> dict[str, Any]:
         "backbones": _distinct(run.get("backbone") for run in runs),
         "seeds": sorted({run["seed"] for run in runs}),
         "presets": _presets(runs),
-        "subjects": _distinct(run.get("subjects") for run in runs),
     }
 
 

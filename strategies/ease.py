@@ -70,7 +70,7 @@ def _released(
 _OMNI = _released(0.01, 20, 16, 5e-4, 64, 1.0)
 
 PRESETS = {
-    "quick": {"epochs": 5},
+    "quick": {"epochs": 2},
     "official": {"reweight": "official", "synthesis": "recalc", "bottleneck": 64},
     "paper": {"reweight": "paper", "synthesis": "once", "bottleneck": 16, "alpha": 0.1, "lr": 0.01, "epochs": 20},
     # The released configurations (exps/*.json); IN1K and IN21K name the backbone's pretraining.

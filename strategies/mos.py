@@ -101,7 +101,7 @@ _PAPER = {"lr": 0.01, "epochs": 20, "batch_size": 48, "bottleneck": 16, "merge":
 _FRESH_HEAD = {"orth": "batch", "head": "fresh"}
 
 PRESETS = {
-    "quick": {"epochs": 5},
+    "quick": {"epochs": 2},
     "paper": _PAPER,
     "official": _OFFICIAL,
     "mos_paper": _PAPER,

@@ -90,7 +90,7 @@ class SsiatHyper(AdapterTraining):
 _OFFICIAL = {"pairing": "official", "decay": "official"}
 
 PRESETS = {
-    "quick": {"epochs": 5, "first_epochs": 5},
+    "quick": {"epochs": 2, "first_epochs": 2},
     "paper": {},
     "official": _OFFICIAL,
     "ssiat_official": _OFFICIAL,

@@ -116,7 +116,7 @@ class Tuned(Strategy):
     """What `finetune` and `joint` share: the network, and how it scores."""
 
     Hyper = TuningHyper
-    presets = {"quick": {"epochs": 5}}
+    presets = {"quick": {"epochs": 2}}
 
     def tuned(self, name: str, shards: list[Samples], before: Handle | None, classes: list[str]) -> Handle:
         """The network called `name` after training on `shards`."""

@@ -77,6 +77,7 @@ def compare(
     seeds: Annotated[int, typer.Option(help="Seeds 0 to N-1 for each strategy.")] = 1,
     jobs: Annotated[int | None, typer.Option(help="Runs side by side [default: the cores].")] = None,
     page: Annotated[Path, typer.Option("--out", help="Where the page goes.")] = Path("comparison.html"),
+    link: Annotated[list[str] | None, typer.Option(help="A link on the page: TEXT=ADDRESS; may be repeated.")] = None,
     backbone: BackboneName = "glyph-vit",
     preset: Presets = None,
     set_: Sets = None,
@@ -97,6 +98,7 @@ def compare(
 
     place = home if home is not None else default_home()
     options = {"backbone": backbone, "home": str(place), "device": device, "threads": threads, "data": data}
+    links = settings_of(link)
     grid = cells(stream, strategies, seeds, preset or [], settings_of(set_), **options)
     report = registry.reports.get("comparison")
     with progress(as_json):
@@ -105,7 +107,8 @@ def compare(
         warn(one)
     figures = _related(figures)
     rows = report.aggregate(figures)
-    report.write_comparison(figures, page, title=f"{', '.join(strategies)} on {stream}", notes=figures[0]["notes"])
+    title = f"{', '.join(strategies)} on {stream}"
+    report.write_comparison(figures, page, title=title, notes=figures[0]["notes"], links=list(links.items()))
     from cl.results import Result
 
     if as_json:

@@ -113,11 +113,11 @@ def test_a_damaged_checkpoint_counts_as_none(
 ) -> None:
     write = store.write_atomic
 
-    def write_damaged(path: Path, data: bytes, **how: object) -> None:
-        write(path, spoil(data) if path.parent.name == "checkpoints" else data, **how)  # type: ignore[arg-type]
+    def write_damaged(path: Path, data: bytes, *mode: int, **how: object) -> None:
+        write(path, spoil(data) if path.parent.name == "checkpoints" else data, *mode, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(build, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(build, "write_atomic", write_damaged)
+    monkeypatch.setattr(store, "write_atomic", write_damaged)
     assert killed_at_first_checkpoint(tmp_path)
     tiny_run(tmp_path, "finetune")
     assert manifest(tmp_path) == manifest(straight)
@@ -158,10 +158,10 @@ def failing_writes(code: int, after: int) -> Callable[..., None]:
     calls = itertools.count()
     write = store.write_atomic
 
-    def attempt(path: Path, data: bytes, **how: object) -> None:
+    def attempt(path: Path, data: bytes, *mode: int, **how: object) -> None:
         if next(calls) >= after:
             raise OSError(code, os.strerror(code), str(path))
-        write(path, data, **how)  # type: ignore[arg-type]
+        write(path, data, *mode, **how)  # type: ignore[arg-type]
 
     return attempt
 
@@ -187,7 +187,7 @@ def test_a_full_disk_under_a_checkpoint_is_one_line(
     named_backbone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(build, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(build, "write_atomic", failing_writes(errno.ENOSPC, 0))
+    monkeypatch.setattr(store, "write_atomic", failing_writes(errno.ENOSPC, 0))
     words = ("run", "split-digits", "finetune", "--set", "epochs=1", "--home", str(tmp_path))
     code, _, err = palimpsest(capsys, monkeypatch, *words, "--json")
     assert code == 2 and err.count("\n") == 1 and "full" in err

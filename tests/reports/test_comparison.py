@@ -36,7 +36,7 @@ def figures(strategy: str = "ease", seed: int = 0, tasks: int = 3, **changes: An
             "train": {"seconds": 3.0 + seed, "samples": 40, "passes": 200},
             "evaluate": {"seconds": 1.0, "samples": 20, "passes": 20},
         },
-        "subjects": None, "created": "2026-01-02T03:04:05+00:00", **changes,
+        "created": "2026-01-02T03:04:05+00:00", **changes,
     }  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def test_every_reference_inside_a_figure_has_one_target(tmp_path: Path) -> None:
 def test_texts_are_escaped_everywhere(tmp_path: Path) -> None:
     evil = "<img src=x onerror=\"alert('$1')\">&amp;"
     run = figures(
-        evil, backbone=evil, presets=[evil], hyper={evil: evil}, subjects=evil, run=evil, cost={evil: {"seconds": 1.0}}
+        evil, backbone=evil, presets=[evil], hyper={evil: evil}, run=evil, cost={evil: {"seconds": 1.0}}
     )
     run["tasks"][0] = {"id": evil, "classes": [evil]}
     runs = [run, {**run, "seed": 1}, figures()]
