@@ -6,12 +6,13 @@ WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := build/demo
+FIELD := $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])'
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow wheel-check release-check lint bench clean
+.PHONY: demo demo-deletion test test-slow wheel-check release-check lint bench clean
 
 # The page below is made from nothing: a home left by an earlier demo would only be read back.
 demo: $(INSTALLED)
@@ -20,6 +21,17 @@ demo: $(INSTALLED)
 	$(BIN)/palimpsest compare split-mnist-5k ease simplecil finetune joint --preset quick --set joint.when=last \
 		--seeds 3 --home $(DEMO)/home --out $(DEMO)/comparison.html
 	@echo "Open $(CURDIR)/$(DEMO)/comparison.html in a browser."
+
+# One (synthetic) person's images are deleted from an EASE run in a home of its own; the certificate lands in $(DEMO).
+demo-deletion: $(INSTALLED)
+	rm -rf $(DEMO)/deletion
+	mkdir -p $(DEMO)
+	$(BIN)/palimpsest run split-mnist-5k ease --preset quick --home $(DEMO)/deletion --json > $(DEMO)/run.json
+	$(BIN)/palimpsest forget execute "$$($(FIELD) run < $(DEMO)/run.json)" --subject person-007 --reason demonstration \
+		--yes --home $(DEMO)/deletion --json > $(DEMO)/deleted.json
+	$(BIN)/palimpsest forget verify "$$($(FIELD) request < $(DEMO)/deleted.json)" --home $(DEMO)/deletion
+	$(BIN)/palimpsest forget certify "$$($(FIELD) request < $(DEMO)/deleted.json)" --home $(DEMO)/deletion \
+		--out $(DEMO)
 
 test: lint
 	$(PYTEST)
