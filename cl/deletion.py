@@ -245,7 +245,9 @@ def _rest(session: Session, live: Live, forget: ForgetSet) -> Stream:
 
 
 def _uses(store: Store, live: Live) -> list[tuple[str, Record]]:
-    return [(name, record) for name, key in live.manifest["uses"] if (record := store.find(key)) is not None]
+    """Names and records of all that the run used, evicted caches included."""
+    records = store.lineage()
+    return [(name, records[key]) for name, key in live.manifest["uses"] if key in records]
 
 
 def _steps(uses: Sequence[tuple[str, Record]], touched: Closure, rehearsal: RehearsingBuilder) -> tuple[Step, ...]:

@@ -14,7 +14,8 @@ def component_graph(store: Store, plan: Plan) -> dict[str, Any]:
 
     The task of a node is the newest task among those of what it was made from.
     """
-    records = {key: record for _, key in plan.live.manifest["uses"] if (record := store.find(key)) is not None}
+    known = store.lineage()
+    records = {key: known[key] for _, key in plan.live.manifest["uses"] if key in known}
     names = {key: name for name, key in plan.live.manifest["uses"]}
     actions = {step.key: step.action for step in plan.steps}
     tasks = [task["id"] for task in plan.live.resolution["tasks"]]

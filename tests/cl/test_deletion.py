@@ -13,6 +13,8 @@ from cl.audit.residue import residue
 from cl.deletion import Kind, Selector, open_run, plan
 from cl.errors import BadInput, DataDeleted, DeletionError, UnknownName
 from cl.execution import execute, readmit, rebuild_stale
+from cl.gc import collect
+from cl.replay import Replay
 from cl.results import Results
 from cl.runs import Runs
 from cl.store import Store
@@ -218,6 +220,25 @@ def test_a_run_that_reads_what_is_deleted_meanwhile_stores_nothing_more(tmp_path
     with pytest.raises(DataDeleted, match="1 samples"):
         racing.run()
     assert keys(tmp_path) == before
+
+
+def test_evicted_caches_are_still_known_to_lineage(tmp_path: Path) -> None:
+    run = started(tmp_path, "ease")
+    whole = plan(open_run(tmp_path, run), [Selector("sample", "t2/c0/1")])
+    collect(Store(tmp_path), caches=True)
+    after = plan(open_run(tmp_path, run), [Selector("sample", "t2/c0/1")])
+    durable = {step.name for step in whole.steps if step.roles != ("cache",)}
+    assert {step.name for step in after.steps if step.roles != ("cache",)} == durable
+    forget(tmp_path, run, ("sample", "t2/c0/1"))
+    assert not [path for path in tmp_path.rglob("*.evicted") if path.stem in {step.key for step in whole.steps}]
+
+
+def test_a_model_is_not_served_while_its_data_are_being_deleted(tmp_path: Path) -> None:
+    run = started(tmp_path, "simplecil")
+    assert Replay(tmp_path, run).model.tasks
+    Runs(Store(tmp_path)).quarantine(run, "abc")
+    with pytest.raises(DeletionError, match="quarantined by deletion abc"):
+        Replay(tmp_path, run)
 
 
 def test_taint_of_ease_by_the_table(tmp_path: Path) -> None:
