@@ -194,6 +194,11 @@ class Builder:
         finally:
             self.phase = before
 
+    def warn(self, line: str) -> None:
+        """Add a line to the run's warnings, unless it is there."""
+        if line not in self.store.warnings:
+            self.store.warnings.append(line)
+
     def _plan(
         self,
         name: str,
@@ -241,7 +246,7 @@ class Builder:
         parts = {"": result} if "" in plan.roles else result
         check_parts(plan.identity["build"], parts, plan.roles)
         _check_finite(plan, parts)
-        record = self._record(plan, parts, seconds, self.backbone.passes - passes)
+        record = self._record(plan, parts, seconds, round(self.backbone.passes - passes))
         if not store:
             return Handle(record, lambda _, part: parts[part], transient=True)
         self.store.commit(record, parts, shards_of(plan.reads))

@@ -134,6 +134,10 @@ class Strategy(ABC):
         """Called by the engine before each task."""
         self._decisions.clear()
 
+    def warn(self, line: str) -> None:
+        """Tell whoever started the run, once, in one line."""
+        self._builder.warn(line)
+
     def features(self, samples: Samples, adapter: Part | Handle | None = None, scale: float = 0.0) -> Handle:
         """Frozen features `(n, d)` of a shard, of the backbone or under one bottleneck adapter."""
         if adapter is None:
