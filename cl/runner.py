@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cl import metrics, registry
+from cl import growth, metrics, registry
 from cl.audit.suppression import Suppression
 from cl.backbone import TimmBackbone, load_backbone
 from cl.build import Builder, Handle
@@ -134,6 +134,7 @@ class Journal:
     curve: list[float | None] = field(default_factory=list)
     adapters: list[int] = field(default_factory=list)
     parameters: list[int] = field(default_factory=list)
+    sizes: list[growth.Size] = field(default_factory=list)
     predictions: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -197,6 +198,7 @@ class Session:
                 self._evaluate(strategy, task, journal, measured=strategy.learns(task, remaining))
             journal.adapters.append(sum(part.role == "adapter" for _, part in journal.model.parts))
             journal.parameters.append(sum(part.numel for _, part in journal.model.parts))
+            journal.sizes.append(growth.size(journal.model, self.backbone.blocks))
         return journal
 
     def _evaluate(self, strategy: Strategy, after: Task, journal: Journal, measured: bool) -> None:
@@ -246,6 +248,12 @@ class Session:
             **_quality(journal),
             "adapters": journal.adapters,
             "parameters_added": _differences(journal.parameters),
+            "growth": growth.figures(
+                journal.model,
+                journal.sizes,
+                [task.domain for task in self.stream.tasks],
+                metrics.average_accuracy(journal.accuracy),
+            ),
             **_effort(self.builder, self.elapsed()),
             "peak_memory_bytes": self._peak.bytes(),
             "manifest": journal.manifest,
