@@ -54,7 +54,7 @@ class SemaHyper(Training):
     )
     bottleneck: int = setting(16, "hidden width r of the adapter", "released code", ge=1)
     growing: int = setting(3, "how many of the last blocks may grow", "released code (blocks 10 to 12 of 12)", ge=1)
-    threshold: Threshold = setting(1.0, "z-score from 0 up, above which a block grows; inf: never", "released code")
+    threshold: Threshold = setting(2.0, "z-score from 0 up, above which a block grows; inf: never", "released CIFAR-100")
     rd_share: float = setting(1 / 6, "hidden width of a descriptor over d (128 of 768)", "released code", gt=0, le=1)
     rd_epochs: int = setting(20, "passes of descriptor training", "released code", ge=1, le=10_000)
     rd_lr: float = setting(0.01, "learning rate of descriptors", "released code", gt=0)

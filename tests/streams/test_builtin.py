@@ -22,8 +22,8 @@ SHAPES = {
     "split-digits": (5, 2, None, None),
     "domain-digits": (8, 10, None, None),
     "glyphs": (10, 5, 40, 20),
-    "recurring-glyphs": (12, 5, 40, 20),
-    "long-glyphs": (48, 4, 24, 10),
+    "recurring-glyphs": (12, 10, 24, 10),
+    "long-glyphs": (40, 6, 24, 10),
 }
 
 
