@@ -54,7 +54,9 @@ class SemaHyper(Training):
     )
     bottleneck: int = setting(16, "hidden width r of the adapter", "released code", ge=1)
     growing: int = setting(3, "how many of the last blocks may grow", "released code (blocks 10 to 12 of 12)", ge=1)
-    threshold: Threshold = setting(2.0, "z-score from 0 up, above which a block grows; inf: never", "released CIFAR-100")
+    threshold: Threshold = setting(
+        2.0, "z-score from 0 up, above which a block grows; inf: never", "released CIFAR-100"
+    )
     rd_share: float = setting(1 / 6, "hidden width of a descriptor over d (128 of 768)", "released code", gt=0, le=1)
     rd_epochs: int = setting(20, "passes of descriptor training", "released code", ge=1, le=10_000)
     rd_lr: float = setting(0.01, "learning rate of descriptors", "released code", gt=0)
@@ -333,15 +335,22 @@ def start_rows(
 @builds("cache")
 def linear_scores(features: Tensors, heads: list[Tensors], shrinks: list[Tensors], *, places: Places) -> Tensors:
     """Logits `(n, classes)` of the shared head."""
-    return {"scores": _logits(features["features"], gathered(heads, shrinks, places))}
+    # Head by head: a product of another shape rounds otherwise, and a new task must not move the old logits.
+    every = [_logits(features["features"], head) for head in heads]
+    return {"scores": torch.stack([every[head][:, row] * factor(shrinks, since) for head, row, since in places], dim=1)}
 
 
 def gathered(heads: list[Tensors], shrinks: list[Tensors], places: Places) -> Tensors:
     """The rows at `places`, each times all shrinks since it was trained."""
-    factors = [math.prod(one["factor"].item() for one in shrinks[since:]) for _, _, since in places]
-    found = zip(places, factors, strict=True)
-    pairs = [(heads[head]["weight"][row] * by, heads[head]["bias"][row] * by) for (head, row, _), by in found]
-    return {"weight": torch.stack([weight for weight, _ in pairs]), "bias": torch.stack([bias for _, bias in pairs])}
+    return {
+        name: torch.stack([heads[head][name][row] * factor(shrinks, since) for head, row, since in places])
+        for name in ("weight", "bias")
+    }
+
+
+def factor(shrinks: list[Tensors], since: int) -> float:
+    """The product of all shrinks from number `since` on."""
+    return math.prod(one["factor"].item() for one in shrinks[since:])
 
 
 @builds("head")
