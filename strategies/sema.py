@@ -25,7 +25,7 @@ from cl import descriptors
 from cl.adapters import bottleneck as adapters
 from cl.adapters import mixture
 from cl.adapters.mixture import Stack
-from cl.backbone import Attach, Backbone, rows
+from cl.backbone import BATCH, Attach, Backbone, rows
 from cl.build import Checkpoint, Handle, Part, builds
 from cl.errors import BadInput, NonFinite
 from cl.heads import uniform_rows
@@ -137,9 +137,11 @@ def frozen(
     return Frozen(samples, backbone, seeds, lambda x: after(x, branch), block=start, below=branch, stored=stream)
 
 
-def whole(samples: Samples, view: int = 0) -> Batch:
-    """All images as one batch, seen as in epoch `view`."""
-    return Batch(list(range(len(samples))), list(samples.ids), view)
+def every_row(function: Frozen, samples: Samples, view: int = 0) -> Tensor:
+    """The function's first tensor for all images, seen as in epoch `view`, on the CPU."""
+    rows_of = [range(start, min(start + BATCH, len(samples))) for start in range(0, len(samples), BATCH)]
+    batches = [Batch(list(place), [samples.ids[row] for row in place], view) for place in rows_of]
+    return torch.cat([function(batch)[0].cpu() for batch in batches])
 
 
 def pooling(backbone: Backbone, start: int, block: int) -> Callable[[Tensor, Attach], tuple[Tensor, ...]]:
@@ -165,9 +167,8 @@ def pooled_inputs(
     view: int,
 ) -> Tensors:
     """m `(n, d)` of `block`, what descriptors and router see; images as in epoch `view`."""
-    after = pooling(backbone, start, block)
-    m = frozen(samples, stored, _on(mixtures, backbone), backbone, seeds, start, after)
-    return {"m": m(whole(samples, view))[0].cpu()}
+    m = frozen(samples, stored, _on(mixtures, backbone), backbone, seeds, start, pooling(backbone, start, block))
+    return {"m": every_row(m, samples, view)}
 
 
 @builds("cache")
@@ -231,6 +232,7 @@ def train_addition(
     stored: Tensors | None,
     mixtures: Opened,
     head: Tensors,
+    closing: Tensors | None,
     *,
     backbone: Backbone,
     seeds: Seeds,
@@ -238,14 +240,16 @@ def train_addition(
     start: int,
     block: int,
     classes: list[str],
-    new_column: str,
     bottleneck: int,
     epochs: int,
     batch_size: int,
     lr: float,
     weight_decay: float,
 ) -> dict[str, Tensors]:
-    """A new adapter and router column in `block`, and the head's rows; everything older is frozen."""
+    """A new adapter and router column in `block`, and the head's rows; everything older is frozen.
+
+    closing: the task's m in `block`, for a column that starts closed; None for a random one.
+    """
     mixtures = _on(mixtures, backbone)
     others, (old, columns) = mixture.stacks(mixtures, start), mixture.members(mixtures, block, start)
 
@@ -253,7 +257,7 @@ def train_addition(
         return backbone.site(block, backbone.through(x, branch, start, block))
 
     site = frozen(samples, stored, mixtures, backbone, seeds, start, to_site)
-    closed = closed_column(others[block], site(whole(samples))[0].mean(1)) if new_column == "closed" else None
+    closed = closed_column(others[block], closing["m"].to(backbone.device)) if closing else None
     parts = {
         "adapter": adapters.init(backbone, bottleneck, seeds.generator("init"), only=1),
         "column": closed or mixture.column(backbone.dim, seeds.generator("column")),
@@ -401,7 +405,7 @@ def train_descriptor(
 ) -> dict[str, Tensors]:
     """The descriptor of m in `block`, with mean, deviation and number of the errors that z-scores refer to."""
     pooled = frozen(samples, stored, _on(mixtures, backbone), backbone, seeds, start, pooling(backbone, start, block))
-    m = pooled(whole(samples))[0].cpu()
+    m = every_row(pooled, samples)
     held = [row for row, sample in enumerate(samples.ids) if stats == "heldout" and descriptors.held_out(sample)]
     kept = sorted(set(range(len(samples))) - set(held)) or held
     untrained = descriptors.new(backbone.dim, max(1, round(rd_share * backbone.dim)), seeds)
@@ -639,9 +643,11 @@ class Sema(Strategy):
         """`now` with an adapter, a router column and a descriptor more in `block`."""
         h, name = self.hyper, f"{task.id}/block-{block}"
         stored = self._stored(task.train, now.mixtures)
+        closed = h.new_column == "closed"
+        closing = self._pooled(task, task.train.plain, now.mixtures, block, 0) if closed else None
         addition = self.component(
-            name, train_addition, task.train, stored, now.mixtures.reads(), now.head, start=self._start_block,
-            block=block, classes=list(task.classes), new_column=h.new_column, bottleneck=h.bottleneck, **self._training,
+            name, train_addition, task.train, stored, now.mixtures.reads(), now.head, closing, start=self._start_block,
+            block=block, classes=list(task.classes), bottleneck=h.bottleneck, **self._training,
         )  # fmt: skip
         entries = {**now.entries, name: addition, f"{name}/rd": self._descriptor(task, now.mixtures, block)}
         return Growing(now.mixtures.with_addition(block, addition), addition["head"], entries, now.additions + 1)

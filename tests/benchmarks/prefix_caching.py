@@ -70,8 +70,8 @@ def jobs(backbone: TimmBackbone) -> dict[str, Callable[[Tensors | None], object]
 
     def add(block: int) -> Callable[[Tensors | None], object]:
         return lambda stored: ADDITION(
-            samples, stored, mixed, head, backbone=backbone, seeds=seeds, checkpoint=nowhere, start=start, block=block,
-            classes=["0", "1"], new_column="default", **training,
+            samples, stored, mixed, head, None, backbone=backbone, seeds=seeds, checkpoint=nowhere, start=start,
+            block=block, classes=["0", "1"], **training,
         )  # fmt: skip
 
     last = backbone.blocks - 1
