@@ -51,20 +51,23 @@ def fit(
     how: Optimisation,
     seeds: Seeds,
     checkpoint: Checkpoint,
+    kept: Mapping[str, Tensor] | None = None,
 ) -> Parameters:
     """Minimise `loss` over batches of `ids` and return the trained parameters, detached, on the CPU.
 
-    Batches follow hash(epoch, sample id); the last one may be short. Raises NonFinite if a loss is NaN or infinite.
+    Batches follow hash(epoch, sample id); the last one may be short. kept: what the loss itself changes in place, so
+    that a pause must save it too. Raises NonFinite if a loss is NaN or infinite.
     """
     live = {name: value.detach().clone().requires_grad_() for name, value in parameters.items()}
     optimizer = _optimizer(list(live.values()), how)
-    for epoch in range(_resume(live, optimizer, checkpoint), how.epochs):
+    every = {**live, **(kept or {})}
+    for epoch in range(_resume(every, optimizer, checkpoint), how.epochs):
         tell("epochs", epoch, how.epochs)
         for group in optimizer.param_groups:
             group["lr"] = how.lr * 0.5 * (1 + math.cos(math.pi * epoch / how.epochs))
         for batch in _epoch(ids, how.batch_size, epoch, seeds):
             _step(loss(live, batch), optimizer, epoch)
-        checkpoint.save(_state(live, optimizer, epoch + 1))
+        checkpoint.save(_state(every, optimizer, epoch + 1))
     tell("epochs", how.epochs, how.epochs)
     return {name: value.detach().cpu() for name, value in live.items()}
 

@@ -391,6 +391,7 @@ def train_descriptor(
     *,
     backbone: Backbone,
     seeds: Seeds,
+    checkpoint: Checkpoint,
     start: int,
     block: int,
     rd: str,
@@ -411,31 +412,38 @@ def train_descriptor(
     untrained = descriptors.new(backbone.dim, max(1, round(rd_share * backbone.dim)), seeds)
     if rd == "pca":
         hidden = len(untrained["encode.bias"])
-        trained, met = descriptors.principal(m[kept], hidden), []
+        trained, met = descriptors.principal(m[kept], hidden), m.new_zeros(0)
     else:
         how = Optimisation(rd_epochs, batch_size, rd_lr, weight_decay)
-        trained, met = reconstruct(samples, pooled, kept, _on(untrained, backbone), how, seeds, rd_act)
+        trained, met = reconstruct(samples, pooled, kept, _on(untrained, backbone), how, seeds, rd_act, checkpoint)
     if stats == "heldout":
         seen = descriptors.errors(trained, m[held].double(), rd_act)
     else:  # the released code's ring also takes the errors of the adapters' epochs, before the descriptor is trained
-        seen = torch.cat([*[descriptors.errors(untrained, m, rd_act)] * epochs, *met])[-RING:]
+        seen = torch.cat([*[descriptors.errors(untrained, m, rd_act)] * epochs, met])[-RING:]
     return {"descriptor": trained, "statistics": descriptors.statistics(seen)}
 
 
 def reconstruct(
-    samples: Samples, pooled: Frozen, kept: list[int], start: Tensors, how: Optimisation, seeds: Seeds, act: str
-) -> tuple[Tensors, list[Tensor]]:
-    """The descriptor trained on the rows `kept`, and the errors that it met on the way, batch by batch."""
-    met: list[Tensor] = []
+    samples: Samples,
+    pooled: Frozen,
+    kept: list[int],
+    start: Tensors,
+    how: Optimisation,
+    seeds: Seeds,
+    act: str,
+    checkpoint: Checkpoint,
+) -> tuple[Tensors, Tensor]:
+    """The descriptor trained on the rows `kept`, and the last errors that it met on the way."""
+    ring = torch.full((RING,), torch.nan)
 
     def loss(live: Tensors, batch: Batch) -> Tensor:
         m = pooled(replace(batch, rows=[kept[row] for row in batch.rows]))[0]
         errors = descriptors.errors(live, m, act)
-        met.append(errors.detach().cpu())
+        ring.copy_(torch.cat([ring, errors.detach().cpu()])[-RING:])
         return errors.mean()
 
-    # Without a checkpoint: training on vectors is short, and the errors met would be lost with the process.
-    return fit(start, loss, [samples.ids[row] for row in kept], how, seeds, Checkpoint(None)), met
+    trained = fit(start, loss, [samples.ids[row] for row in kept], how, seeds, checkpoint, kept={"ring": ring})
+    return trained, ring[~ring.isnan()]
 
 
 # Expansion: a block grows where the data look new to every descriptor that it has.

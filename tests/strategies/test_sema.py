@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,12 +22,25 @@ from cl.seeds import Seeds
 from cl.store import Tensors
 from cl.strategy import Model
 from cl.stream import ArrayPixels, Samples, Stream, Task
+from cl.testing import StrategyConformance
 from strategies.sema import EXACT, OFFICIAL, Sema, closed_column, gathered, scan, shrink
 from tests.helpers import builder, run_tiny, same, tiny_stream
 
 T = torch.tensor
 SCAN, SHRINK = scan, shrink  # a build is a plain function
 TINY: dict[str, Any] = {"epochs": 2, "rd_epochs": 2, "batch_size": 8, "bottleneck": 4, "min_scan_batch": 1}
+
+
+class TestGrowing(StrategyConformance):
+    """The conformance suite where every task grows; by being registered SEMA runs it where none does."""
+
+    strategy = "sema"
+    settings: ClassVar[Mapping[str, Any]] = {**TINY, "threshold": 0, "z": "abs"}
+
+
+class TestOfficial(StrategyConformance):
+    strategy = "sema"
+    settings: ClassVar[Mapping[str, Any]] = {**OFFICIAL, **TINY, "threshold": 0.2}
 
 
 def learnt(home: Path, stream: Stream, **settings: Any) -> tuple[Sema, list[Model]]:
