@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -40,15 +40,17 @@ Prefix = tuple[Tensor, Tensor]
 class Backbone(Protocol):
     """A frozen network.
 
-    digest: of weights, preprocessing and code. dim: features of one image. passes: images run so far.
+    digest: of weights, preprocessing and code. dim: features of one image. blocks: transformer blocks, 0 without sites.
+    passes: images run so far; one that ran through some of the blocks counts as their share.
     """
 
     name: str
     digest: str
     dim: int
+    blocks: int
     tokens: int
     device: torch.device
-    passes: int
+    passes: float
 
     def require_sites(self, what: str) -> tuple[int, int]:
         """(blocks, width) of the adapter sites. Raises BadInput naming `what` if the network has none."""
@@ -59,11 +61,17 @@ class Backbone(Protocol):
     def features(self, images: Tensor, attach: Attach | None = None) -> Tensor:
         """Features `(n, dim)` of raw images, with an adapter's branch added to every block if given."""
 
-    def prefix(self, images: Tensor) -> Prefix:
-        """What no adapter changes: (stream after the first attention, output of the first frozen block)."""
+    def enter(self, images: Tensor) -> Tensor:
+        """The stream `(n, tokens, dim)` that enters block 0."""
 
-    def finish(self, prefix: Prefix, attach: Attach, lean: bool = False) -> Tensor:
-        """Features `(n, dim)` from a prefix, the adapter's branch added to every block.
+    def through(self, x: Tensor, attach: Attach, start: int, stop: int) -> Tensor:
+        """The stream that enters block `stop`, from the one that enters `start`; an adapter's branch in each block."""
+
+    def site(self, block: int, x: Tensor) -> Prefix:
+        """What no adapter of `block` or above changes: (stream after its attention, output of the frozen block)."""
+
+    def finish(self, prefix: Prefix, attach: Attach, lean: bool = False, first: int = 0) -> Tensor:
+        """Features `(n, dim)` from the site of block `first`, the adapter's branch added there and in all blocks above.
 
         lean: leave out what the pooled feature does not depend on (most of the last block where the class token is
         pooled). Equal up to rounding, hence for training only.
@@ -109,9 +117,10 @@ class TimmBackbone:
             ]
         )
         self.network.to(self.device)
-        self.passes = 0
+        self.passes = 0.0
         self.dim = int(getattr(network, "head_hidden_size", None) or network.num_features)  # type: ignore[arg-type]
         self._blocks = list(network.blocks) if _has_sites(network) else []  # type: ignore[arg-type]
+        self.blocks = len(self._blocks)
         self.tokens = _tokens(network) if self._blocks else 0
         self._mean = torch.tensor(self.mean, device=self.device).view(3, 1, 1)
         self._std = torch.tensor(self.std, device=self.device).view(3, 1, 1)
@@ -132,24 +141,33 @@ class TimmBackbone:
 
     def features(self, images: Tensor, attach: Attach | None = None) -> Tensor:
         if attach is not None:
-            return self.finish(self.prefix(images), attach)
+            return self.finish(self.site(0, self.enter(images)), attach)
         self.passes += len(images)
         return _pooled(self.network, self.prepare(images))
 
-    def prefix(self, images: Tensor) -> Prefix:
+    def enter(self, images: Tensor) -> Tensor:
         net: Any = self.network
-        x = net.norm_pre(net.patch_drop(net._pos_embed(net.patch_embed(self.prepare(images)))))
-        return self._frozen(0, x)
+        return net.norm_pre(net.patch_drop(net._pos_embed(net.patch_embed(self.prepare(images)))))
 
-    def finish(self, prefix: Prefix, attach: Attach, lean: bool = False) -> Tensor:
+    def through(self, x: Tensor, attach: Attach, start: int, stop: int) -> Tensor:
+        self.passes += len(x) * (stop - start) / self.blocks
+        for block in range(start, stop):
+            h, y = self.site(block, x)
+            x = y + attach(block, h)
+        return x
+
+    def site(self, block: int, x: Tensor) -> Prefix:
+        return self._frozen(block, x)
+
+    def finish(self, prefix: Prefix, attach: Attach, lean: bool = False, first: int = 0) -> Tensor:
         net: Any = self.network
         h, y = prefix
-        self.passes += len(h)
-        x = y + attach(0, h)
-        for block in range(1, len(self._blocks)):
-            last = block == len(self._blocks) - 1
-            h, y = self._frozen(block, x, self._pooled_tokens if lean and last else None)
-            x = y + attach(block, h)
+        self.passes += len(h) * (self.blocks - first) / self.blocks
+        x = y + attach(first, h)
+        for block in range(first + 1, self.blocks):
+            tokens = self._pooled_tokens if lean and block == self.blocks - 1 else None
+            h, y = self._frozen(block, x, tokens)
+            x = y + attach(block, h)[:, :tokens]
         return net.forward_head(net.norm(x), pre_logits=True)
 
     def parameters(self) -> dict[str, Tensor]:
@@ -170,8 +188,9 @@ class TimmBackbone:
     def _frozen(self, block: int, x: Tensor, tokens: int | None = None) -> Prefix:
         """One timm block without adapter: the stream h after attention, and the block's output, of the first tokens."""
         b: Any = self._blocks[block]
-        h = (x + b.drop_path1(b.ls1(b.attn(b.norm1(x)))))[:, :tokens]
-        return h, h + b.drop_path2(b.ls2(b.mlp(b.norm2(h))))
+        h = x + b.drop_path1(b.ls1(b.attn(b.norm1(x))))
+        read = h[:, :tokens]
+        return h, read + b.drop_path2(b.ls2(b.mlp(b.norm2(read))))
 
 
 class _Features(nn.Module):
@@ -207,13 +226,26 @@ def batches(samples: Samples, label: str) -> Iterator[tuple[int, Tensor]]:
 
 
 @torch.no_grad()
+def rows(backbone: Backbone, padded: Iterable[tuple[int, Tensor]], function: Callable[[Tensor], Tensor]) -> Tensor:
+    """`function` over padded batches: its real rows, joined, on the CPU."""
+    found = []
+    for real, inputs in padded:
+        with real_passes(backbone, real):
+            found.append(function(inputs)[:real].cpu())
+    return torch.cat(found)
+
+
+@contextmanager
+def real_passes(backbone: Backbone, real: int) -> Iterator[None]:
+    """Of the padded batches that run inside, count the `real` rows only."""
+    before = backbone.passes
+    yield
+    backbone.passes -= (backbone.passes - before) * (BATCH - real) / BATCH
+
+
 def embed(backbone: Backbone, samples: Samples, attach: Attach | None = None) -> Tensor:
     """Features `(n, dim)` float32 of a shard, on the CPU, in id order."""
-    rows = []
-    for real, images in batches(samples, "features"):
-        rows.append(backbone.features(images, attach)[:real].cpu())
-        backbone.passes -= BATCH - real  # padding is not counted as images
-    return torch.cat(rows)
+    return rows(backbone, batches(samples, "features"), lambda images: backbone.features(images, attach))
 
 
 WEIGHTS = resources.files("cl") / "weights"

@@ -32,7 +32,7 @@ from cl.digests import canonical, digest_json, digest_tensors
 from cl.errors import BadInput, CorruptComponent, NonFinite
 from cl.numerics import Numerics, fingerprint
 from cl.seeds import Seeds
-from cl.store import DURABLE, ROLES, Record, Store, Tensors, check_parts, describe_parts
+from cl.store import DURABLE, ROLES, Record, Store, Tensors, check_parts, describe_parts, write_atomic
 from cl.stream import Samples
 
 PROVIDED = ("backbone", "seeds", "checkpoint", "numerics")
@@ -122,7 +122,7 @@ class Use:
 class Checkpoint:
     """Pause and resume of one long build, under its key. Kept outside the store, gone at commit."""
 
-    def __init__(self, path: Path | None, write: Callable[[Path, bytes], None]) -> None:
+    def __init__(self, path: Path | None, write: Callable[[Path, bytes], None] = write_atomic) -> None:
         self._path, self._write = path, write
         self._last = time.monotonic()
 
@@ -245,7 +245,7 @@ class Builder:
         parts = {"": result} if "" in plan.roles else result
         check_parts(plan.identity["build"], parts, plan.roles)
         _check_finite(plan, parts)
-        record = self._record(plan, parts, seconds, self.backbone.passes - passes)
+        record = self._record(plan, parts, seconds, round(self.backbone.passes - passes))
         if not store:
             return Handle(record, lambda _, part: parts[part], transient=True)
         self.store.commit(record, parts, shards_of(plan.reads))

@@ -107,13 +107,85 @@ def growth_exponent(parameters_added: Sequence[int]) -> GrowthExponent | None:
     count = len(totals)
     if count < 3 or totals.min() <= 0:
         return None
-    x = _centred(np.log(np.arange(1, count + 1)))
-    y = _centred(np.log(totals))
-    slope = float(x @ y / (x @ x))
-    residual = y - slope * x
-    error = np.sqrt(residual @ residual / (count - 2) / (x @ x))
-    half = float(stdtrit(count - 2, 0.975) * error)
-    return GrowthExponent(slope, slope - half, slope + half)
+    return _slope(np.log(np.arange(1, count + 1)), np.log(totals))
+
+
+def expansion_exponent(adapters_added: Sequence[int]) -> GrowthExponent | None:
+    """Slope of log E(t) on log(t-1) over the tasks t = 2..T with E(t) > 0, with its 95 % interval as in
+    `growth_exponent`; E(t) counts the adapters added after the first task. 1: as many with every task.
+
+    `adapters_added[t-1]` counts the adapters that task t added, block by block. None for fewer than three tasks with
+    E(t) > 0, and for fewer than five additions, too few to tell.
+
+    Source: ours; what a method decides to add, without the parameters that every task adds to its head.
+    """
+    totals = np.cumsum(np.asarray(adapters_added[1:], dtype=float))
+    tasks = np.flatnonzero(totals > 0) + 1
+    if len(tasks) < 3 or totals[-1] < 5:
+        return None
+    return _slope(np.log(tasks), np.log(totals[tasks - 1]))
+
+
+def half_ratio(adapters_added: Sequence[int]) -> float | None:
+    """What the second half of the later tasks added, over what the first half did: E(T) / E(h) - 1, h their middle.
+
+    1: as many (for an even number of later tasks). None where the first half added nothing.
+
+    Source: ours.
+    """
+    totals = np.cumsum(np.asarray(adapters_added[1:], dtype=float))
+    first = float(totals[len(totals) // 2 - 1]) if len(totals) > 1 else 0.0
+    return float(totals[-1] / first - 1) if first > 0 else None
+
+
+def expansion_rate(adapters_added: Sequence[int]) -> float | None:
+    """Share of the tasks after the first that added an adapter; None for a single task. Source: ours."""
+    return _mean([float(added > 0) for added in adapters_added[1:]])
+
+
+def reuse_rate(adapters_added: Sequence[int], adapters: Sequence[int]) -> float | None:
+    """Share of the tasks after the first that added no adapter and had some to reuse; None for a single task.
+
+    `adapters[t-1]` counts the adapters in the model after task t. A method without adapters reuses none.
+
+    Source: ours.
+    """
+    later = zip(adapters_added[1:], adapters[1:], strict=True)
+    return _mean([float(added <= 0 and held > 0) for added, held in later])
+
+
+def fill(adapters_added: Sequence[int], blocks: int) -> float | None:
+    """Adapters added after the first task, over one for each of `blocks` blocks and later task; None for a single task.
+
+    Source: ours; 1 is one set a task.
+    """
+    places = blocks * (len(adapters_added) - 1)
+    return sum(adapters_added[1:]) / places if places > 0 else None
+
+
+class ExpansionTruth(NamedTuple):
+    """Expansion against a stream that records the domain of each task."""
+
+    new: list[bool]
+    precision: float | None
+    recall: float | None
+
+
+def expansion_truth(adapters_added: Sequence[int], domains: Sequence[str | None]) -> ExpansionTruth | None:
+    """Did the method expand when the domain was new, and not when it was not? Tasks after the first count.
+
+    precision: of the tasks that expanded, the share in a domain that no earlier task had. recall: of the tasks in a new
+    domain, the share that expanded. Either is None where there is no such task; all is None where a domain is unknown.
+
+    Source: ours; the usual precision and recall.
+    """
+    if any(domain is None for domain in domains):
+        return None
+    new = [domain not in domains[:task] for task, domain in enumerate(domains)]
+    grew = [added > 0 for added in adapters_added]
+    hits = sum(a and b for a, b in zip(new[1:], grew[1:], strict=True))
+    expanded, due = sum(grew[1:]), sum(new[1:])
+    return ExpansionTruth(new, hits / expanded if expanded else None, hits / due if due else None)
 
 
 def accuracy_per_million_parameters(accuracy: float | None, parameters: int) -> float | None:
@@ -147,6 +219,16 @@ def _mean(values: Sequence[float | None] | Floats) -> float | None:
 
 def _figure(value: np.floating) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+def _slope(x: Floats, y: Floats) -> GrowthExponent:
+    """Least squares over three points or more."""
+    x, y = _centred(x), _centred(y)
+    slope = float(x @ y / (x @ x))
+    residual = y - slope * x
+    error = np.sqrt(residual @ residual / (len(x) - 2) / (x @ x))
+    half = float(stdtrit(len(x) - 2, 0.975) * error)
+    return GrowthExponent(slope, slope - half, slope + half)
 
 
 def _centred(values: Floats) -> Floats:

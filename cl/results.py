@@ -34,6 +34,7 @@ PRINTED = (
     "backward_transfer",
     "adapters",
     "parameters_added",
+    "growth",
     "components_built",
     "components_reused",
     "forward_passes",

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cl import metrics, registry
+from cl import growth, metrics, registry
 from cl.audit.suppression import Suppression
 from cl.backbone import TimmBackbone, load_backbone
 from cl.build import Builder, Handle
@@ -135,6 +135,7 @@ class Journal:
     curve: list[float | None] = field(default_factory=list)
     adapters: list[int] = field(default_factory=list)
     parameters: list[int] = field(default_factory=list)
+    sizes: list[growth.Size] = field(default_factory=list)
     predictions: dict[str, str] = field(default_factory=dict)
     blocks: Mapping[str, Handle] = field(default_factory=dict)
     inference: dict[str, float] = field(default_factory=dict)
@@ -200,6 +201,7 @@ class Session:
                 self._evaluate(strategy, task, journal, measured=strategy.learns(task, remaining))
             journal.adapters.append(sum(part.role == "adapter" for _, part in journal.model.parts))
             journal.parameters.append(sum(part.numel for _, part in journal.model.parts))
+            journal.sizes.append(growth.size(journal.model, self.backbone.blocks))
         with self.builder.in_phase("evaluate"):
             tests = {task.id: task.test for task in tasks if len(task.test)}
             journal.blocks = strategy.figures(journal.models, tests)
@@ -262,6 +264,12 @@ class Session:
             **_quality(journal),
             "adapters": journal.adapters,
             "parameters_added": _differences(journal.parameters),
+            "growth": growth.figures(
+                journal.model,
+                journal.sizes,
+                [task.domain for task in self.stream.tasks],
+                metrics.average_accuracy(journal.accuracy),
+            ),
             **_effort(self.builder, self.elapsed()),
             "inference": journal.inference,
             "blocks": {name: _plain(handle) for name, handle in journal.blocks.items()},

@@ -12,15 +12,13 @@ from torch import Tensor
 
 from cl.adapters import bottleneck
 from cl.augment import views
-from cl.backbone import Backbone, Prefix, batches
+from cl.backbone import Attach, Backbone, real_passes
 from cl.build import Checkpoint
 from cl.errors import NonFinite
+from cl.prefix import PREFIX_BYTES, enter, entering
 from cl.progress import tell
 from cl.seeds import Seeds
 from cl.stream import Samples
-
-# A shard's frozen prefix is kept in memory through the epochs up to this size, and computed per step beyond it.
-PREFIX_BYTES = 256 << 20
 
 Parameters = dict[str, Tensor]
 Item = TypeVar("Item")
@@ -57,6 +55,7 @@ def fit(
     *,
     rates: Mapping[str, float] | None = None,
     after_step: Callable[[Parameters], None] | None = None,
+    kept: Mapping[str, Tensor] | None = None,
 ) -> Parameters:
     """Minimise `loss` over batches of `ids`, as `descend` does.
 
@@ -66,7 +65,7 @@ def fit(
     def batches(epoch: int) -> list[Batch]:
         return _epoch(ids, how.batch_size, epoch, seeds)
 
-    return descend(parameters, loss, batches, how, checkpoint, rates=rates, after_step=after_step)
+    return descend(parameters, loss, batches, how, checkpoint, rates=rates, after_step=after_step, kept=kept)
 
 
 def descend(
@@ -78,15 +77,18 @@ def descend(
     *,
     rates: Mapping[str, float] | None = None,
     after_step: Callable[[Parameters], None] | None = None,
+    kept: Mapping[str, Tensor] | None = None,
 ) -> Parameters:
     """Minimise `loss` over `batches(epoch)` and return the trained parameters, detached, on the CPU.
 
     rates: factors of the learning rate by parameter name, 1 where absent. after_step: changes the live parameters in
-    place after each step, without gradient. Raises NonFinite if a loss is NaN or infinite.
+    place after each step, without gradient. kept: what the loss itself changes in place, so that a pause must save it
+    too. Raises NonFinite if a loss is NaN or infinite.
     """
     live = {name: value.detach().clone().requires_grad_() for name, value in parameters.items()}
     optimizer = _optimizer(live, how, rates or {})
-    for epoch in range(_resume(live, optimizer, checkpoint), how.epochs):
+    every = {**live, **(kept or {})}
+    for epoch in range(_resume(every, optimizer, checkpoint), how.epochs):
         tell("epochs", epoch, how.epochs)
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * how.lr * 0.5 * (1 + math.cos(math.pi * epoch / how.epochs))
@@ -95,46 +97,78 @@ def descend(
             if after_step is not None:
                 with torch.no_grad():
                     after_step(live)
-        checkpoint.save(_state(live, optimizer, epoch + 1))
+        checkpoint.save(_state(every, optimizer, epoch + 1))
     tell("epochs", how.epochs, how.epochs)
     return {name: value.detach().cpu() for name, value in live.items()}
 
 
+class Frozen:
+    """What a frozen function gives for batches of training images, as tensors with one row an image.
+
+    Without augmentation it is computed once an image and read back in every epoch.
+
+    after: from the stream that enters block `block` to what is wanted. below: the adapters' branch in the blocks below
+    it. stored: that stream for the whole shard (see `cl.prefix`), used where no augmentation stands in front.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        backbone: Backbone,
+        seeds: Seeds,
+        after: Callable[[Tensor], tuple[Tensor, ...]],
+        *,
+        block: int = 0,
+        below: Attach | None = None,
+        stored: Tensor | None = None,
+    ) -> None:
+        self._samples, self._backbone, self._seeds, self._after = samples, backbone, seeds, after
+        self._block, self._below = block, below
+        self._kept = self._remember(stored) if samples.augment == "none" else None
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The rows of this batch."""
+        if self._kept is not None:
+            return tuple(kept[batch.rows] for kept in self._kept)
+        return self._after(self._enter(augmented(self._samples, batch, self._seeds)))
+
+    def _enter(self, images: Tensor) -> Tensor:
+        return enter(self._backbone, images, self._block, self._below)
+
+    @torch.no_grad()
+    def _remember(self, stored: Tensor | None) -> tuple[Tensor, ...] | None:
+        streams = entering(self._samples, self._backbone, self._block, self._below, stored)
+        parts: list[tuple[Tensor, ...]] = []
+        for real, x in streams:
+            with real_passes(self._backbone, real):
+                parts.append(tuple(value[:real] for value in self._after(x)))
+            bytes_each = sum(value[0].numel() * value.element_size() for value in parts[0])
+            if bytes_each * len(self._samples) > PREFIX_BYTES:
+                return None
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
 class Tuner:
-    """Features of training batches under a bottleneck adapter that is being trained.
+    """Features of training batches under a bottleneck adapter in every block that is being trained.
 
     Without augmentation the frozen prefix of each image is computed once and read back in every epoch.
     """
 
     def __init__(self, samples: Samples, backbone: Backbone, seeds: Seeds, scale: float, dropout: float) -> None:
-        self._samples, self._backbone, self._seeds = samples, backbone, seeds
+        self._backbone, self._seeds = backbone, seeds
         self._scale, self._dropout = scale, dropout
-        self._prefix = self._remember()
+        self._prefix = Frozen(samples, backbone, seeds, lambda x: backbone.site(0, x))
 
     def features(self, adapter: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Features `(batch, d)`, differentiable in the adapter's parameters."""
-        prefix = self._prefix_of(batch)
+        h, y = self._prefix(batch)
         shape = (adapter["down.weight"].shape[0], self._backbone.tokens, adapter["down.weight"].shape[1])
         keep = bottleneck.dropout(self._dropout, shape, lambda size: self._draws(batch, size))
-        return self._backbone.finish(prefix, bottleneck.attach(adapter, self._scale, keep), lean=True)
+        return self._backbone.finish((h, y), bottleneck.attach(adapter, self._scale, keep), lean=True)
 
     def _draws(self, batch: Batch, size: tuple[int, ...]) -> Tensor:
         return self._seeds.uniform(batch.ids, size, "dropout", batch.epoch).to(self._backbone.device)
-
-    def _prefix_of(self, batch: Batch) -> Prefix:
-        if self._prefix is not None:
-            h, y = self._prefix
-            return h[batch.rows], y[batch.rows]
-        with torch.no_grad():
-            return self._backbone.prefix(augmented(self._samples, batch, self._seeds))
-
-    @torch.no_grad()
-    def _remember(self) -> Prefix | None:
-        bytes_each = 8 * self._backbone.tokens * self._backbone.dim  # two float32 streams
-        if self._samples.augment != "none" or bytes_each * len(self._samples) > PREFIX_BYTES:
-            return None
-        parts = [(real, self._backbone.prefix(images)) for real, images in batches(self._samples, "prefixes")]
-        return torch.cat([h[:real] for real, (h, _) in parts]), torch.cat([y[:real] for real, (_, y) in parts])
 
 
 def augmented(samples: Samples, batch: Batch, seeds: Seeds) -> Tensor:

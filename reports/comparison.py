@@ -18,11 +18,11 @@ from markupsafe import Markup
 
 from cl.errors import BadInput
 from cl.metrics import forgetting_per_task
-from reports import figures
+from reports import figures, growth
 from reports.figures import Series
 from reports.pages import environment, write
 from reports.quantities import Kind
-from reports.summary import COST, LEARNING, METRICS, Metric, Run, by_strategy, ranking_metric
+from reports.summary import COST, GROWTH, LEARNING, METRICS, Metric, Run, by_strategy, ranking_metric
 from reports.summary import aggregate as aggregate
 from reports.summary import paired_differences as paired_differences
 
@@ -76,6 +76,8 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
         "hyper": _hyperparameters(strategies),
         "ranking": METRICS[ranking_metric(rows)],
         "learning": _measured(LEARNING, rows),
+        "growth": _measured(GROWTH, rows),
+        "panels": growth.panels(strategies),
         "costs": _measured(COST, rows),
         "metrics": METRICS,
         "pairs": _pairs(runs, rows),

@@ -180,6 +180,44 @@ def dots(name: str, series: Sequence[Series], samples: Sequence[Floats], what: s
     return _svg(figure, name, f"{what} in points", tips)
 
 
+@_styled
+def signals(
+    name: str,
+    signal: Floats,
+    full: NDArray[np.bool_],
+    rows: Sequence[str],
+    threshold: float | None,
+    *,
+    width: int,
+    height: int,
+) -> Markup:
+    """A signal `(rows, tasks)` against its threshold (None: infinite); dots are full where `full` is set."""
+    tasks = signal.shape[1]
+    figure, axes = _canvas(width, height, left=40, right=70, top=10, bottom=38)
+    axes.grid(True, axis="y")
+    places = np.arange(1, tasks + 1)
+    for number, (row, values, marks) in enumerate(zip(rows, signal, full, strict=True)):
+        colour = LIGHT[f"p{number % _PHASE_COLOURS}"]
+        axes.plot(places, values, color=colour, linewidth=1.2)
+        axes.plot(places[marks], values[marks], "o", color=colour, markersize=6, markeredgewidth=0)
+        style = {"markerfacecolor": LIGHT["paper"], "markeredgecolor": colour}
+        axes.plot(places[~marks], values[~marks], "o", markersize=5, **style)
+        axes.text(1.02, 0.95 - 0.08 * number, row, color=colour, transform=axes.transAxes, fontsize=11)
+    if threshold is not None:
+        axes.axhline(threshold, color=LIGHT["ink"], linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xlim(0.5, tasks + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(min(tasks, 12), integer=True))
+    axes.set_xlabel("task", fontsize=11, color=LIGHT["muted"], labelpad=3)
+    axes.autoscale(False)
+    tips = []
+    for task in range(tasks):
+        axes.axvspan(task + 0.5, task + 1.5, alpha=0, gid=f"tip{task}")
+        told = zip(rows, signal[:, task], full[:, task], strict=True)
+        lines = [f"{row}  {quantity(value, 'ratio')}{', added' if mark else ''}" for row, value, mark in told]
+        tips.append("\n".join([f"task {task + 1}", *lines]))
+    return _svg(figure, name, "Signal of each layer and task against the threshold", tips)
+
+
 def _canvas(
     width: float, height: float, *, left: float, right: float, top: float, bottom: float
 ) -> tuple[Figure, Axes]:

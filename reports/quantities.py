@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-Kind = Literal["percent", "points", "number", "count", "seconds", "bytes"]
+Kind = Literal["percent", "points", "number", "ratio", "count", "seconds", "bytes"]
 
 MINUS = "\N{MINUS SIGN}"
 _NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
@@ -15,6 +15,7 @@ _UNITS: dict[Kind, tuple[tuple[float, str], ...]] = {
     "percent": ((0.01, ""),),
     "points": ((0.01, ""),),
     "number": ((1, ""),),
+    "ratio": ((1, ""),),
     "count": ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")),
     "seconds": ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms")),
     "bytes": ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")),

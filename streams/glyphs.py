@@ -2,6 +2,9 @@
 
 `glyphs`: 50 of the reserved classes in 10 tasks of 5, drawn in the widest style; the test images are in a font family
 that the class's training images do not use.
+
+`recurring-glyphs` and `long-glyphs`: each task brings new classes in one of a few domains, which come back. A domain is
+a rendering and a font family; it is recorded with the task, and a task's test images are drawn in it too.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ from cl.digests import digest_json
 from cl.errors import BadInput
 from cl.seeds import Seeds
 from cl.stream import Recipe, Samples, Stream, Task
+from streams.domains import recurring
 from streams.glyph_classes import GlyphClass, load_classes
-from streams.glyph_rendering import WILD, GlyphStyle, render
+from streams.glyph_rendering import DOMAINS, FAMILIES, WILD, GlyphStyle, render
 from streams.subjects import NOTE, synthetic_subjects
 
 DRAWN = 16_384  # pictures kept in memory, 3 kB each
@@ -61,9 +65,7 @@ class GlyphPixels:
 
 def glyphs(tasks: int = 10, classes_per_task: int = 5, train: int = 40, test: int = 20, people: int = 40) -> Stream:
     """50 unseen glyph classes in 10 tasks of 5, tested in unseen fonts; rendered, with synthetic subjects."""
-    for name, value in {"tasks": tasks, "classes_per_task": classes_per_task, "train": train, "test": test}.items():
-        if value < 1:
-            raise BadInput(f"{name} must be at least 1, not {value}")
+    _check_positive({"tasks": tasks, "classes_per_task": classes_per_task, "train": train, "test": test})
     chosen = _chosen(tasks * classes_per_task)
     drawings: dict[str, Drawing] = {}
     pixels = GlyphPixels(drawings)
@@ -74,6 +76,93 @@ def glyphs(tasks: int = 10, classes_per_task: int = 5, train: int = 40, test: in
     arguments = {"tasks": tasks, "classes_per_task": classes_per_task, "train": train, "test": test, "people": people}
     subjects = synthetic_subjects(drawings, people, "glyphs")
     return Stream("glyphs", made, Recipe("glyphs", arguments), subjects, notes=(NOTE,))
+
+
+# Rendering and font family of each domain. Narrow renderings come before wide ones: a rendering within one already seen
+# would be recorded as new, but not look it. Families of which most reserved classes have a face take turns.
+_GLYPH_DOMAINS = {
+    f"{style}, {family}": (style, family)
+    for style, family in zip(
+        ("outlined", "clean", "blurred", "inverted", "heavy", "coloured", "noisy", "textured", "tilted"),
+        ("DejaVu Serif", "DejaVu Sans", "DejaVu Sans Mono") * 3,
+        strict=True,
+    )
+}
+
+
+def recurring_glyphs(
+    tasks: int = 12, classes_per_task: int = 10, train: int = 24, test: int = 10, domains: int = 4, people: int = 40
+) -> Stream:
+    """120 unseen glyph classes in 12 tasks over 4 domains that come back with new classes; the domain is recorded."""
+    return _in_domains("recurring-glyphs", tasks, classes_per_task, train, test, domains, people)
+
+
+def long_glyphs(
+    tasks: int = 40, classes_per_task: int = 6, train: int = 24, test: int = 10, domains: int = 9, people: int = 40
+) -> Stream:
+    """240 unseen glyph classes in 40 tasks over 9 domains, new ones ever more rarely: to see how a model grows."""
+    return _in_domains("long-glyphs", tasks, classes_per_task, train, test, domains, people)
+
+
+def _in_domains(
+    name: str, tasks: int, classes_per_task: int, train: int, test: int, domains: int, people: int
+) -> Stream:
+    arguments = {
+        "tasks": tasks, "classes_per_task": classes_per_task, "train": train, "test": test, "domains": domains,
+        "people": people,
+    }  # fmt: skip
+    _check_positive(arguments)
+    if domains > len(_GLYPH_DOMAINS):
+        raise BadInput(f"{domains} domains asked for, but there are {len(_GLYPH_DOMAINS)}")
+    order = recurring(tasks, list(_GLYPH_DOMAINS)[:domains])
+    groups = _by_family([_GLYPH_DOMAINS[domain][1] for domain in order], classes_per_task)
+    drawings: dict[str, Drawing] = {}
+    pixels = GlyphPixels(drawings)
+    made = tuple(
+        _domain_task(f"task-{number:02d}", name, group, domain, train, test, drawings, pixels)
+        for number, (group, domain) in enumerate(zip(groups, order, strict=True))
+    )
+    return Stream(name, made, Recipe(name, arguments), synthetic_subjects(drawings, people, name), notes=(NOTE,))
+
+
+def _by_family(families: Sequence[str], each: int) -> list[list[GlyphClass]]:
+    """For each task the next `each` reserved classes, in the order of their hashes, with a face of its family."""
+    left = _chosen(len(load_classes("reserved")))
+    groups = []
+    for family in families:
+        group = [glyph for glyph in left if family in glyph.families][:each]
+        if len(group) < each:
+            raise BadInput(f"too few reserved classes are left in {family}; ask for fewer tasks or classes")
+        left = [glyph for glyph in left if glyph not in group]
+        groups.append(group)
+    return groups
+
+
+def _domain_task(
+    name: str,
+    stream: str,
+    group: Sequence[GlyphClass],
+    domain: str,
+    train: int,
+    test: int,
+    drawings: dict[str, Drawing],
+    pixels: GlyphPixels,
+) -> Task:
+    style, family = _GLYPH_DOMAINS[domain]
+    shards = []
+    for split, count in (("train", train), ("test", test)):
+        labels = {f"{stream}/{split}/{glyph.name}/{row:03d}": glyph for glyph in group for row in range(count)}
+        for sample, glyph in labels.items():
+            faces = [face for face in glyph.faces if face in FAMILIES[family]]
+            drawings[sample] = Drawing(glyph.name, faces[int(sample[-3:]) % len(faces)], DOMAINS[style])
+        shards.append(Samples.of({sample: glyph.name for sample, glyph in labels.items()}, pixels))
+    return Task(name, tuple(glyph.name for glyph in group), *shards, domain)
+
+
+def _check_positive(arguments: Mapping[str, int]) -> None:
+    for name, value in arguments.items():
+        if value < 1:
+            raise BadInput(f"{name} must be at least 1, not {value}")
 
 
 def _chosen(count: int) -> list[GlyphClass]:

@@ -17,12 +17,14 @@ from cl.backbone import Attach, Backbone
 Parameters = dict[str, Tensor]
 
 
-def init(backbone: Backbone, bottleneck: int, generator: torch.Generator) -> Parameters:
+def init(backbone: Backbone, bottleneck: int, generator: torch.Generator, only: int | None = None) -> Parameters:
     """A new adapter: W_down Kaiming-uniform (a = sqrt 5), all else zero, so that it starts as the identity.
 
-    Returns down.weight `(blocks, r, d)`, down.bias `(blocks, r)`, up.weight `(blocks, d, r)`, up.bias `(blocks, d)`.
+    only: for so many blocks, else for every one of the backbone. Returns down.weight `(blocks, r, d)`, down.bias
+    `(blocks, r)`, up.weight `(blocks, d, r)`, up.bias `(blocks, d)`.
     """
-    blocks, width = backbone.require_sites("bottleneck adapters")
+    every, width = backbone.require_sites("bottleneck adapters")
+    blocks = every if only is None else only
     bound = 1 / math.sqrt(width)  # Kaiming-uniform with a = sqrt 5 over fan-in d
     return {
         "down.weight": (2 * torch.rand(blocks, bottleneck, width, generator=generator) - 1) * bound,

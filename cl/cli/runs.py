@@ -138,22 +138,29 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
     out.print(table)
 
 
-@app.command(epilog="Example: palimpsest show 3fa9 --json")
+@app.command(epilog="Example: palimpsest show 3fa9 --growth")
 def show(
     run: Annotated[str, typer.Argument(help="A run's id, or an unambiguous beginning of it.")],
     lineage: Annotated[str | None, typer.Option(help="Show what this component was made from.")] = None,
     dependents: Annotated[str | None, typer.Option(help="Show what would be tainted with this component.")] = None,
+    growth: Annotated[
+        bool, typer.Option("--growth", help="How the model grew: by layer and task, what was decided and why.")
+    ] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """One run: accuracy matrix, growth, components with what they read, manifest."""
     from cl.ancestry import Ancestry
+    from cl.cli.growth import print_growth
     from cl.lineage import components
     from cl.results import Results
     from cl.runner import default_home
 
     place = home if home is not None else default_home()
     figures = dict(Results(place).find(run).figures)
+    if growth:
+        print_json(figures["growth"]) if as_json else print_growth(figures)
+        return
     if lineage is not None or dependents is not None:
         known = Ancestry(place, figures["run"])
         rows = known.made_from(lineage) if lineage is not None else known.dependents(dependents or "")

@@ -78,7 +78,7 @@ def test_training_features_equal_the_evaluated_ones_up_to_rounding() -> None:
     adapter["up.weight"] += 0.3
     branch = bottleneck.attach(adapter, 0.1)
     with torch.no_grad():
-        lean = backbone.finish(backbone.prefix(shard.images()), branch, lean=True)
+        lean = backbone.finish(backbone.site(0, backbone.enter(shard.images())), branch, lean=True)
     assert torch.allclose(lean, embed(backbone, shard, branch), atol=1e-5)
 
 

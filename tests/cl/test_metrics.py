@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -236,3 +237,31 @@ def test_accuracy_per_million_parameters() -> None:
     assert metrics.accuracy_per_million_parameters(0.8, 2_000_000) == close(0.4)
     assert metrics.accuracy_per_million_parameters(0.8, 0) is None
     assert metrics.accuracy_per_million_parameters(None, 2_000_000) is None
+
+
+def test_the_expansion_exponent_by_hand() -> None:  # SEMA's specification, section 11
+    linear = metrics.expansion_exponent([12, 3, 3, 3, 3])
+    assert linear is not None and linear.slope == pytest.approx(1)
+    early = metrics.expansion_exponent([12, 5, 5, 0, 0])  # E = 5, 10, 10, 10: five times the specification's 1, 2, 2, 2
+    assert early is not None and early.slope == pytest.approx(0.508, abs=5e-4)
+    late = metrics.expansion_exponent([12, 0, 3, 3, 3])  # the tasks before the first addition do not count
+    assert late is not None and late.slope == pytest.approx(np.polyfit(np.log([2, 3, 4]), np.log([3, 6, 9]), 1)[0])
+    assert metrics.expansion_exponent([12, 1, 1, 1, 1]) is None  # four additions
+    assert metrics.expansion_exponent([12, 9, 9]) is None
+
+
+def test_half_ratio_fill_and_rates() -> None:
+    assert metrics.half_ratio([12, 3, 3, 3, 3]) == 1 and metrics.half_ratio([12, 3, 3, 0, 0]) == 0
+    assert metrics.half_ratio([12, 0, 0, 3]) is None and metrics.half_ratio([12]) is None
+    assert metrics.fill([12, 3, 0, 1], blocks=3) == pytest.approx(4 / 9)
+    assert metrics.fill([12], blocks=3) is None
+    assert metrics.expansion_rate([12, 3, 0, 0]) == pytest.approx(1 / 3)
+    assert metrics.reuse_rate([12, 3, 0, 0], [12, 15, 15, 15]) == pytest.approx(2 / 3)
+    assert metrics.reuse_rate([0, 0], [0, 0]) == 0 and metrics.expansion_rate([12]) is None
+
+
+def test_expansion_against_the_recorded_domains() -> None:
+    found = metrics.expansion_truth([12, 1, 1, 0, 0], ["a", "b", "a", "c", "b"])
+    assert found == ([True, True, False, True, False], 0.5, 0.5)
+    assert metrics.expansion_truth([12, 0], ["a", "a"]) == ([True, False], None, None)
+    assert metrics.expansion_truth([12, 0], ["a", None]) is None

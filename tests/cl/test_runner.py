@@ -15,7 +15,7 @@ from cl.results import PRINTED, Results
 from cl.stream import Stream
 from tests.helpers import run_tiny, tiny_backbone, tiny_stream
 
-STRATEGIES = ["ease", "simplecil", "finetune", "joint", "mos", "ssiat"]
+STRATEGIES = ["ease", "simplecil", "finetune", "joint", "mos", "ssiat", "sema"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

