@@ -249,6 +249,7 @@ class Session:
     def figures(self, journal: Journal) -> dict[str, Any]:
         """Every figure of the run, as plain JSON."""
         components = journal.components
+        quality = _quality(journal)
         return {
             "run": self.request.id,
             "stream": self.stream.name,
@@ -261,14 +262,14 @@ class Session:
                 {"id": task.id, "classes": list(task.classes), "domain": task.domain} for task in self.stream.tasks
             ],
             "classes_per_task": [len(task.classes) for task in self.stream.tasks],
-            **_quality(journal),
+            **quality,
             "adapters": journal.adapters,
             "parameters_added": _differences(journal.parameters),
             "growth": growth.figures(
                 journal.model,
                 journal.sizes,
                 [task.domain for task in self.stream.tasks],
-                metrics.average_accuracy(journal.accuracy),
+                quality["average_accuracy"],
             ),
             **_effort(self.builder, self.elapsed()),
             "inference": journal.inference,

@@ -220,7 +220,7 @@ class Store:
         with self.locked(exclusive=False):
             self.guard()
             try:
-                write_atomic(path, data, mode)
+                write_atomic(path, data, mode=mode)
             except OSError as error:
                 raise home_error(self.home, error) from error
 

@@ -27,6 +27,7 @@ from cl.cli.common import (
     settings_of,
     warn,
 )
+from cl.errors import StoreError
 
 app = typer.Typer()
 
@@ -164,6 +165,8 @@ def show(
     if lineage is not None or dependents is not None:
         known = Ancestry(place, figures["run"])
         rows = known.made_from(lineage) if lineage is not None else known.dependents(dependents or "")
+        if lineage is not None and not rows:
+            raise StoreError(f"the record of '{lineage}' is missing or damaged; run the stream again to mend it")
         if as_json:
             print_json(rows)
         elif lineage is not None:

@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,8 +114,8 @@ def test_a_damaged_checkpoint_counts_as_none(
 ) -> None:
     write = store.write_atomic
 
-    def write_damaged(path: Path, data: bytes, *mode: int, **how: object) -> None:
-        write(path, spoil(data) if path.parent.name == "checkpoints" else data, *mode, **how)  # type: ignore[arg-type]
+    def write_damaged(path: Path, data: bytes, **how: object) -> None:
+        write(path, spoil(data) if path.parent.name == "checkpoints" else data, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(build, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(store, "write_atomic", write_damaged)
@@ -138,7 +139,7 @@ def test_two_processes_build_what_both_want_once(straight: Path, tmp_path: Path)
     def counted() -> None:
         original = build.Builder._build
 
-        def note(self: build.Builder, plan: build._Plan, store: bool) -> build.Handle:
+        def note(self: build.Builder, plan: build.Plan, store: bool) -> build.Handle:
             with begun.open("a") as lines:
                 lines.write(f"{plan.key}\n")
             return original(self, plan, store)
@@ -158,10 +159,10 @@ def failing_writes(code: int, after: int) -> Callable[..., None]:
     calls = itertools.count()
     write = store.write_atomic
 
-    def attempt(path: Path, data: bytes, *mode: int, **how: object) -> None:
+    def attempt(path: Path, data: bytes, **how: object) -> None:
         if next(calls) >= after:
             raise OSError(code, os.strerror(code), str(path))
-        write(path, data, *mode, **how)  # type: ignore[arg-type]
+        write(path, data, **how)  # type: ignore[arg-type]
 
     return attempt
 
@@ -186,8 +187,13 @@ def test_a_disk_that_takes_no_more_is_one_line_and_loses_nothing(
 def test_a_full_disk_under_a_checkpoint_is_one_line(
     named_backbone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write, full = store.write_atomic, failing_writes(errno.ENOSPC, 0)
+
+    def attempt(path: Path, data: bytes, **how: Any) -> None:
+        (full if path.parent.name == "checkpoints" else write)(path, data, **how)
+
     monkeypatch.setattr(build, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(store, "write_atomic", failing_writes(errno.ENOSPC, 0))
+    monkeypatch.setattr(store, "write_atomic", attempt)
     words = ("run", "split-digits", "finetune", "--set", "epochs=1", "--home", str(tmp_path))
     code, _, err = palimpsest(capsys, monkeypatch, *words, "--json")
     assert code == 2 and err.count("\n") == 1 and "full" in err
