@@ -53,8 +53,10 @@ def figures(
 ) -> dict[str, Any]:
     """The growth figures of a run as plain JSON; lists have one entry a task, lists within them one a block.
 
-    model: the last one. sizes: after each task. accuracy: of the last model.
+    model: the last one. sizes: after each task. accuracy: of the last model. Empty for a stream without tasks.
     """
+    if not sizes:
+        return {}
     totals = [sum(one.roles.values()) for one in sizes]
     added = _changes([sum(one.adapters) for one in sizes])
     roles = sorted({role for one in sizes for role in one.roles})

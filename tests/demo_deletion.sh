@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The demo's second half: one person's samples are deleted from an EASE run in a home of its own, the deletion is verified
-# against cold oracles, and its certificate is written to FOLDER/certificate.html.
+# The demo's second half: one person's samples are deleted from an EASE run on real digits, in a home of its own; verified
+# against cold oracles, with the certificate in FOLDER/certificate.html.
 #
 #     tests/demo_deletion.sh PALIMPSEST FOLDER
 set -euo pipefail
@@ -10,7 +10,7 @@ export PALIMPSEST_HOME="$folder/deletion-home"
 field() { sed -n "s/.*\"$1\": \"\([^\"]*\)\".*/\1/p"; }
 
 echo "One person's samples (synthetic subjects on real images) are deleted from an EASE run ..."
-run=$("$palimpsest" run split-mnist-5k ease --preset quick --json | field run)
+run=$("$palimpsest" run split-digits ease --preset quick --json | field run)
 request=$("$palimpsest" forget execute "$run" --subject person-007 --reason demo --yes --json | field request)
 "$palimpsest" forget verify "$request"
 "$palimpsest" forget certify "$request" --out "$folder"
