@@ -89,8 +89,8 @@ class Handle:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """Every part by name."""
-        return {name: Part(self, name) for name in self.record.parts}
+        """Every part by name, sorted: a record read back names them in another order than one just made."""
+        return {name: Part(self, name) for name in sorted(self.record.parts)}
 
     @property
     def sole(self) -> Part:

@@ -116,7 +116,7 @@ def selected(
             kept &= F.cosine_similarity(mean[None], p).abs() < redundancy
         log = {"kept": kept.double().mean().item(), "passes": 3.0}
         if not kept.any():
-            return logits, log
+            return logits, {**log, "passes": 1.0}
         new = p[kept].mean(0)
         learner.memory["mean"] = new if mean is None else memory * mean + (1 - memory) * new
         loss = (torch.exp(limit - h[kept].detach()) * h[kept]).mean()

@@ -18,7 +18,7 @@ from cl.backbone import TimmBackbone
 from cl.seeds import Seeds
 from cl.store import Tensors
 from cl.stream import Samples
-from cl.testing import tiny_backbone
+from cl.testing import tiny_backbone, tiny_drift, tiny_segment
 from cl.veil import Veiled, veil
 from strategies.bn1 import renormalised
 from strategies.cotta import taught
@@ -27,7 +27,6 @@ from strategies.sar import sharpness_aware
 from strategies.source import source_scores
 from strategies.tent import tented
 from strategies.vida import VidaHyper, adapted, unadapted, warmed
-from tests.drifting import drifting, segment
 
 SGD = Descent("sgd", 0.01)
 CLASSES = ("class-0", "class-1")
@@ -53,7 +52,7 @@ def source(backbone: TimmBackbone) -> dict[str, Tensors]:
 
 
 def arriving(domain: str = "noise", batches: int = 3, size: int = 4) -> Veiled:
-    return veil(segment(drifting().tasks[0], f"r00/{domain}/5", domain, batches, size))
+    return veil(tiny_segment(f"r00/{domain}/5", domain, batches, size))
 
 
 def scores(found: Mapping[str, Tensors]) -> Tensor:
@@ -67,10 +66,11 @@ def plain(batches: Mapping[str, Samples], backbone: TimmBackbone | None = None) 
 
 
 @cache
+@torch.enable_grad()
 def warm() -> Tensors:
     """Pairs whose two branches both do something."""
     pairs = warmed(
-        [drifting().tasks[0].train], source(tiny_backbone()), backbone=tiny_backbone(), seeds=Seeds("warm"),
+        [tiny_drift().tasks[0].train], source(tiny_backbone()), backbone=tiny_backbone(), seeds=Seeds("warm"),
         checkpoint=NoCheckpoint(), classes=list(CLASSES), sites="attention", low_rank=1, high_rank=8, init="fan_in",
         how=VidaHyper(warm_lr=0.01).warming,
     )  # fmt: skip
@@ -264,9 +264,7 @@ def test_odd_batches_leave_finite_scores_now_and_afterwards(name: str, kind: str
     assert all(torch.isfinite(value).all() for value in then.get("state", {}).values())
     if kind in ("nan", "inf"):
         assert first["evidence"]["quarantined"].tolist() == [1.0] and first["evidence"]["updated"].tolist() == [0.0]
-        assert (scores(first)[{"nan": 1, "inf": 2}[kind]] == 0).all(), (
-            "nobody can score it: abstained"
-        )
+        assert (scores(first)[{"nan": 1, "inf": 2}[kind]] == 0).all(), "nobody can score it: abstained"
         assert torch.equal(scores(then), scores(method(name)(good, None))), "a quarantined batch must leave no trace"
 
 
@@ -282,7 +280,7 @@ def test_networks_with_batch_norm_are_adapted_by_batch_statistics(name: str) -> 
 
 
 def test_fisher_information_is_the_mean_of_squared_gradients() -> None:
-    backbone, train = tiny_backbone(), drifting().tasks[0].train
+    backbone, train = tiny_backbone(), tiny_drift().tasks[0].train
     found = fisher([train], source(backbone), backbone=backbone, seeds=Seeds("f"), images=5)
     assert set(found) == set(norm_names(backbone))
     model = SourceModel(backbone, source(backbone))
