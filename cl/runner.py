@@ -17,19 +17,17 @@ from cl.build import Builder, Handle
 from cl.digests import digest_json
 from cl.errors import CorruptComponent, DataDeleted
 from cl.evaluate import predictions
+from cl.home import default_home
 from cl.hyper import resolve
 from cl.memory import Peak
 from cl.numerics import Numerics, configure
 from cl.progress import track
 from cl.recipes import resolve_stream
 from cl.results import Result, Results
-from cl.runs import UNFINISHED as UNFINISHED
-from cl.runs import Runs
+from cl.runs import RUN_ID, Runs
 from cl.store import Store
 from cl.strategy import Model, Strategy
 from cl.stream import Recipe, Stream, Task
-
-RUN_ID = 12  # hexadecimal digits of the request's digest
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,6 @@ class Source:
     device: str
     threads: int
     presets: Sequence[str] = ()
-
-
-def default_home() -> Path:
-    """`PALIMPSEST_HOME`, else `.palimpsest` in the working directory."""
-    return Path(os.environ.get("PALIMPSEST_HOME") or ".palimpsest")
 
 
 def run(

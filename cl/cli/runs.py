@@ -95,7 +95,7 @@ def compare(
     from joblib import cpu_count
 
     from cl.compare import cells, run_cells
-    from cl.runner import default_home
+    from cl.home import default_home
 
     place = home if home is not None else default_home()
     options = {"backbone": backbone, "home": str(place), "device": device, "threads": threads, "data": data}
@@ -123,8 +123,8 @@ def compare(
 @app.command(epilog="Example: palimpsest results --json")
 def results(home: Home = None, as_json: AsJson = False) -> None:
     """Every run so far, as a table."""
+    from cl.home import default_home
     from cl.results import Results
-    from cl.runner import default_home
 
     store = Results(home if home is not None else default_home())
     if as_json:
@@ -153,9 +153,9 @@ def show(
     """One run: accuracy matrix, growth, components with what they read, manifest."""
     from cl.ancestry import Ancestry
     from cl.cli.growth import print_growth
+    from cl.home import default_home
     from cl.lineage import components
     from cl.results import Results
-    from cl.runner import default_home
 
     place = home if home is not None else default_home()
     figures = dict(Results(place).find(run).figures)
