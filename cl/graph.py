@@ -18,7 +18,8 @@ def component_graph(store: Store, plan: Plan) -> dict[str, Any]:
     records = {key: known[key] for _, key in plan.live.manifest["uses"] if key in known}
     names = {key: name for name, key in plan.live.manifest["uses"]}
     actions = {step.key: step.action for step in plan.steps}
-    tasks = [task["id"] for task in plan.live.resolution["tasks"]]
+    resolution = plan.live.resolution
+    tasks = [one["id"] for one in (*resolution["tasks"], *resolution.get("segments", ()))]
     shards = _shards(store, plan, tasks)
     depth = {f"shard {digest}": task for digest, (task, _) in shards.items()}
     order = _topological(records)
@@ -53,6 +54,13 @@ def _shards(store: Store, plan: Plan, tasks: list[str]) -> dict[str, tuple[int, 
         for number, task in enumerate(plan.live.resolution["tasks"])
         for split in ("train", "test")
         for row in task[split]
+    }
+    learnt = len(plan.live.resolution["tasks"])
+    place |= {
+        row[0]: (learnt + number, "test")
+        for number, segment in enumerate(plan.live.resolution.get("segments", ()))
+        for batch in segment["batches"].values()
+        for row in batch
     }
     found = {path.stem: place[next(iter(held))] for path, held in store.shards() if next(iter(held)) in place}
     return dict(sorted(found.items(), key=lambda item: (item[1][0], item[1][1] == "test")))

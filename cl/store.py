@@ -28,6 +28,7 @@ from torch import Tensor
 from cl.digests import canonical, digest_json, digest_tensors
 from cl.errors import BadInput, CorruptComponent, StoreError
 from cl.stream import Samples
+from cl.veil import origins
 
 FORMAT = 1
 TEMPORARY = ".tmp-"  # how the names of files begin that are still being written
@@ -181,7 +182,7 @@ class Store:
         """Keep which samples a shard digest stands for, so that a sample can be traced to what read it."""
         path = self.home / "shards" / shard.digest[:2] / f"{shard.digest}.json"
         if not path.exists():
-            content = {"ids": list(shard.ids), "labels": list(shard.labels), "contents": list(shard.contents)}
+            content = {"ids": list(origins(shard)), "labels": list(shard.labels), "contents": list(shard.contents)}
             self.write(path, canonical(content))
 
     def discard(self, key: str, why: str | None = None) -> None:
