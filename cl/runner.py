@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cl import growth, metrics
 from cl.audit.suppression import Suppression
 from cl.backbone import TimmBackbone, load_backbone
@@ -127,6 +129,8 @@ class Journal:
     model: Model = field(default_factory=Model)
     models: list[Model] = field(default_factory=list)
     accuracy: list[list[float | None]] = field(default_factory=list)
+    known_task: list[list[float | None]] = field(default_factory=list)
+    task_correct: list[list[float | None]] = field(default_factory=list)
     curve: list[float | None] = field(default_factory=list)
     adapters: list[int] = field(default_factory=list)
     parameters: list[int] = field(default_factory=list)
@@ -144,6 +148,16 @@ class Journal:
     def manifest(self) -> str:
         """One digest over all of them."""
         return digest_json(self.components)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one test shard, the images that got the right class, the right one among their own task's classes alone, and
+    any class of their own task."""
+
+    right: int
+    within: int
+    task: int
 
 
 @dataclass
@@ -204,7 +218,7 @@ class Session:
 
     def _evaluate(self, strategy: Strategy, after: Task, journal: Journal, measured: bool) -> None:
         journal.models.append(journal.model)
-        row: list[float | None] = []
+        outcomes: list[Outcome | None] = []
         hits = total = used = 0
         before = len(self.builder.uses)
         seen, classes = {past.id for past in journal.model.tasks}, list(journal.model.classes)
@@ -212,14 +226,17 @@ class Session:
             # A task still to come is measured where its classes are known already (domain-incremental streams).
             known = task.id in seen or not set(classes).isdisjoint(task.classes)
             if not (measured and known and len(task.test)):
-                row.append(None)
+                outcomes.append(None)
                 continue
-            right = self._right(strategy, after, task, journal, classes)
-            row.append(right / len(task.test))
+            outcome = self._outcome(strategy, after, task, journal, classes)
+            outcomes.append(outcome)
             used += len(task.test)
             if task.id in seen:
-                hits, total = hits + right, total + len(task.test)
-        journal.accuracy.append(row)
+                hits, total = hits + outcome.right, total + len(task.test)
+        sizes = [len(task.test) for task in self.stream.tasks]
+        journal.accuracy.append([one and one.right / n for one, n in zip(outcomes, sizes, strict=True)])
+        journal.known_task.append([one and one.within / n for one, n in zip(outcomes, sizes, strict=True)])
+        journal.task_correct.append([one and one.task / n for one, n in zip(outcomes, sizes, strict=True)])
         journal.curve.append(hits / total if total else None)
         journal.inference = self._inference(before, used)
 
@@ -229,15 +246,18 @@ class Session:
         used = {use.key: use for use in self.builder.uses[before:]}.values()
         return {"images": images, "passes": sum(u.passes for u in used), "seconds": sum(u.seconds for u in used)}
 
-    def _right(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> int:
+    def _outcome(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> Outcome:
         found = self.prediction(strategy, after, task, journal, classes).open()
-        return int((found["predicted"] == found["target"]).sum())
+        own = torch.tensor([column for column, name in enumerate(classes) if name in task.classes])
+        right, within = found["predicted"] == found["target"], found["within"] == found["target"]
+        return Outcome(int(right.sum()), int(within.sum()), int(torch.isin(found["predicted"], own).sum()))
 
     def prediction(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> Handle:
         """The component that holds the predictions of the model after task `after` on `task`'s test shard."""
         scores = strategy.scores(journal.model, task.test)
         name = f"{after.id}/predictions/{task.id}"
-        handle = self.builder.component(name, predictions, task.test, scores, classes=classes)
+        known = [label for label in classes if label in task.classes]
+        handle = self.builder.component(name, predictions, task.test, scores, classes=classes, known=known)
         journal.predictions[name] = handle.sole.digest
         return handle
 
@@ -340,6 +360,9 @@ def _quality(journal: Journal) -> dict[str, Any]:
         # A deletion may leave no task at all, and then there is nothing to measure.
         "average_accuracy": metrics.average_accuracy(accuracy) if accuracy else None,
         "average_incremental_accuracy": metrics.average_incremental_accuracy(curve) if accuracy else None,
+        # Where the loss comes from: the right class among the task's own, and a class of the right task at all.
+        "known_task_accuracy": journal.known_task,
+        "task_correct": journal.task_correct,
         "forgetting": metrics.forgetting(accuracy) if accuracy else None,
         "backward_transfer": metrics.backward_transfer(accuracy) if accuracy else None,
         "forward_transfer": None,

@@ -8,6 +8,7 @@ the released code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -59,6 +60,14 @@ class EaseHyper(AdapterTraining):
         "released OmniBenchmark preset",
     )
     optimizer: Literal["sgd", "adam"] = setting("sgd", "optimiser of the adapter", "section 4.1")
+    shards: int = setting(
+        1,
+        "parts of a task, by hash of the sample id, each with an adapter of its own, so that a deletion trains one of "
+        "them again; the task's space is theirs joined (not in the paper)",
+        "Bourtoule et al., IEEE S&P 2021",
+        ge=1,
+        le=1000,
+    )
 
     @property
     def optimisation(self) -> Optimisation:
@@ -93,6 +102,9 @@ PRESETS = {
 }
 
 
+SHARDING = Seeds("ease")  # of no run: a sample stays in its shard whatever the run's seed
+
+
 # Training: a fresh adapter and a throw-away cosine head on the task's own classes (section 3.2).
 
 
@@ -116,6 +128,12 @@ def train_adapter(
 
     adapter, _ = tune_adapter(samples, None, head, loss, shape, how, backbone, seeds, checkpoint)
     return adapter
+
+
+@builds("cache")
+def join(features: list[Tensors]) -> Tensors:
+    """One space `(n, d * shards)` of those under several adapters."""
+    return {"features": torch.cat([each["features"] for each in features], dim=1)}
 
 
 # Prototype complement (section 3.3): rows of task i in a space j that came later.
@@ -206,18 +224,18 @@ class Ease(Strategy):
         spaces = self._spaces(model)
         entries: dict[str, Handle] = {}
         if self.hyper.adapt == "each" or not spaces:
-            entries[f"{task.id}/adapter"] = self._adapter(task)
+            entries |= self._adapters(task)
             spaces = [*spaces, task.id]
         for space in spaces:
-            adapter = entries.get(f"{space}/adapter") or model[f"{space}/adapter"]
-            entries[f"{task.id}/prototypes/{space}"] = self._prototypes(task, adapter)
+            adapters = self._in_space({**model.entries, **entries}, space)
+            entries[f"{task.id}/prototypes/{space}"] = self._prototypes(task, adapters)
         if self._bare:
-            entries[f"{task.id}/prototypes/bare"] = self._prototypes(task, None)
+            entries[f"{task.id}/prototypes/bare"] = self._prototypes(task, [])
         return entries
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         spaces = self._spaces(model)
-        features = [self.features(samples, model[f"{space}/adapter"], self.hyper.scale) for space in spaces]
+        features = [self._space_features(samples, self._in_space(model.entries, space)) for space in spaces]
         own = [self._own(model, task, spaces) for task in model.tasks]
         prototypes = [
             [self._prototype(model, task, place, spaces) for place in range(len(spaces))] for task in model.tasks
@@ -242,26 +260,48 @@ class Ease(Strategy):
         """Whether prototypes in the bare backbone's space are needed."""
         return bool(self.hyper.beta > 0 or self.hyper.complete == "ptm")
 
-    def _adapter(self, task: Task) -> Handle:
+    def _adapters(self, task: Task) -> dict[str, Handle]:
+        """The task's adapter, or one for each of its shards that holds any image."""
+        if self.hyper.shards == 1:
+            return {f"{task.id}/adapter": self._adapter(f"{task.id}/adapter", task, task.train)}
+        shards: dict[int, list[str]] = {}
+        for sample in task.train.ids:
+            shards.setdefault(SHARDING.integer("shard", sample) % self.hyper.shards, []).append(sample)
+        names = {f"{task.id}/adapter/{shard}": ids for shard, ids in sorted(shards.items())}
+        return {name: self._adapter(name, task, task.train.keep(ids)) for name, ids in names.items()}
+
+    def _adapter(self, name: str, task: Task, images: Samples) -> Handle:
         h = self.hyper
         return self.component(
-            f"{task.id}/adapter",
+            name,
             train_adapter,
-            task.train,
+            images,
             classes=list(task.classes),
             shape=h.shape,
             how=h.optimisation,
         )
 
-    def _prototypes(self, task: Task | PastTask, adapter: Handle | None) -> Handle:
+    def _in_space(self, entries: Mapping[str, Handle], space: str) -> list[Handle]:
+        """The adapters of a space: that of its task, or those of the task's shards."""
+        names = [f"{space}/adapter", *(f"{space}/adapter/{shard}" for shard in range(self.hyper.shards))]
+        return [entries[name] for name in names if name in entries]
+
+    def _space_features(self, images: Samples, adapters: list[Handle]) -> Handle:
+        """Features in the space of these adapters; the bare backbone's without any."""
+        if not adapters:
+            return self.features(images)
+        each = [self.features(images, adapter, self.hyper.scale) for adapter in adapters]
+        return each[0] if len(each) == 1 else self.component("features", join, each)
+
+    def _prototypes(self, task: Task | PastTask, adapters: list[Handle]) -> Handle:
         """True prototypes: means of the task's own images, in evaluation mode."""
         images = task.train.plain
-        features = self.features(images, adapter, self.hyper.scale)
+        features = self._space_features(images, adapters)
         return self.component("prototypes", class_means, images, features, classes=list(task.classes))
 
     def _spaces(self, model: Model) -> list[str]:
         """The tasks that have an adapter, oldest first."""
-        return [task.id for task in model.tasks if f"{task.id}/adapter" in model]
+        return [task.id for task in model.tasks if self._in_space(model.entries, task.id)]
 
     def _own(self, model: Model, task: PastTask, spaces: list[str]) -> int:
         """The newest space in which the task's prototypes are measured: its own, or the only one."""
@@ -276,7 +316,7 @@ class Ease(Strategy):
         if self.hyper.complete == "diagonal":
             return None
         if self.hyper.complete == "oracle":
-            return self._prototypes(task, model[f"{space}/adapter"])
+            return self._prototypes(task, self._in_space(model.entries, space))
         sources = spaces[place:] if self.hyper.synthesis == "recalc" else [space]
         similar = "bare" if self.hyper.complete == "ptm" else task.id
         return self.component(
