@@ -152,9 +152,10 @@ class Journal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one test shard, the images that got the right class, the right one among their own task's classes alone, and
-    any class of their own task."""
+    """Of the images of one test shard, those that got the right class, the right one among their own task's classes
+    alone, and any class of their own task."""
 
+    images: int
     right: int
     within: int
     task: int
@@ -233,10 +234,9 @@ class Session:
             used += len(task.test)
             if task.id in seen:
                 hits, total = hits + outcome.right, total + len(task.test)
-        sizes = [len(task.test) for task in self.stream.tasks]
-        journal.accuracy.append([one and one.right / n for one, n in zip(outcomes, sizes, strict=True)])
-        journal.known_task.append([one and one.within / n for one, n in zip(outcomes, sizes, strict=True)])
-        journal.task_correct.append([one and one.task / n for one, n in zip(outcomes, sizes, strict=True)])
+        journal.accuracy.append([one.right / one.images if one else None for one in outcomes])
+        journal.known_task.append([one.within / one.images if one else None for one in outcomes])
+        journal.task_correct.append([one.task / one.images if one else None for one in outcomes])
         journal.curve.append(hits / total if total else None)
         journal.inference = self._inference(before, used)
 
@@ -250,7 +250,7 @@ class Session:
         found = self.prediction(strategy, after, task, journal, classes).open()
         own = torch.tensor([column for column, name in enumerate(classes) if name in task.classes])
         right, within = found["predicted"] == found["target"], found["within"] == found["target"]
-        return Outcome(int(right.sum()), int(within.sum()), int(torch.isin(found["predicted"], own).sum()))
+        return Outcome(len(right), int(right.sum()), int(within.sum()), int(torch.isin(found["predicted"], own).sum()))
 
     def prediction(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> Handle:
         """The component that holds the predictions of the model after task `after` on `task`'s test shard."""
