@@ -159,10 +159,17 @@ def synthesise(own: Tensors, sources_own: list[Tensors], sources_new: list[Tenso
 
 
 @builds("cache")
+def gather(prototypes: list[list[Tensors | None]]) -> Tensors:
+    """Measured and synthesised prototypes in one place: "i/j" holds those of task i in space j, `(classes, d)`."""
+    rows = ((i, j, mean) for i, row in enumerate(prototypes) for j, mean in enumerate(row) if mean is not None)
+    return {f"{i}/{j}": mean["mean"] for i, j, mean in rows}
+
+
+@builds("cache")
 def ensemble_scores(
     spaces: list[Tensors],
     bare: Tensors | None,
-    prototypes: list[list[Tensors | None]],
+    prototypes: Tensors,
     bare_prototypes: list[Tensors],
     *,
     own: list[int],
@@ -172,15 +179,16 @@ def ensemble_scores(
 ) -> Tensors:
     """Scores `(n, classes)`, the classes of each task side by side.
 
-    spaces[j]: features `(n, d)` in space j. prototypes[i][j]: those of task i's classes in space j, None where there is
-    none. own[i]: the space of task i. bare: features of the backbone, with bare_prototypes[i].
+    spaces[j]: features `(n, d)` in space j. prototypes: as `gather` names them, absent where there are none. own[i]:
+    the space of task i. bare: features of the backbone, with bare_prototypes[i].
     """
     joined = joined_cosines if reweight == "none" else weighted_cosines
     columns = []
-    for task, row in enumerate(prototypes):
-        pairs = {j: (spaces[j]["features"], mean["mean"]) for j, mean in enumerate(row) if mean is not None}
+    for task, place in enumerate(own):
+        there = {j: prototypes.get(f"{task}/{j}") for j in range(len(spaces))}
+        pairs = {j: (spaces[j]["features"], mean) for j, mean in there.items() if mean is not None}
         extra = (bare["features"], bare_prototypes[task]["mean"]) if bare is not None else None
-        columns.append(joined(pairs, extra, own[task], other_weight(alpha, reweight, len(spaces)), beta))
+        columns.append(joined(pairs, extra, place, other_weight(alpha, reweight, len(spaces)), beta))
     return {"scores": torch.cat(columns, dim=1)}
 
 
@@ -214,6 +222,7 @@ class Ease(Strategy):
     paper = "Zhou et al., CVPR 2024, arXiv 2403.12030"
     Hyper = EaseHyper
     presets = PRESETS
+    _found: tuple[Model, Handle] | None = None
 
     @property
     def rehearsal(self) -> bool:  # type: ignore[override]
@@ -237,9 +246,6 @@ class Ease(Strategy):
         spaces = self._spaces(model)
         features = [self._space_features(samples, self._in_space(model.entries, space)) for space in spaces]
         own = [self._own(model, task, spaces) for task in model.tasks]
-        prototypes = [
-            [self._prototype(model, task, place, spaces) for place in range(len(spaces))] for task in model.tasks
-        ]
         bare = self.features(samples) if self.hyper.beta > 0 else None
         bare_prototypes = [model[f"{task.id}/prototypes/bare"] for task in model.tasks] if bare else []
         return self.component(
@@ -247,13 +253,21 @@ class Ease(Strategy):
             ensemble_scores,
             features,
             bare,
-            prototypes,
+            self._gathered(model),
             bare_prototypes,
             own=own,
             alpha=self.hyper.alpha,
             beta=self.hyper.beta,
             reweight=self.hyper.reweight,
         )
+
+    def _gathered(self, model: Model) -> Handle:
+        """The prototypes of all tasks in all spaces. Every test shard asks for them, so they are found once a model."""
+        if self._found is None or self._found[0] is not model:
+            spaces = self._spaces(model)
+            table = [[self._prototype(model, task, j, spaces) for j in range(len(spaces))] for task in model.tasks]
+            self._found = model, self.component("prototypes gathered", gather, table)
+        return self._found[1]
 
     @property
     def _bare(self) -> bool:

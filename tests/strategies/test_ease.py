@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cl.errors import BadInput, UndeclaredRead
 from cl.heads import cosine
+from cl.stream import Stream
 from strategies.ease import SHARDING, Ease, joined_cosines, mixing_weights, other_weight, synthesise, weighted_cosines
 from tests.helpers import QUICK, builder, learn, run_tiny, same, tiny_backbone, tiny_stream
 
@@ -221,3 +222,19 @@ def test_shards_join_into_one_space(tmp_path: Path) -> None:
 def test_a_shard_without_images_has_no_adapter(tmp_path: Path) -> None:
     _, (model,) = learn(Ease, tmp_path, tiny_stream(tasks=1, train=2), **QUICK, shards=50)
     assert 0 < sum("adapter" in name for name, _ in model.parts) <= 4
+
+
+@pytest.mark.parametrize("synthesis", ["recalc", "once"])
+@pytest.mark.parametrize("k", [1, 2])
+def test_synthesised_prototypes_are_tainted_as_the_table_says(tmp_path: Path, k: int, synthesis: str) -> None:
+    stream = tiny_stream(tasks=4)  # section 8, invariant 12: a sample of task k goes
+
+    def built(stream: Stream) -> set[str]:
+        made, models = learn(Ease, tmp_path, stream, **QUICK, synthesis=synthesis)
+        made.scores(models[-1], stream.tasks[0].test)
+        return {use.name for use in made._builder.uses if use.built and "synthesised" in use.name}
+
+    assert len(built(stream)) == 6 and not built(stream)
+    pairs = [(i, j) for j in range(4) for i in range(j)]
+    tainted = [(i, j) for i, j in pairs if k in (i, j) or (synthesis == "recalc" and j < k)]
+    assert built(stream.without([stream.tasks[k].train.ids[0]])) == {f"t{i}/synthesised/t{j}" for i, j in tainted}
