@@ -92,6 +92,22 @@ PRESETS = {
     "vtab": _released(0.03, 45, 16, 5e-3, 16, 0.1),
 }
 
+PRESET_NOTES = {
+    "quick": "two epochs a task, to try things out",
+    "official": "the released code: alpha/(T-1) for other spaces, sources from all tasks since, r = 64",
+    "paper": "the paper's text: alpha for every other space (Eq. 12), sources from the space's own task, r = 16",
+    "cifar100": "released settings; 20 tasks of 5 classes",
+    "cub_in1k": "released settings for ImageNet-1k weights; 20 tasks of 10 classes, the bare backbone's space too",
+    "cub_in21k": "released settings for ImageNet-21k weights; 20 tasks of 10 classes",
+    "imagenet_r": "released settings; 10 tasks of 20 classes",
+    "imagenet_a": "released settings; 10 tasks of 20 classes",
+    "objectnet_in1k": "released settings for ImageNet-1k weights; 20 tasks of 10 classes, Adam",
+    "objectnet_in21k": "released settings for ImageNet-21k weights; 20 tasks of 10 classes",
+    "omni_ease": "true EASE on the released settings; no published figure",
+    "omni_official": "what the released code runs on OmniBenchmark: one adapter, which is APER and not EASE",
+    "vtab": "released settings; 5 tasks of 10 classes",
+}
+
 
 # Training: a fresh adapter and a throw-away cosine head on the task's own classes (section 3.2).
 
@@ -196,6 +212,7 @@ class Ease(Strategy):
     paper = "Zhou et al., CVPR 2024, arXiv 2403.12030"
     Hyper = EaseHyper
     presets = PRESETS
+    preset_notes = PRESET_NOTES
 
     @property
     def rehearsal(self) -> bool:  # type: ignore[override]
@@ -208,16 +225,17 @@ class Ease(Strategy):
         if self.hyper.adapt == "each" or not spaces:
             entries[f"{task.id}/adapter"] = self._adapter(task)
             spaces = [*spaces, task.id]
-        for space in spaces:
-            adapter = entries.get(f"{space}/adapter") or model[f"{space}/adapter"]
-            entries[f"{task.id}/prototypes/{space}"] = self._prototypes(task, adapter)
+        adapters = [entries.get(f"{space}/adapter") or model[f"{space}/adapter"] for space in spaces]
+        features = self.features_under(task.train.plain, adapters, self.hyper.scale)
+        for space, own in zip(spaces, features, strict=True):
+            entries[f"{task.id}/prototypes/{space}"] = self._means(task, own)
         if self._bare:
             entries[f"{task.id}/prototypes/bare"] = self._prototypes(task, None)
         return entries
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         spaces = self._spaces(model)
-        features = [self.features(samples, model[f"{space}/adapter"], self.hyper.scale) for space in spaces]
+        features = self.features_under(samples, [model[f"{space}/adapter"] for space in spaces], self.hyper.scale)
         own = [self._own(model, task, spaces) for task in model.tasks]
         prototypes = [
             [self._prototype(model, task, place, spaces) for place in range(len(spaces))] for task in model.tasks
@@ -255,9 +273,10 @@ class Ease(Strategy):
 
     def _prototypes(self, task: Task | PastTask, adapter: Handle | None) -> Handle:
         """True prototypes: means of the task's own images, in evaluation mode."""
-        images = task.train.plain
-        features = self.features(images, adapter, self.hyper.scale)
-        return self.component("prototypes", class_means, images, features, classes=list(task.classes))
+        return self._means(task, self.features(task.train.plain, adapter, self.hyper.scale))
+
+    def _means(self, task: Task | PastTask, features: Handle) -> Handle:
+        return self.component("prototypes", class_means, task.train.plain, features, classes=list(task.classes))
 
     def _spaces(self, model: Model) -> list[str]:
         """The tasks that have an adapter, oldest first."""

@@ -240,13 +240,19 @@ def _print_tree(rows: list[dict[str, Any]]) -> None:
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
     names = ("average_accuracy", "average_incremental_accuracy", "forgetting")
-    table = Table("strategy", *[name.replace("_", " ") for name in names], "seeds", box=None)
+    costs = ("passes an image", "ms an image")
+    table = Table("strategy", *[name.replace("_", " ") for name in names], *costs, "seeds", box=None)
     for row in rows:
         found = [row["metrics"][name] for name in names]
         spread = [
             percent(one["mean"]) + (f" ± {100 * one['std']:.2f}" if one["std"] is not None else "") for one in found
         ]
-        table.add_row(row["strategy"], *spread, str(found[0]["n"]))
+        passes, seconds = (row["metrics"][name]["mean"] for name in ("passes_per_image", "seconds_per_image"))
+        cost = [
+            "-" if passes is None else f"{passes:.2f}",
+            "-" if seconds is None else f"{1000 * seconds:.2f}",
+        ]
+        table.add_row(row["strategy"], *spread, *cost, str(found[0]["n"]))
     out.print(table)
 
 
