@@ -1,8 +1,10 @@
 """What each part of MOS and SSIAT is worth, and what it costs to forget one sample.
 
-For every reading: accuracy, how far the adapters end from the first, block by block, and, once one training image of
-the middle task has gone, which share of the components is other than before and which share of the training passes is
-made again. Rates and lengths are the methods' defaults; at those, adapters on this small backbone move little.
+For every reading: accuracy, and, once one training image of the middle task has gone, which share of the components is
+other than before and which share of the training passes is made again. Beside it, for MOS how far the last adapter ends
+from the first, block by block, as a share of how far the first one's training went; for SSIAT how far old class means
+end from the true ones, as a share of how far they would if none was moved. Rates and lengths are the methods'
+defaults; at those, adapters on this small backbone move little.
 
     part_worth.py HOME [TASKS [ROW...]]
 
@@ -17,12 +19,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 import cl
-from cl.build import TRAINED
+from cl.backbone import load_backbone
+from cl.build import TRAINED, Builder, Part
+from cl.hyper import resolve
+from cl.numerics import configure
+from cl.prototypes import class_means
 from cl.results import Result
 from cl.runs import Runs
 from cl.store import Record, Store
-from cl.stream import Stream
+from cl.strategy import Model
+from cl.stream import Stream, Task
+from strategies.ssiat import Ssiat
 from streams.glyphs import glyphs
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -92,8 +103,35 @@ def row(home: Path, name: str, stream: Stream, settings: Mapping[str, Any]) -> s
         100 * trained(new) / max(1, trained(after)),
     ]
     relative = figures["blocks"].get("distances", {}).get("relative", [])
-    moved = " ".join(f"{100 * value:.2f}" for value in relative[-1]) if len(relative) > 1 else "-"
-    return f"{name:38} " + " ".join(f"{value:12.2f}" for value in numbers) + f"   {moved}"
+    beside = " ".join(f"{100 * value:.2f}" for value in relative[-1]) if len(relative) > 1 else "-"
+    if strategy == "ssiat" and not {"adapt", "restart"}.intersection(settings):
+        beside = f"means {100 * error_of_moved_means(home, stream, settings):.1f}"
+    return f"{name:38} " + " ".join(f"{value:12.2f}" for value in numbers) + f"   {beside}"
+
+
+def error_of_moved_means(home: Path, stream: Stream, settings: Mapping[str, Any]) -> float:
+    """Distance of SSIAT's old means from the true ones under the last adapter, over that of means never moved."""
+    strategy, adapter, moved = _learnt(home, stream, settings)
+    kept = _learnt(home, stream, {**settings, "shift": "none"})[2]
+    true = torch.cat([_true_means(strategy, adapter, past) for past in stream.tasks[:-1]])
+    far, further = ((means[: len(true)] - true).norm(dim=1).mean() for means in (moved, kept))
+    return float(far / further)
+
+
+def _true_means(strategy: Ssiat, adapter: Part, past: Task) -> Tensor:
+    features = strategy.features(past.train, adapter, strategy.hyper.scale).open()
+    return class_means(past.train, features, classes=list(past.classes))["mean"]
+
+
+def _learnt(home: Path, stream: Stream, settings: Mapping[str, Any]) -> tuple[Ssiat, Part, Tensor]:
+    """SSIAT after the stream, from the store; the last adapter; the means of all classes as it keeps them."""
+    hyper = resolve(Ssiat.Hyper, {}, [], settings)
+    strategy, model = Ssiat(hyper, Builder(Store(home), load_backbone(), configure("cpu"), 0)), Model()
+    for task in stream.tasks:
+        model = strategy.extended(model, task, 0)
+    chain = stream.tasks[0].id
+    means = model[f"{chain}/means"].parts
+    return strategy, model[f"{chain}/tuned"]["adapter"], (means.get("mean") or means[""]).open()["mean"]
 
 
 def main() -> None:
@@ -101,7 +139,11 @@ def main() -> None:
     home, tasks = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5
     words = sys.argv[3:]
     titles = ("incremental", "final", "other parts", "trained anew")
-    print(f"{'':38} " + " ".join(f"{title:>12}" for title in titles) + "   last adapter from first, by block")
+    print(
+        f"{'':38} "
+        + " ".join(f"{title:>12}" for title in titles)
+        + "   last adapter from first, by block; or old means"
+    )
     stream = glyphs(tasks=tasks)
     for name, settings in ROWS.items():
         if not words or any(word in name for word in words):
