@@ -6,15 +6,16 @@ from the first, block by block, as a share of how far the first one's training w
 end from the true ones, as a share of how far they would if none was moved. Rates and lengths are the methods'
 defaults; at those, adapters on this small backbone move little.
 
-    part_worth.py HOME [TASKS [ROW...]]
+    part_worth.py [HOME [TASKS [ROW...]]]
 
-Rows share the store in HOME, so that what two readings have in common is trained once, and a table that was cut off
+Rows share the store in HOME (else one that is thrown away), so that what two readings have in common is trained once, and a table that was cut off
 goes on where it was. ROW: only those whose name has one of these words in it.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ def _learnt(home: Path, stream: Stream, settings: Mapping[str, Any]) -> tuple[Ss
 
 def main() -> None:
     """Print one line a reading; seed 0."""
-    home, tasks = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    given = dict(enumerate(sys.argv[1:]))
     words = sys.argv[3:]
     titles = ("incremental", "final", "other parts", "trained anew")
     print(
@@ -144,10 +145,11 @@ def main() -> None:
         + " ".join(f"{title:>12}" for title in titles)
         + "   last adapter from first, by block; or old means"
     )
-    stream = glyphs(tasks=tasks)
-    for name, settings in ROWS.items():
-        if not words or any(word in name for word in words):
-            print(row(home, name, stream, settings), flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        home, stream = Path(given.get(0, scratch)), glyphs(tasks=int(given.get(1, 5)))
+        for name, settings in ROWS.items():
+            if not words or any(word in name for word in words):
+                print(row(home, name, stream, settings), flush=True)
 
 
 if __name__ == "__main__":
