@@ -8,8 +8,8 @@ defaults; at those, adapters on this small backbone move little.
 
     part_worth.py [HOME [TASKS [ROW...]]]
 
-Rows share the store in HOME (else one that is thrown away), so that what two readings have in common is trained once, and a table that was cut off
-goes on where it was. ROW: only those whose name has one of these words in it.
+Rows share the store in HOME (else one that is thrown away): what two readings have in common is trained once, and a
+table that was cut off goes on where it was. ROW: only those whose name has one of these words in it.
 """
 
 from __future__ import annotations
