@@ -32,15 +32,6 @@ class Pixels(Protocol):
         """Images of these ids, uint8 `(n, 3, height, width)`; each seen through its view, if views are given."""
 
 
-def seen_through(views: Sequence[View] | None, images: np.ndarray) -> np.ndarray:
-    """Images uint8 `(n, height, width[, 3])`, each through its view in its own size; as they are without views."""
-    if views is None:
-        return images
-    size = images.shape[2], images.shape[1]
-    seen = [view.of(Image.fromarray(image), size) for image, view in zip(images, views, strict=True)]
-    return np.stack([np.asarray(image) for image in seen])
-
-
 class ArrayPixels:
     """Images held in memory: uint8 `(n, height, width, 3)` or grey `(n, height, width)`."""
 
@@ -57,7 +48,12 @@ class ArrayPixels:
         return digest_bytes(f"{image.shape}".encode() + image.tobytes())
 
     def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
-        images = torch.from_numpy(seen_through(views, self._images[[self._row[sample] for sample in samples]]))
+        rows = self._images[[self._row[sample] for sample in samples]]
+        if views is not None:
+            size = rows.shape[2], rows.shape[1]
+            seen = [view.of(Image.fromarray(row), size) for row, view in zip(rows, views, strict=True)]
+            rows = np.stack([np.asarray(image) for image in seen])
+        images = torch.from_numpy(rows)
         if images.ndim == 3:
             return images[:, None].expand(-1, 3, -1, -1).contiguous()
         return images.permute(0, 3, 1, 2).contiguous()
