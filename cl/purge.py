@@ -37,7 +37,7 @@ def purge(home: Path, content: Mapping[str, Any]) -> dict[str, int]:
         remove_database(home / cache)
     Results(home).remove(content["stale"])
     Results(home).scrub()
-    _prune(store, set(gone))
+    _prune(store, {*gone, *content["digests"]} - live)  # by an attempt that was interrupted too
     counts["shards"] = _unlink(_orphans(store, touched))
     return counts
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cl.digests import canonical
@@ -130,3 +131,8 @@ class Runs:
         path, data = self._folder / run / name, canonical(content)
         if not path.exists() or path.read_bytes() != data:
             self._store.write(path, data)
+
+
+def stale_runs(home: Path) -> dict[str, str]:
+    """Every stale run of a home, and the deletion that made it so."""
+    return {path.parent.name: path.read_text(encoding="ascii") for path in sorted(home.glob(f"runs/*/{STALE}"))}

@@ -47,6 +47,7 @@ class Ledger:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._path = home / "audit" / "ledger.jsonl"
+        self._newest = home / "audit" / "ledger.head"  # names the newest record, so that a cut ledger is noticed
 
     def records(self) -> list[dict[str, Any]]:
         """Every record, oldest first. Raises LedgerError on a line that is none."""
@@ -81,6 +82,7 @@ class Ledger:
         record = {**content, "hash": digest, "signature": sign(self._home, digest.encode())}
         # The whole file anew: a crash leaves either the old ledger or the new one, never half a line.
         write_atomic(self._path, b"".join(canonical(one) + b"\n" for one in [*records, record]))
+        write_atomic(self._newest, digest.encode())  # after the record: a crash between leaves the one before named
         return record
 
     def verify(self, anchors: Iterable[str] = ()) -> list[dict[str, Any]]:
@@ -96,6 +98,8 @@ class Ledger:
         heads = {record["hash"] for record in records}
         if not heads.issuperset(anchors):
             raise LedgerError(f"{self._path} was cut or written anew: a certificate names a head that is not in it")
+        if not heads.issuperset(self._known_head(len(records))):
+            raise LedgerError(f"{self._path} was cut: {self._newest.name} names a record that is not in it")
         return records
 
     @property
@@ -103,6 +107,14 @@ class Ledger:
         """The hash of the newest record."""
         records = self.records()
         return str(records[-1]["hash"]) if records else START
+
+    def _known_head(self, count: int) -> list[str]:
+        """What the file beside the ledger says is its head; none before the first record, or a crash right after."""
+        if self._newest.exists():
+            return [self._newest.read_text(encoding="ascii", errors="replace")]
+        if count > 1:
+            raise LedgerError(f"{self._newest} is missing; put back the one that was there")
+        return []
 
     def _check(self, record: Any, seq: int, before: str, public: bytes) -> None:
         place = f"{self._path} was edited at record {seq}"

@@ -20,6 +20,7 @@ from cl.cli.common import (
     Sets,
     StreamName,
     Threads,
+    find_run,
     out,
     percent,
     print_json,
@@ -27,7 +28,7 @@ from cl.cli.common import (
     settings_of,
     warn,
 )
-from cl.errors import StoreError
+from cl.errors import DeletionError, StoreError
 
 app = typer.Typer()
 
@@ -132,9 +133,10 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
     from cl.results import Results
     from cl.runner import default_home
 
-    store = Results(home if home is not None else default_home())
+    place = home if home is not None else default_home()
+    store, stale = Results(place), _stale(place)
     if as_json:
-        print_json(store.all())
+        print_json([{**figures, "state": "live"} for figures in store.all()] + stale)
         return
     table = Table("run", "stream", "strategy", "seed", "average", "incremental", "forgetting", "created", box=None)
     for one in store.all():
@@ -142,7 +144,29 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
         table.add_row(
             one["run"], one["stream"], one["strategy"], str(one["seed"]), *map(percent, figures), one["created"][:16]
         )
+    for one in stale:
+        table.add_row(one["run"], one["stream"], one["strategy"], str(one["seed"]), "stale")
     out.print(table)
+
+
+def _stale(home: Path) -> list[dict[str, Any]]:
+    """Runs that lost their figures to a deletion and are built again on next use."""
+    from cl.runs import Runs, stale_runs
+    from cl.store import Store
+
+    found = stale_runs(home)
+    requests = {run: Runs(Store(home)).request(run) for run in found}
+    return [
+        {
+            "run": run,
+            "stream": request["stream"]["name"],
+            "strategy": request["strategy"],
+            "seed": request["seed"],
+            "state": "stale",
+            "deletion": found[run],
+        }
+        for run, request in requests.items()
+    ]
 
 
 @app.command(epilog="Example: palimpsest show 3fa9 --growth")
@@ -162,9 +186,15 @@ def show(
     from cl.lineage import components
     from cl.results import Results
     from cl.runner import default_home
+    from cl.runs import stale_runs
 
     place = home if home is not None else default_home()
-    figures = dict(Results(place).find(run).figures)
+    name = find_run(place, run)
+    if name in stale_runs(place):
+        raise DeletionError(
+            f"run {name} is stale: its data were deleted; run it again, or forget execute --rebuild-all"
+        )
+    figures = dict(Results(place).find(name).figures)
     if growth:
         print_json(figures["growth"]) if as_json else print_growth(figures)
         return
