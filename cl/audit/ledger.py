@@ -80,6 +80,8 @@ class Ledger:
         }
         digest = digest_json(content)
         record = {**content, "hash": digest, "signature": sign(self._home, digest.encode())}
+        if not self._newest.exists():
+            write_atomic(self._newest, START.encode())
         # The whole file anew: a crash leaves either the old ledger or the new one, never half a line.
         write_atomic(self._path, b"".join(canonical(one) + b"\n" for one in [*records, record]))
         write_atomic(self._newest, digest.encode())  # after the record: a crash between leaves the one before named
@@ -87,6 +89,7 @@ class Ledger:
 
     def verify(self, anchors: Iterable[str] = ()) -> list[dict[str, Any]]:
         """All records, if chain and signatures hold and every anchored head is in it. Raises LedgerError if not."""
+        named = self._named_head()  # read first: another process may add a record meanwhile
         records = self.records()
         before = START
         public = public_key(self._home) if records else b""
@@ -98,8 +101,10 @@ class Ledger:
         heads = {record["hash"] for record in records}
         if not heads.issuperset(anchors):
             raise LedgerError(f"{self._path} was cut or written anew: a certificate names a head that is not in it")
-        if not heads.issuperset(self._known_head(len(records))):
+        if named not in {None, START, *heads}:
             raise LedgerError(f"{self._path} was cut: {self._newest.name} names a record that is not in it")
+        if records and not self._newest.exists():
+            raise LedgerError(f"{self._newest} is missing; put back the one that was there")
         return records
 
     @property
@@ -108,13 +113,9 @@ class Ledger:
         records = self.records()
         return str(records[-1]["hash"]) if records else START
 
-    def _known_head(self, count: int) -> list[str]:
-        """What the file beside the ledger says is its head; none before the first record, or a crash right after."""
-        if self._newest.exists():
-            return [self._newest.read_text(encoding="ascii", errors="replace")]
-        if count > 1:
-            raise LedgerError(f"{self._newest} is missing; put back the one that was there")
-        return []
+    def _named_head(self) -> str | None:
+        """What the file beside the ledger says is its head; it is there before the first record is."""
+        return self._newest.read_text(encoding="ascii", errors="replace") if self._newest.exists() else None
 
     def _check(self, record: Any, seq: int, before: str, public: bytes) -> None:
         place = f"{self._path} was edited at record {seq}"
