@@ -24,10 +24,11 @@ from cl.deletion import Plan, Scope, Selector, need_selectors, open_run
 from cl.deletion import plan as make_plan
 from cl.errors import DeletionError
 from cl.graph import component_graph
+from cl.home import stale_runs
 from cl.purge import purge
 from cl.results import Results
 from cl.runner import Journal, Session
-from cl.runs import Runs, stale_runs
+from cl.runs import Runs
 from cl.store import Store
 from cl.taint import closure
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cl.digests import canonical
 from cl.errors import BadInput, DeletionError, StoreError
+from cl.home import STALE
 from cl.store import Store
 
+RUN_ID = 12  # hexadecimal digits of the request's digest
 UNFINISHED = "unfinished"  # a file in the folder of a run that has begun and not ended
-QUARANTINED, STALE = "quarantined", "stale"  # files that name the deletion which took the run out of service
+QUARANTINED = "quarantined"  # as STALE, a file that names the deletion which took the run out of service
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,3 @@ class Runs:
         path, data = self._folder / run / name, canonical(content)
         if not path.exists() or path.read_bytes() != data:
             self._store.write(path, data)
-
-
-def stale_runs(home: Path) -> dict[str, str]:
-    """Every stale run of a home, and the deletion that made it so."""
-    return {path.parent.name: path.read_text(encoding="ascii") for path in sorted(home.glob(f"runs/*/{STALE}"))}

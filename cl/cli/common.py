@@ -48,8 +48,8 @@ def settings_of(pairs: list[str] | None) -> dict[str, Any]:
 
 def find_run(home: Path, run: str) -> str:
     """The id that begins with `run`, of a run with results or a stale one. Raises BadInput if there is none."""
+    from cl.home import stale_runs
     from cl.results import Results
-    from cl.runs import stale_runs
 
     stale = [name for name in stale_runs(home) if name.startswith(run)]
     return stale[0] if len(stale) == 1 else Results(home).find(run).id
