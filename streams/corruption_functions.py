@@ -86,10 +86,11 @@ def motion_blur(x: np.ndarray, draw: Generator, radius: float, sigma: float) -> 
 
 def zoom_blur(x: np.ndarray, draw: Generator, largest: float, step: float) -> np.ndarray:
     """Mean of the picture and of enlargements of its centre by 1, 1 + step, ... up to `largest`."""
-    rows = np.stack([_enlarging(x.shape[0], factor) for factor in np.arange(1, largest, step)])
-    columns = np.stack([_enlarging(x.shape[1], factor) for factor in np.arange(1, largest, step)])
-    larger = np.einsum("khi,kwj,ijc->khwc", rows, columns, x, optimize=True)
-    return (x + larger.sum(0)) / (len(larger) + 1)
+    height, width, channels = x.shape
+    factors = np.arange(1, largest, step).tolist()
+    rows, columns = (np.stack([_enlarging(size, factor) for factor in factors]) for size in (height, width))
+    taller = (rows @ x.reshape(height, -1)).reshape(-1, height, width, channels)
+    return (x + (columns[:, None] @ taller).sum(0)) / (len(factors) + 1)
 
 
 # Weather.
@@ -245,7 +246,7 @@ def _dragged(x: np.ndarray, radius: float, sigma: float, degrees: float) -> np.n
     return total
 
 
-@lru_cache(256)
+@lru_cache(1024)
 def _enlarging(size: int, factor: float) -> np.ndarray:
     """The matrix `(size, size)` that enlarges the middle of a column by `factor`, linearly between pixels."""
     kept = int(np.ceil(size / factor))

@@ -16,15 +16,15 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
-import torch
 from PIL import features
 from torch import Tensor
 
+from cl.augment import View
 from cl.code import code_digest
 from cl.digests import digest_json
 from cl.errors import BadInput, UnknownName, shown
 from cl.seeds import Seeds
-from cl.stream import Pixels
+from cl.stream import ArrayPixels, Pixels
 from streams import corruption_functions as make
 
 LEVELS = 5
@@ -230,7 +230,7 @@ class CorruptedPixels:
         picture, condition = _seen(sample)
         return digest_json([self._base.digest(picture), picture, condition, self._generator.digest])
 
-    def read(self, samples: Sequence[str]) -> Tensor:
+    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
         places = [_seen(sample) for sample in samples]
         found = {place: self._kept[place] for place in places if place in self._kept}
         missing = [place for place in dict.fromkeys(places) if place not in found]
@@ -239,7 +239,7 @@ class CorruptedPixels:
             for (picture, condition), image in zip(missing, clean, strict=True):
                 found[picture, condition] = self._generator.corrupt(image, condition, picture)
         self._keep(found)
-        return torch.from_numpy(np.stack([found[place] for place in places])).permute(0, 3, 1, 2).contiguous()
+        return ArrayPixels(samples, np.stack([found[place] for place in places])).read(samples, views)
 
     def _keep(self, found: dict[tuple[str, str], np.ndarray]) -> None:
         for place, image in found.items():
