@@ -89,10 +89,10 @@ def drifting(
     most = 1 if batches is None and schedule == "ccc-mini" else batches
     plan = Arrangement(batch_size, most, seed, official_order, rounds_alike, disjoint, delta)
     course = _course(schedule, codes, check_severity(severity), rounds, order, delta, seed)
-    source = _source(stream)
+    source = source_of(stream)
     pixels = CorruptedPixels(source.test.pixels, generator)
     labels = dict(zip(source.test.ids, source.test.labels, strict=True))
-    segments = [_segment(visit, plan, labels, codes, pixels) for visit in course]
+    segments = [segment_of(visit, plan, labels, codes, pixels) for visit in course]
     next(iter(segments[0].batches.values())).images([0])  # what cannot be corrupted is told now
     return assembled(
         name or f"drifting-{stream.name}",
@@ -120,7 +120,7 @@ def assembled(
     return Stream(name, (source,), recipe, {**clean, **subjects}, notes=notes, segments=tuple(segments))
 
 
-def _source(stream: Stream) -> Task:
+def source_of(stream: Stream) -> Task:
     """All tasks of a stream as one. Raises BadInput where it has no test images."""
     train, test = concat([task.train for task in stream.tasks]), concat([task.test for task in stream.tasks])
     if not len(test):
@@ -177,9 +177,11 @@ def _course(
 # From a visit to batches: slots of one order, declared before anything is deleted.
 
 
-def _segment(
+def segment_of(
     visit: Visit, plan: Arrangement, labels: Mapping[str, str], codes: Sequence[str], pixels: Pixels
 ) -> Segment:
+    """The segment of a visit. labels: picture -> class name. codes: the corruptions that `disjoint` shares pictures
+    among. Raises BadInput where there is no picture."""
     ranked = sorted(
         one for condition in visit.conditions for one in _ranked(visit, condition, plan, labels, codes)
     )  # of each condition's they are in order already
@@ -187,16 +189,11 @@ def _segment(
         ranked = _by_class(ranked, visit, plan, labels, plan.delta)
     if not ranked:
         raise BadInput(f"segment {visit.segment} has no pictures; there are only {len(labels)}, leave disjoint out")
-    samples = [(sample_of(picture, condition, visit.number), labels[picture]) for _, picture, condition in ranked]
-    return segment_of(visit, samples, plan.batch_size, pixels)
-
-
-def segment_of(visit: Visit, samples: Sequence[tuple[str, str]], batch_size: int, pixels: Pixels) -> Segment:
-    """The segment of a visit, from (sample id, label) in order of arrival."""
     batches = {}
-    for start in range(0, len(samples), batch_size):
-        batch = dict(samples[start : start + batch_size])
-        batches[f"{visit.segment}/b{start // batch_size:04d}"] = Samples.of(batch, pixels)
+    for number, start in enumerate(range(0, len(ranked), plan.batch_size)):
+        slot = ranked[start : start + plan.batch_size]
+        held = {sample_of(picture, condition, visit.number): labels[picture] for _, picture, condition in slot}
+        batches[f"{visit.segment}/b{number:04d}"] = Samples.of(held, pixels)
     return Segment(visit.segment, visit.domain, batches)
 
 
