@@ -23,7 +23,8 @@ from cl.store import Tensors
 from cl.strategy import Model
 from cl.stream import ArrayPixels, Samples, Stream, Task
 from cl.testing import StrategyConformance
-from strategies.sema import EXACT, OFFICIAL, Sema, closed_column, gathered, scan, shrink
+from cl.shared_head import gathered, shrink
+from strategies.sema import EXACT, OFFICIAL, Sema, closed_column, scan
 from tests.helpers import builder, run_tiny, same, tiny_stream
 
 T = torch.tensor
@@ -95,20 +96,26 @@ def identity(dim: int, gain: float) -> dict[str, torch.Tensor]:
     return {**weights, "encode.bias": torch.zeros(dim), "decode.bias": torch.zeros(dim)}
 
 
-def scanned(values: list[float], thresholds: float | str, mus: list[list[float]], place: Any = None, **how: Any) -> Any:
+def scanned(
+    values: list[float],
+    threshold: float | str,
+    mus: list[list[float]],
+    order: list[int] | None = None,
+    before: Any = None,
+    **how: Any,
+) -> Any:
     """A scan of images whose error is `values`, for blocks with one descriptor (sigma 1) for each of `mus`."""
     ids = tuple(f"{row:03d}" for row in range(len(values)))
     samples = Samples.of(dict.fromkeys(ids, "a"), ArrayPixels(ids, np.zeros((len(ids), 2, 2, 3), np.uint8)))
     m = {"m": T(values, dtype=torch.float64).sqrt()[:, None]}
     known = [[[identity(1, 0.0), {"mu": T(mu), "sigma": T(1.0), "count": T(9)}] for mu in block] for block in mus]
     plain: dict[str, Any] = {
-        "z": "signed", "scan": "task_mean", "rd_act": "none", "sigma_floor": "none", "min_scan_batch": 1,
-        "non_finite": "ignore",
+        "z": "signed", "rd_act": "none", "sigma_floor": "none", "min_scan_batch": 1, "non_finite": "ignore",
     }  # fmt: skip
-    settings = {**plain, **how}
+    rows = {"rows": T(order)} if order is not None else None
     blocks = list(range(len(mus)))
     return SCAN(
-        samples, [m] * len(mus), known, place, seeds=Seeds("s"), blocks=blocks, threshold=thresholds, **settings
+        samples, [m] * len(mus), known, rows, before, blocks=blocks, threshold=threshold, **{**plain, **how}
     )
 
 
@@ -129,24 +136,22 @@ def test_the_evidence_tells_what_led_there() -> None:
 
 
 def test_of_several_blocks_the_shallowest_grows_first_and_the_scan_goes_on_behind() -> None:
-    found = scanned([4.0, 16.0], 1.0, [[10.0], [7.0], [7.0]])
-    assert found["grow"]["grow"].tolist() == [False, True, False]
-    rest = scanned([4.0, 16.0], 1.0, [[10.0], [7.0]], found["place"])
-    assert rest["grow"]["grow"].tolist() == [False, True]  # in the pass that follows an addition
-    assert rest["place"]["place"].tolist() == [1, 1] and found["place"]["place"].tolist() == [0, 1]
+    order, values = list(range(300)), [4.0] * 128 + [16.0] * 128 + [5.0] * 44
+    found = scanned(values, 1.0, [[20.0], [7.0], [7.0]], order)
+    assert found["grow"]["grow"].tolist() == [False, True, False] and found["visited"]["visited"] == 2
+    rest = scanned(values, 1.0, [[20.0], [7.0]], order, found["visited"])
+    assert not rest["grow"]["grow"].any()  # the batch that broke the pass off is not seen again in it
+    assert rest["visited"]["visited"] == 3 and rest["zscores"]["signal"].tolist() == pytest.approx([-15, -2])
+    again = scanned(values, 1.0, [[20.0], [7.0]], order)
+    assert again["grow"]["grow"].tolist() == [False, True]  # but in the pass that follows an addition
 
 
 def test_a_scan_by_batches_takes_the_largest_mean() -> None:
     values = [0.0] * 128 + [9.0] * 3
-    ids = [f"{row:03d}" for row in range(len(values))]
-    order = Seeds("s").order(ids, "scan", 0)
-    shuffled = [0.0] * len(values)
-    for position, row in enumerate(order):
-        shuffled[row] = values[position]  # the three high errors make up the tail batch
-    by_batch = {"scan": "batch128"}
-    assert scanned(shuffled, 2.0, [[0.0]], **by_batch)["grow"]["grow"].any()
-    assert not scanned(shuffled, 2.0, [[0.0]], **by_batch, min_scan_batch=4)["grow"]["grow"].any()
-    assert not scanned(shuffled, 2.0, [[0.0]])["grow"]["grow"].any()
+    order = list(range(len(values)))  # the three high errors make up the tail batch
+    assert scanned(values, 2.0, [[0.0]], order)["grow"]["grow"].any()
+    assert not scanned(values, 2.0, [[0.0]], order, min_scan_batch=4)["grow"]["grow"].any()
+    assert not scanned(values, 2.0, [[0.0]])["grow"]["grow"].any()
 
 
 def test_an_error_that_is_not_finite() -> None:  # invariant 12
