@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -241,6 +241,11 @@ def real_passes(backbone: Backbone, real: int) -> Iterator[None]:
     before = backbone.passes
     yield
     backbone.passes -= (backbone.passes - before) * (BATCH - real) / BATCH
+
+
+def on_device(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """The tensors where the backbone runs."""
+    return {name: value.to(backbone.device) for name, value in tensors.items()}
 
 
 def embed(backbone: Backbone, samples: Samples, attach: Attach | None = None) -> Tensor:

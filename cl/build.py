@@ -1,8 +1,8 @@
 """Building components: pure functions in, stored parts out, each under the digest of everything it read.
 
 A build is a module-level function marked with `builds`. Its positional parameters are what it reads (opened parts,
-shards); its keyword parameters are plain values from the configuration. Four keyword names are provided by the engine
-when the function asks for them, and only then enter its key where they matter:
+shards); its keyword parameters are plain values from the configuration, or dataclasses of such. Four keyword names are
+provided by the engine when the function asks for them, and only then enter its key where they matter:
 
     backbone    the frozen network             (its digest is in the key)
     seeds       randomness by name             (run seed and component name are in the key)
@@ -13,11 +13,12 @@ when the function asks for them, and only then enter its key where they matter:
 from __future__ import annotations
 
 import inspect
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -215,7 +216,7 @@ class Builder:
         identity = {
             "build": f"{build.__module__}.{build.__qualname__}",
             "code": code,
-            "arguments": arguments,
+            "arguments": _plain(arguments),
             "backbone": self.backbone.digest if "backbone" in wanted else None,
             "reads": [_identity(read) for read in reads],
             "controls": [part.digest for part in controls],
@@ -300,7 +301,7 @@ class Builder:
             build=identity["build"],
             parts=describe_parts(parts, plan.roles),
             reads=_reads(plan),
-            arguments=_plain(plan.arguments),
+            arguments=json.loads(canonical(identity["arguments"])),
             numerics=identity["numerics"],
             seed=identity["seed"],
             backbone=identity["backbone"],
@@ -413,7 +414,7 @@ def _tells(record: Record, plan: Plan) -> bool:
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    import json
-
-    plain: dict[str, Any] = json.loads(canonical(dict(arguments)))
-    return plain
+    return {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in arguments.items()
+    }

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cl import growth, metrics, registry
+from cl import growth, metrics
 from cl.audit.suppression import Suppression
 from cl.backbone import TimmBackbone, load_backbone
 from cl.build import Builder, Handle
@@ -21,7 +21,7 @@ from cl.hyper import resolve
 from cl.memory import Peak
 from cl.numerics import Numerics, configure
 from cl.progress import track
-from cl.recipes import resolve_stream
+from cl.recipes import resolve_stream, strategy_of
 from cl.results import Result, Results
 from cl.runs import UNFINISHED as UNFINISHED
 from cl.runs import Runs
@@ -78,18 +78,20 @@ def run(
     device: str = "auto",
     threads: int = 1,
     data: str | Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Result:
     """Run `strategy` over `stream` and return its figures; what the home's store holds is not built again.
 
     stream, strategy, backbone: names, or objects; stream and backbone may be TOML files. presets, settings:
-    hyperparameters by preset, then by name. data: where the files of a stream by name lie, if it has any. Raises
-    PalimpsestError (a subclass) with one line for anything that cannot be used.
+    hyperparameters by preset, then by name. data: where the files of a stream by name lie, if it has any. arguments: of
+    a stream by name, such as `people`. Raises PalimpsestError (a subclass) with one line for anything that cannot be
+    used.
     """
     numerics = configure(device, threads)
     method, name = _strategy(strategy)
     hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
     place = Path(home) if home is not None else default_home()
-    whole = resolve_stream(stream, data, place)
+    whole = resolve_stream(stream, data, place, arguments)
     store = Store(place)
     network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
     request = Request(_recipe(whole), name, _values(hyper), network.digest, seed)
@@ -99,7 +101,7 @@ def run(
 
 def _strategy(strategy: str | type[Strategy]) -> tuple[type[Strategy], str]:
     if isinstance(strategy, str):
-        return registry.strategies.get(strategy), strategy
+        return strategy_of(strategy), strategy
     return strategy, f"{strategy.__module__}:{strategy.__qualname__}"
 
 
