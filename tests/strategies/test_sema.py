@@ -18,12 +18,12 @@ from cl.adapters.mixture import Stack
 from cl.build import Handle
 from cl.errors import BadInput, NonFinite
 from cl.hyper import resolve
-from cl.seeds import Seeds
+from cl.shared_head import gathered, shrink
 from cl.store import Tensors
 from cl.strategy import Model
 from cl.stream import ArrayPixels, Samples, Stream, Task
 from cl.testing import StrategyConformance
-from cl.shared_head import gathered, shrink
+from cl.train import Optimisation
 from strategies.sema import EXACT, OFFICIAL, Sema, closed_column, scan
 from tests.helpers import builder, run_tiny, same, tiny_stream
 
@@ -242,9 +242,10 @@ def test_the_shrink_is_what_the_optimiser_does_to_an_unused_weight() -> None:
         for _ in range(2):  # 12 images in batches of 8
             weight.grad = torch.zeros_like(weight)
             optimizer.step()
-    found = SHRINK(tiny_stream().tasks[0].train, phases=1, epochs=2, batch_size=8, lr=0.1, weight_decay=0.01)
+    how = Optimisation(epochs=2, batch_size=8, lr=0.1, weight_decay=0.01)
+    found = SHRINK(tiny_stream().tasks[0].train, phases=1, how=how)
     assert found["factor"].item() == pytest.approx(weight.item(), rel=1e-12)
-    twice = SHRINK(tiny_stream().tasks[0].train, phases=2, epochs=2, batch_size=8, lr=0.1, weight_decay=0.01)
+    twice = SHRINK(tiny_stream().tasks[0].train, phases=2, how=how)
     assert twice["factor"].item() == pytest.approx(weight.item() ** 2, rel=1e-12)
 
 
