@@ -211,8 +211,9 @@ class Deletion:
         return {"manifest": journal.manifest}
 
     def _purge(self) -> dict[str, Any]:
-        with Store(self.home).locked(exclusive=True):
-            return purge(self.home, self.content)
+        store = Store(self.home)
+        with store.locked(exclusive=True):
+            return purge(store, self.content)
 
     def _drive(self) -> tuple[Session, Journal]:
         """The run on the filtered stream. What an interrupted attempt built is in the store already."""
