@@ -291,7 +291,7 @@ class Builder:
         try:
             return self.store.load(record, part)
         except CorruptComponent as error:
-            self.store.discard(record.key, f"{error}; it is built again")
+            self.store.evict(record.key, f"{error}; it is built again")
             raise
 
     def _record(self, plan: Plan, parts: Mapping[str, Tensors], seconds: float, passes: int) -> Record:
@@ -390,10 +390,15 @@ def shards_of(reads: Sequence[Read]) -> list[Samples]:
     return [leaf for leaf in _leaves(reads) if isinstance(leaf, Samples)]
 
 
-def _lineage(reads: Sequence[Any], edge: str) -> Iterator[dict[str, Any]]:
+def _lineage(reads: Sequence[Any], edge: str, key: str) -> Iterator[Mapping[str, Any]]:
+    """What the component `key` reads, as its record says it."""
     for leaf in _leaves(reads):
         if isinstance(leaf, Samples):
             yield {"kind": "shard", "edge": edge, "digest": leaf.digest}
+        elif leaf.key == key:
+            # A build that returns what it read has its own key when it reads that again: equal bytes, equal keys. No
+            # component is its own parent; this one was made from what it was made from before.
+            yield from (read for read in leaf.record.reads if read.get("key") != key)
         else:
             yield {
                 "kind": "part",
@@ -404,8 +409,8 @@ def _lineage(reads: Sequence[Any], edge: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def _reads(plan: Plan) -> tuple[dict[str, Any], ...]:
-    return tuple([*_lineage(plan.reads, "data"), *_lineage(plan.controls, "control")])
+def _reads(plan: Plan) -> tuple[Mapping[str, Any], ...]:
+    return tuple([*_lineage(plan.reads, "data", plan.key), *_lineage(plan.controls, "control", plan.key)])
 
 
 def _tells(record: Record, plan: Plan) -> bool:

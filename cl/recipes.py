@@ -67,8 +67,7 @@ def strategy_of(name: str) -> type[Strategy]:
 
 def content_digest(stream: Stream) -> str:
     """Digest of all that a stream holds: names, order, subjects, access labels and pixels."""
-    shards = [shard.digest for task in stream.tasks for shard in (task.train, task.test)]
-    return digest_json([stream.resolution(), shards])
+    return digest_json([stream.resolution(), [shard.digest for shard in stream.shards]])
 
 
 def _again(recipe: Recipe, home: Path | None) -> Stream:

@@ -119,7 +119,7 @@ def _place(backbone: str | TimmBackbone) -> str | None:
 def _recipe(stream: Stream) -> dict[str, Any]:
     if stream.recipe is not None:
         return stream.recipe.as_json()
-    shards = [shard.digest for task in stream.tasks for shard in (task.train, task.test)]
+    shards = [shard.digest for shard in stream.shards]
     return Recipe("object", {"content": digest_json(shards)}).as_json()
 
 

@@ -125,12 +125,16 @@ def _describe_stream(name: str, data: Path | None, sets: dict[str, Any]) -> dict
         }
         for task in stream.tasks
     ]
+    segments = [
+        {"id": one.id, "domain": one.domain, "batches": len(one.batches), "images": len(one)} for one in stream.segments
+    ]
     people = len(set(stream.subjects.values()))
     return {
         "name": stream.name,
         "kind": "stream",
         "about": about,
         "tasks": tasks,
+        **({"segments": segments} if segments else {}),
         "subjects": people,
         "notes": list(stream.notes),
     }
@@ -160,6 +164,11 @@ def _print_description(content: dict[str, Any]) -> None:
             names = escape(", ".join(task["classes"]))
             table.add_row(escape(task["id"]), names, str(task["train"]), str(task["test"]))
         out.print(table)
+        if "segments" in content:
+            table = Table("segment", "domain", "batches", "images", box=None)
+            for one in content["segments"]:
+                table.add_row(escape(one["id"]), escape(one["domain"]), str(one["batches"]), str(one["images"]))
+            out.print(table)
         out.print(f"{content['subjects']} subjects. " + escape(" ".join(content["notes"])))
     else:
         print_json({key: value for key, value in content.items() if key not in ("name", "kind", "about")})
