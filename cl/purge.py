@@ -18,8 +18,8 @@ PAGES = (".html", ".svg", ".png", ".pdf", ".csv", ".json")
 def purge(store: Store, content: Mapping[str, Any]) -> dict[str, int]:
     """Remove components, shards, checkpoints, results rows, indexes and pages; how many of each.
 
-    content: the request's sealed content. The caller holds the home's lock alone, through this very store. Begun again, it removes the rest:
-    shard files, from which the closure starts, go last.
+    content: the request's sealed content. The caller holds the home's lock alone, through this very store. Begun again,
+    it removes the rest: shard files, from which the closure starts, go last.
     """
     home, runs = store.home, Runs(store)
     touched = closure(store, content["samples"])

@@ -39,6 +39,7 @@ def newest_rows(tasks: Sequence[Sequence[str]], classes: Sequence[str]) -> tuple
 
 @builds("checkpoint")
 def start_rows(
+    samples: Samples,
     heads: list[Tensors],
     shrinks: list[Tensors],
     *,
@@ -47,7 +48,10 @@ def start_rows(
     classes: list[str],
     places: Places,
 ) -> Tensors:
-    """Where a task's rows start: the class's newest row, or one drawn by its name (within 1/sqrt(d), bias 0)."""
+    """Where a task's rows start: the class's newest row, or one drawn by its name (within 1/sqrt(d), bias 0).
+
+    samples: the task's images, of which the values do not depend; but what names a task's classes goes when they go.
+    """
     fresh = {"weight": uniform_rows(classes, backbone.dim, seeds), "bias": torch.zeros(len(classes))}
     sources = [[-1, row, since] if head < 0 else [head, old, since] for row, (head, old, since) in enumerate(places)]
     return gathered([*heads, fresh], shrinks, sources)

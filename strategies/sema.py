@@ -495,7 +495,7 @@ class Sema(Strategy):
         """Pass `turn` over the task's images, from where `before` broke it off."""
         h, order, images = self.hyper, None, task.train.plain
         if h.scan == "batch128":
-            order = self.component(f"{task.id}/scan-order", scan_order, task.train, turn=turn)
+            order = self.component(f"{task.id}/scan-order-{turn}", scan_order, task.train, turn=turn)
             images = task.train
         known = [
             [[rd["descriptor"], rd["statistics"]] for past in model.tasks
@@ -553,7 +553,7 @@ class Sema(Strategy):
         """m of the task's images in `block`, as pass `turn` sees them."""
         view = turn if images.augment != "none" else 0
         return self.component(
-            f"{task.id}/pooled", pooled_inputs, images, self._stored(images, grown), grown.reads(below=block),
+            f"{task.id}/pooled-{view}", pooled_inputs, images, self._stored(images, grown), grown.reads(below=block),
             start=self._blocks.start, block=block, view=view,
         )  # fmt: skip
 
@@ -574,8 +574,10 @@ class Sema(Strategy):
     def _start(self, task: Task, model: Model) -> Part:
         """Where the rows of the task's classes start."""
         heads, places = self._places(model, task.classes)
-        classes, shrinks = list(task.classes), self._shrinks(model)
-        return self.component(f"{task.id}/rows", start_rows, heads, shrinks, classes=classes, places=places).sole
+        return self.component(
+            f"{task.id}/rows", start_rows, task.train, heads, self._shrinks(model), classes=list(task.classes),
+            places=places,
+        ).sole  # fmt: skip
 
     def _places(self, model: Model, classes: Sequence[str]) -> tuple[list[Handle], Places]:
         """The newest heads that hold rows of `classes`, and where in them each class lies."""

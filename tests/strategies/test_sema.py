@@ -19,6 +19,7 @@ from cl.augment import crop_flip
 from cl.build import Handle
 from cl.errors import BadInput, NonFinite
 from cl.hyper import resolve
+from cl.seeds import Seeds
 from cl.shared_head import gathered, shrink
 from cl.store import Tensors
 from cl.strategy import Model
