@@ -410,10 +410,14 @@ class Grown:
 
 @dataclass(frozen=True)
 class Growing:
-    """A task halfway: the adapters and head rows as its additions so far left them, and the entries that it made."""
+    """A task halfway: the adapters and head rows as its additions so far left them, and the entries that it made.
+
+    prefix: the stream of its images at the first block that may grow. It is there before any decision and reads none.
+    """
 
     grown: Grown
     head: Part
+    prefix: Handle | None
     entries: Mapping[str, Handle] = field(default_factory=dict)
     additions: int = 0
 
@@ -434,13 +438,14 @@ class Sema(Strategy):
         self._check(task, first=not model.tasks)
         if not model.tasks:
             return self._finished(task, self._first(task, model))
-        now = Growing(self._grown(model), self._start(task, model))
+        grown = self._grown(model)
+        now = Growing(grown, self._start(task, model), self._prefix(task.train.plain, grown))
         grow = self._by_batch if self.hyper.order == "batch" else self._block_by_block
         return self._finished(task, grow(task, model, now))
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         grown, plain = self._grown(model), samples.plain
-        stored = self._stored(plain, grown)
+        stored = self._prefix(plain, grown)
         features = self.component("features", mixture_features, plain, stored, grown.reads(), start=self._blocks.start)
         heads, places = self._places(model, model.classes)
         return self.component("scores", head_scores, features, heads, self._shrinks(model), places=places)
@@ -450,15 +455,18 @@ class Sema(Strategy):
         first = self.component(
             f"{task.id}/first", train_first, task.train, self._start(task, model), **self._training(task)
         )
-        now = Growing(Grown(first, {}), first["head"], {f"{task.id}/first": first}, additions=1)
+        grown = Grown(first, {})
+        prefix = self._prefix(task.train.plain, grown)
+        now = Growing(grown, first["head"], prefix, {f"{task.id}/first": first}, additions=1)
         for block in self._blocks:
-            now = now.noting(f"{task.id}/block-{block}/rd", self._descriptor(task, now.grown, block))
+            now = now.noting(f"{task.id}/block-{block}/rd", self._descriptor(task, now, block))
         return now
 
     def _block_by_block(self, task: Task, model: Model, now: Growing) -> Growing:
         """One decision a block, shallow to deep; deeper blocks see what the shallower ones have added."""
+        order = self._order(task, turn=0)
         for block in self._blocks:
-            found = self._scan(f"{task.id}/block-{block}/grow", task, model, now.grown, [block])
+            found = self._scan(f"{task.id}/block-{block}/grow", task, model, now, [block], order)
             now = now.noting(f"{task.id}/block-{block}/grow", found)
             if self.decide(found["grow"])["grow"].any():
                 now = self._expanded(task, now, block)
@@ -467,10 +475,11 @@ class Sema(Strategy):
     def _by_batch(self, task: Task, model: Model, now: Growing) -> Growing:
         """Scan in batches; an addition breaks the pass off, and it goes on behind; until a pass adds nothing."""
         waiting, turn, scans = list(self._blocks), 0, 0
+        order = self._order(task, turn)
         before: Part | None = None  # what broke this pass off
         while waiting:
             name = f"{task.id}/scan-{scans}"
-            found = self._scan(name, task, model, now.grown, waiting, turn, before)
+            found = self._scan(name, task, model, now, waiting, order, turn, before)
             now, scans = now.noting(name, found), scans + 1
             flags = self.decide(found["grow"])["grow"]
             if flags.any():
@@ -478,6 +487,7 @@ class Sema(Strategy):
                 now, before = self._expanded(task, now, block), found["visited"]
             elif before is not None:
                 turn, before = turn + 1, None
+                order = self._order(task, turn)
             else:
                 break
         return now
@@ -487,37 +497,43 @@ class Sema(Strategy):
         name: str,
         task: Task,
         model: Model,
-        grown: Grown,
+        now: Growing,
         blocks: list[int],
+        order: Handle | None,
         turn: int = 0,
         before: Part | None = None,
     ) -> Handle:
         """Pass `turn` over the task's images, from where `before` broke it off."""
-        h, order, images = self.hyper, None, task.train.plain
-        if h.scan == "batch128":
-            order = self.component(f"{task.id}/scan-order-{turn}", scan_order, task.train, turn=turn)
-            images = task.train
+        h = self.hyper
+        images = task.train if h.scan == "batch128" else task.train.plain
         known = [
             [[rd["descriptor"], rd["statistics"]] for past in model.tasks
              if (rd := model.entries.get(f"{past.id}/block-{block}/rd"))]
             for block in blocks
         ]  # fmt: skip
         return self.component(
-            name, scan, images, [self._pooled(task, images, grown, block, turn) for block in blocks], known, order,
+            name, scan, images, [self._pooled(task, images, now, block, turn) for block in blocks], known, order,
             before, blocks=blocks, threshold=h.threshold, z=h.z, rd_act=h.rd_act, sigma_floor=h.sigma_floor,
             min_scan_batch=h.min_scan_batch, non_finite=h.non_finite,
         )  # fmt: skip
 
+    def _order(self, task: Task, turn: int) -> Handle | None:
+        """The order of pass `turn`, fixed when the pass begins; None where the scan is one mean over the task."""
+        if self.hyper.scan == "task_mean":
+            return None
+        return self.component(f"{task.id}/scan-order-{turn}", scan_order, task.train, turn=turn)
+
     def _expanded(self, task: Task, now: Growing, block: int) -> Growing:
         """`now` with an adapter, a router column and a descriptor more in `block`."""
         name, plain = f"{task.id}/block-{block}", task.train.plain
-        closing = self._pooled(task, plain, now.grown, block) if self.hyper.new_column == "closed" else None
+        closing = self._pooled(task, plain, now, block) if self.hyper.new_column == "closed" else None
         addition = self.component(
-            name, train_addition, task.train, self._stored(task.train, now.grown), now.grown.reads(), now.head, closing,
+            name, train_addition, task.train, _stored(task.train, now), now.grown.reads(), now.head, closing,
             block=block, **self._training(task),
         )  # fmt: skip
-        now = now.noting(name, addition).noting(f"{name}/rd", self._descriptor(task, now.grown, block))
-        return Growing(now.grown.with_addition(block, addition), addition["head"], now.entries, now.additions + 1)
+        now = now.noting(name, addition).noting(f"{name}/rd", self._descriptor(task, now, block))
+        grown = now.grown.with_addition(block, addition)
+        return replace(now, grown=grown, head=addition["head"], additions=now.additions + 1)
 
     def _finished(self, task: Task, now: Growing) -> dict[str, Handle]:
         """All entries of the task: its rows, and how the routers mix the adapters on its images."""
@@ -525,12 +541,12 @@ class Sema(Strategy):
         if now.additions:
             head = self.component(name, settle, now.head)
         else:
-            stored, classes = self._stored(task.train, now.grown), list(task.classes)
+            stored, classes = _stored(task.train, now), list(task.classes)
             head = self.component(
                 name, train_rows, task.train, stored, now.grown.reads(), now.head, start=start, classes=classes,
                 how=h.optimisation,
             )  # fmt: skip
-        pooled = [self._pooled(task, task.train.plain, now.grown, block) for block in self._blocks]
+        pooled = [self._pooled(task, task.train.plain, now, block) for block in self._blocks]
         routing = self.component(f"{task.id}/routing", mean_weights, pooled, now.grown.reads(), start=start)
         now = now.noting(name, head).noting(f"{task.id}/routing", routing)
         if h.head_rows == "decay":
@@ -540,29 +556,29 @@ class Sema(Strategy):
             )
         return dict(now.entries)
 
-    def _descriptor(self, task: Task, grown: Grown, block: int) -> Handle:
+    def _descriptor(self, task: Task, now: Growing, block: int) -> Handle:
         h, train = self.hyper, task.train
         how = replace(h.optimisation, epochs=h.rd_epochs, lr=h.rd_lr)
         return self.component(
-            f"{task.id}/block-{block}/rd", train_descriptor, train, self._stored(train, grown),
-            self._pooled(task, train.plain, grown, block), grown.reads(below=block), start=self._blocks.start,
+            f"{task.id}/block-{block}/rd", train_descriptor, train, _stored(train, now),
+            self._pooled(task, train.plain, now, block), now.grown.reads(below=block), start=self._blocks.start,
             block=block, rd=h.rd, rd_act=h.rd_act, rd_share=h.rd_share, stats=h.stats, epochs=h.epochs, how=how,
         )  # fmt: skip
 
-    def _pooled(self, task: Task, images: Samples, grown: Grown, block: int, turn: int = 0) -> Handle:
+    def _pooled(self, task: Task, images: Samples, now: Growing, block: int, turn: int = 0) -> Handle:
         """m of the task's images in `block`, as pass `turn` sees them."""
         view = turn if images.augment != "none" else 0
         return self.component(
-            f"{task.id}/pooled-{view}", pooled_inputs, images, self._stored(images, grown), grown.reads(below=block),
+            f"{task.id}/pooled-{view}", pooled_inputs, images, _stored(images, now), now.grown.reads(below=block),
             start=self._blocks.start, block=block, view=view,
         )  # fmt: skip
 
-    def _stored(self, samples: Samples, grown: Grown) -> Handle | None:
-        """The shard's stream at the first block that may grow, where it never changes and is worth keeping."""
+    def _prefix(self, plain: Samples, grown: Grown) -> Handle | None:
+        """The shard's stream at the first block that may grow, where there is one below and it is small enough."""
         backbone, start = self._builder.backbone, self._blocks.start
-        if start == 0 or samples.augment != "none" or not fits(samples, backbone.tokens, backbone.dim):
+        if start == 0 or not fits(plain, backbone.tokens, backbone.dim):
             return None
-        return self.component("prefix", frozen_prefix, samples, grown.first["adapter"], block=start)
+        return self.component("prefix", frozen_prefix, plain, grown.first["adapter"], block=start)
 
     def _grown(self, model: Model) -> Grown:
         additions = {
@@ -615,6 +631,11 @@ class Sema(Strategy):
             self.warn(
                 f"task '{task.id}' has {count} images, fewer than min_scan_batch = {h.min_scan_batch}: it adds nothing"
             )
+
+
+def _stored(images: Samples, now: Growing) -> Handle | None:
+    """The prefix of the task's images, where no augmentation stands in front."""
+    return now.prefix if images.augment == "none" else None
 
 
 def _on_device(parts: Mapping[str, Tensors], backbone: Backbone) -> dict[str, Tensors]:
