@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from cl.cli.common import (
     Sets,
     StreamName,
     Threads,
+    find_run,
     out,
     percent,
     print_json,
@@ -28,7 +30,7 @@ from cl.cli.common import (
     settings_of,
     warn,
 )
-from cl.errors import StoreError
+from cl.errors import DeletionError, StoreError
 
 app = typer.Typer()
 
@@ -131,9 +133,10 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
     from cl.home import default_home
     from cl.results import Results
 
-    store = Results(home if home is not None else default_home())
+    place = home if home is not None else default_home()
+    store, stale = Results(place), _stale(place)
     if as_json:
-        print_json(store.all())
+        print_json([{**figures, "state": "live"} for figures in store.all()] + stale)
         return
     run = Column("run", no_wrap=True)
     table = Table(run, "stream", "strategy", "seed", "average", "incremental", "forgetting", "created", box=None)
@@ -142,7 +145,28 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
         table.add_row(
             one["run"], one["stream"], one["strategy"], str(one["seed"]), *map(percent, figures), one["created"][:16]
         )
+    for one in stale:
+        table.add_row(one["run"], one["stream"], one["strategy"], str(one["seed"]), "stale")
     out.print(table)
+
+
+def _stale(home: Path) -> list[dict[str, Any]]:
+    """Runs that lost their figures to a deletion and are built again on next use."""
+    from cl.home import stale_runs
+
+    found = stale_runs(home)
+    requests = {run: json.loads((home / "runs" / run / "request.json").read_bytes()) for run in found}
+    return [
+        {
+            "run": run,
+            "stream": request["stream"]["name"],
+            "strategy": request["strategy"],
+            "seed": request["seed"],
+            "state": "stale",
+            "deletion": found[run],
+        }
+        for run, request in requests.items()
+    ]
 
 
 @app.command(epilog="Example: palimpsest show 3fa9 --growth")
@@ -159,12 +183,17 @@ def show(
     """One run: accuracy matrix, growth, components with what they read, manifest."""
     from cl.ancestry import Ancestry
     from cl.cli.growth import print_growth
-    from cl.home import default_home
+    from cl.home import default_home, stale_runs
     from cl.lineage import components
     from cl.results import Results
 
     place = home if home is not None else default_home()
-    figures = dict(Results(place).find(run).figures)
+    name = find_run(place, run)
+    if name in stale_runs(place):
+        raise DeletionError(
+            f"run {name} is stale: its data were deleted; run it again, or forget execute --rebuild-all"
+        )
+    figures = dict(Results(place).find(name).figures)
     if growth:
         print_json(figures["growth"]) if as_json else print_growth(figures)
         return
