@@ -167,7 +167,14 @@ class Strategy(ABC):
         return True
 
     def extended(self, model: Model, task: Task, remaining: int) -> Model:
-        """The model once `task` has been dealt with, `remaining` tasks still to come. Called by the engine."""
+        """The model once `task` has been dealt with, `remaining` tasks still to come. Called by the engine.
+
+        Raises BadInput for a task without training images, unless the strategy takes a trained model as `checkpoint`.
+        """
+        if not len(task.train) and not getattr(self.hyper, "checkpoint", ""):
+            raise BadInput(
+                "the stream has no labelled source split; give it a source, or a model (--set checkpoint=FILE)"
+            )
         self.forget_decisions()
         entries = self.learn(task, model) if self.learns(task, remaining) else {}
         self.forget_decisions()
