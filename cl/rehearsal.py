@@ -52,8 +52,8 @@ class RehearsingBuilder(Builder):
             return self._reuse(plan, record)
         self.planned[plan.key] = shards_of(plan.reads)
         expected = self._expected(plan)
-        self.uses.append(Use(name, plan.key, self.phase, True, expected.seconds, 0, expected.samples))
-        return Handle(expected, lambda _, part: self._before(name, part))
+        self.uses.append(Use(plan.name, plan.key, self.phase, True, expected.seconds, 0, expected.samples))
+        return Handle(expected, lambda _, part: self._before(plan.name, part))
 
     def build_together(self, *_: Any, **__: Any) -> None:
         """Nothing is built."""
