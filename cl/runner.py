@@ -99,6 +99,27 @@ def run(
     return Result(Session(store, network, numerics, request, source, whole, method, hyper).run())
 
 
+def assembled(
+    strategy: str | type[Strategy],
+    *,
+    backbone: str | TimmBackbone = "glyph-vit",
+    seed: int = 0,
+    presets: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    home: str | Path | None = None,
+    device: str = "auto",
+    threads: int = 1,
+) -> Strategy:
+    """The strategy on a home's store, for loops that are not ours: `extended(model, task, remaining)` learns a task,
+    `scores(model, samples)` scores. No figures are recorded. Arguments and errors are those of `run`."""
+    numerics = configure(device, threads)
+    method, _ = _strategy(strategy)
+    hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
+    network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
+    store = Store(Path(home) if home is not None else default_home())
+    return method(hyper, Builder(store, network, numerics, seed))
+
+
 def _strategy(strategy: str | type[Strategy]) -> tuple[type[Strategy], str]:
     if isinstance(strategy, str):
         return strategy_of(strategy), strategy

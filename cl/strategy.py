@@ -28,6 +28,7 @@ from cl.build import Builder, Handle, Part, Read, durable
 from cl.errors import BadInput, UndeclaredRead
 from cl.features import adapter_features, backbone_features
 from cl.hyper import hyperparameters
+from cl.numerics import Numerics
 from cl.store import Tensors
 from cl.stream import Samples, Task
 
@@ -141,6 +142,11 @@ class Strategy(ABC):
         decision = part.sole if isinstance(part, Handle) else part
         self._decisions.append(decision)
         return decision.open()
+
+    @property
+    def numerics(self) -> Numerics:
+        """Device and threads of what is built."""
+        return self._builder.numerics
 
     def forget_decisions(self) -> None:
         """Called by the engine before each task."""
