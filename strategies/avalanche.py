@@ -28,6 +28,7 @@ from cl.build import Handle, builds
 from cl.errors import BadInput
 from cl.hyper import hyperparameters, setting
 from cl.numerics import Numerics
+from cl.progress import tell
 from cl.registry import Family
 from cl.runner import assembled
 from cl.seeds import Seeds
@@ -410,7 +411,15 @@ def learnt(
         return exported(strategy, kind)
 
 
+class _Epochs:
+    """A plugin that tells how far the training is."""
+
+    def after_training_epoch(self, strategy: Any, **_: Any) -> None:
+        tell("epochs", strategy.clock.train_exp_epochs + 1, strategy.train_epochs)
+
+
 def _train(strategy: Any, kind: str, sets: Sequence[Any], known: int, hyper: Mapping[str, Any]) -> None:
+    strategy.plugins.insert(0, _Epochs())
     number = strategy.clock.train_exp_counter
     if kind == "Joint":  # all tasks at once, afresh
         strategy.train([_experience(one, place, 0, hyper) for place, one in enumerate(sets)], eval_streams=[])
@@ -551,7 +560,7 @@ class _Inside:
 
     def scores(self, stream: str, number: int, columns: int) -> Tensor:
         """Scores `(n, columns)` of an experience, rows and columns as Avalanche has them."""
-        shard = self.benchmark.shards[stream, number]
+        shard = self.benchmark.experiences[stream, number]
         row = {sample: place for place, sample in enumerate(shard.samples.ids)}
         column = {name: place for place, name in enumerate(self.model.classes)}
         found = self.strategy.scores(self.model, shard.samples).open()["scores"][[row[s] for s in shard.order]]
@@ -563,7 +572,7 @@ class _Inside:
 
     @property
     def _labels(self) -> dict[int, str]:
-        return {label: name for shard in self.benchmark.shards.values() for label, name in shard.names.items()}
+        return {label: name for shard in self.benchmark.experiences.values() for label, name in shard.names.items()}
 
     @property
     def columns(self) -> int:
@@ -621,6 +630,7 @@ def avalanche_strategy(strategy: str, benchmark: Any, *, seed: int = 0, **given:
 
         def check_model_and_optimizer(self, **_: Any) -> None: ...
 
-    stand_in = nn.Linear(1, 1)  # Avalanche wants a module and an optimiser of it
-    optimizer = torch.optim.SGD(stand_in.parameters(), lr=0.0)
-    return Ours(model=stand_in, optimizer=optimizer, train_epochs=1, device=device, **given)
+    with guard.forked("init"), _quietly():
+        stand_in = nn.Linear(1, 1)  # Avalanche wants a module, and an optimiser of it
+        optimizer = torch.optim.SGD(stand_in.parameters(), lr=0.0)
+        return Ours(model=stand_in, optimizer=optimizer, train_epochs=1, device=device, **given)

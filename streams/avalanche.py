@@ -31,6 +31,7 @@ from cl.augment import View
 from cl.digests import digest_bytes, digest_json
 from cl.errors import BadInput
 from cl.images import whole
+from cl.progress import track
 from cl.registry import Family
 from cl.seeds import Seeds
 from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
@@ -65,7 +66,7 @@ class Benchmark(Stream):
     """A stream that remembers its experiences: (stream name, number) -> shard. Our strategies need them in Avalanche's
     loop."""
 
-    shards: Mapping[tuple[str, int], Shard] = field(default_factory=dict)
+    experiences: Mapping[tuple[str, int], Shard] = field(default_factory=dict)
 
 
 # An image, from the data set at the bottom of Avalanche's layers.
@@ -95,7 +96,7 @@ def _source(data: Any, row: int) -> _Source:
             data = data._flat_data
         elif hasattr(data, "_get_idx"):
             groups = getattr(data, "_frozen_transform_groups", None)
-            if groups is not None and groups["eval"] is not None:
+            if groups is not None and _changes_images(groups["eval"]):
                 frozen.append(groups)
             place, row = data._get_idx(row)
             data = data._datasets[place]
@@ -103,6 +104,13 @@ def _source(data: Any, row: int) -> _Source:
             data, row = data.dataset, int(data.indices[row])
         else:
             return _Source(data, row, tuple(frozen))
+
+
+def _changes_images(transform: Any) -> bool:
+    """Whether a frozen transformation does anything to images: classic benchmarks freeze those of their labels too."""
+    if transform is None or not hasattr(transform, "flat_transforms"):
+        return transform is not None
+    return any(one is not None for one in transform.flat_transforms(0))
 
 
 def _undisturbed() -> contextlib.AbstractContextManager[None]:
@@ -151,9 +159,9 @@ class _SourcePixels:
 
     def digest(self, sample: str) -> str:
         if sample not in self._digests:
-            alike = self._sources[sample].frozen
-            with _undisturbed():  # costly, hence once for an experience
-                for name in [name for name, source in self._sources.items() if source.frozen == alike]:
+            alike = [name for name, one in self._sources.items() if one.frozen == self._sources[sample].frozen]
+            with _undisturbed():  # costly, hence once for many
+                for name in track(alike, "images"):
                     image = self._image(name)
                     self._digests[name] = digest_bytes(f"{image.shape}".encode() + image.tobytes())
         return self._digests[sample]
@@ -189,6 +197,9 @@ class _Conversion:
         if not any(split == "train" for split, _ in self._sets):
             raise BadInput("the benchmark has no training experience")
         self._rows = {place: [_source(one, row) for row in range(len(one))] for place, one in self._sets.items()}
+        with _undisturbed():  # what cannot be used is told now
+            for found in self._rows.values():
+                found[0].image()
         self._sources: dict[str, _Source] = {}
         self._pixels = _SourcePixels(self._sources, image_size)
         self.subjects: dict[str, str] = {}
@@ -203,7 +214,7 @@ class _Conversion:
         ids = self._task_ids(numbers)
         tasks = tuple(Task(ids[n], self._classes(n), self._train(n), self._test(n, shared)) for n in numbers)
         notes = (SHARED,) if shared else ()
-        return {"tasks": tasks, "subjects": self.subjects, "notes": notes, "shards": self.shards}
+        return {"tasks": tasks, "subjects": self.subjects, "notes": notes, "experiences": self.shards}
 
     def _train(self, number: int) -> Samples:
         return self.shards["train", number].samples

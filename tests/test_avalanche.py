@@ -22,7 +22,7 @@ from cl import registry
 from cl.errors import BadInput, UnknownName
 from cl.features import backbone_features
 from cl.hyper import resolve
-from cl.numerics import Numerics
+from cl.numerics import configure
 from cl.recipes import resolve_stream
 from cl.results import Result
 from cl.runner import run
@@ -221,7 +221,7 @@ def by_hand(kind: str, given: dict[str, Any]) -> list[Tensor]:
         with warnings.catch_warnings(record=True):
             if made is None:
                 with seeds.forked("init"):
-                    made = bridge._made(kind, hyper, tiny_backbone(), Numerics("cpu", 1))
+                    made = bridge._made(kind, hyper, tiny_backbone(), configure("cpu"))
             experience = in_features(task.train, stream.classes, number, "train")
             with seeds.forked("train"):
                 made.train(experience, eval_streams=[])
@@ -252,7 +252,7 @@ CONTINUED = [name.partition(":")[2] for name in NAMES if name not in ("avalanche
 
 
 @pytest.mark.parametrize("kind", CONTINUED)
-@pytest.mark.parametrize("hidden", [0, 5])
+@pytest.mark.parametrize("hidden", [0, 16])
 def test_going_on_from_what_was_stored_equals_never_stopping(kind: str, hidden: int, tmp_path: Path) -> None:
     """Each baseline's stored state is all of its state: the scores are bit for bit those of one Avalanche object."""
     if kind == "SLDA" and hidden:
@@ -322,7 +322,7 @@ def test_figures_equal_those_of_avalanches_evaluation(tmp_path: Path) -> None:
         with warnings.catch_warnings(record=True):
             if made is None:
                 with seeds.forked("init"):
-                    made = bridge._made("Naive", hyper, tiny_backbone(), Numerics("cpu", 1))
+                    made = bridge._made("Naive", hyper, tiny_backbone(), configure("cpu"))
                 made.plugins[made.plugins.index(made.evaluator)] = watch
                 made.evaluator = watch
             with seeds.forked("train"):
@@ -340,7 +340,7 @@ def test_slda_of_theirs_and_ours_say_the_same() -> None:
     stream = resolve_stream("split-digits")
     classes = list(stream.classes)
     hyper = hyper_of("SLDA", {"units": len(classes)})
-    theirs, tasks = bridge._made("SLDA", hyper, tiny_backbone(), Numerics("cpu", 1)), []
+    theirs, tasks = bridge._made("SLDA", hyper, tiny_backbone(), configure("cpu")), []
     for number, task in enumerate(stream.tasks):
         features = backbone_features(task.train, backbone=tiny_backbone())
         data = bridge._data(features["features"], task.train.targets(classes).tolist(), task.train.ids)
@@ -415,21 +415,14 @@ def test_our_strategy_in_avalanches_loop_gives_our_figures(tmp_path: Path, capsy
 # Without it.
 
 
-@pytest.mark.parametrize(
-    "program",
-    [
-        "import cl, strategies, streams",
-        "import cl.cli, sys; sys.argv = ['palimpsest', '--help']; cl.cli.main()",
-        "import cl.cli, sys; sys.argv = ['palimpsest', 'list', '--json']; cl.cli.main()",
-        "import cl.cli, sys; sys.argv = ['palimpsest', 'describe', 'avalanche:SLDA', '--json']; cl.cli.main()",
-        "import cl; cl.run('cl.testing:tiny_stream', 'simplecil', backbone='random:test_vit', home=sys.argv[1])",
-    ],
-)
-def test_nothing_else_loads_avalanche(program: str, tmp_path: Path) -> None:
-    script = f"import sys\ntry:\n    {program}\nexcept SystemExit:\n    pass\nassert 'avalanche' not in sys.modules"
-    subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True, cwd=Path(__file__).parents[1]
-    )
+def test_nothing_else_loads_avalanche(tmp_path: Path) -> None:
+    commands = [["--help"], ["list", "--json"], ["describe", "avalanche:SLDA", "--json"], ["describe", "slda"]]
+    lines = ["import sys, cl, cl.cli, strategies, streams"]
+    lines += [f"sys.argv = ['palimpsest', *{words}]\ntry: cl.cli.main()\nexcept SystemExit: pass" for words in commands]
+    lines += ["cl.run('cl.testing:tiny_stream', 'simplecil', backbone='random:test_vit', home=sys.argv[-1])"]
+    lines += ["assert 'streams.avalanche' in sys.modules and 'avalanche' not in sys.modules"]
+    script = "\n".join(lines).replace("sys.argv[-1]", repr(str(tmp_path)))
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[1])
 
 
 def test_without_avalanche_one_line_names_the_mend(
