@@ -28,10 +28,10 @@ def predict(
     """Classify images with what a run has learnt. Nothing of them is stored."""
     import numpy as np
 
+    from cl.home import default_home
     from cl.images import read_square
     from cl.replay import Replay
     from cl.results import Results
-    from cl.runner import default_home
     from cl.stream import Samples
 
     place = home if home is not None else default_home()
