@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from cl import registry
+from cl.audit.verify import verify
 from cl.errors import BadInput, UnknownName
 from cl.features import backbone_features
 from cl.hyper import resolve
@@ -32,6 +33,8 @@ from cl.testing import StrategyConformance, StreamConformance, tiny_backbone, ti
 from strategies import avalanche as bridge
 from strategies import slda
 from streams import from_avalanche, to_avalanche
+from tests.cl import tiny
+from tests.cl.deleting import forget_ids
 from tests.streams.public_sets import write_mnist
 
 pytest.importorskip("avalanche")
@@ -364,6 +367,17 @@ def test_too_few_outputs_and_refused_strategies_are_one_line(tmp_path: Path) -> 
         quick_run(tmp_path, "avalanche:BiC")
     with pytest.raises(UnknownName, match="did you mean avalanche:Replay"):
         quick_run(tmp_path, "avalanche:Replya")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["avalanche:Replay", "avalanche:EWC", "avalanche:iCaRL", "slda"])
+def test_a_deletion_is_verified_against_a_cold_run(name: str, tmp_path: Path) -> None:
+    """A sample of the middle task: the oracle's processes import Avalanche too."""
+    known = registry.strategies.get(name).Hyper.__dataclass_fields__
+    given = {key: value for key, value in QUICK.items() if key in known}
+    run_id = run(tiny.stream(), name, backbone=tiny.BACKBONE, settings=given, home=tmp_path).figures["run"]
+    outcome = forget_ids(tmp_path, run_id, {tiny.stream().tasks[1].train.ids[0]})
+    assert verify(tmp_path, outcome.request).grade == "E0"
 
 
 def test_a_memory_names_its_samples(tmp_path: Path) -> None:
