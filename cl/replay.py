@@ -40,13 +40,15 @@ def replay(home: Path, request: Mapping[str, Any], source: Mapping[str, Any]) ->
 
 
 class Replay:
-    """A finished run again: its strategy, its stream, and its model after the last task.
+    """A finished run again: its strategy, its stream, and its model after the last task. A stale run is built first.
 
     Raises BadInput for a run that cannot be made again, DeletionError for one that a deletion has taken out of service.
     """
 
     def __init__(self, home: Path, run: str) -> None:
         runs = Runs(Store(home))
+        if runs.stale(run) is not None:
+            replay(home, runs.request(run), runs.source(run)).run()
         runs.served(run)
         session = replay(home, runs.request(run), runs.source(run))
         self.stream = session.stream

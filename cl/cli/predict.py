@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from cl.cli.common import AsJson, Home, out, print_json, progress
+from cl.cli.common import AsJson, Home, find_run, out, print_json, progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,11 +31,10 @@ def predict(
     from cl.home import default_home
     from cl.images import read_square
     from cl.replay import Replay
-    from cl.results import Results
     from cl.stream import Samples
 
     place = home if home is not None else default_home()
-    name = Results(place).find(run).id
+    name = find_run(place, run)
     with progress(as_json):
         found = Replay(place, name)
         size = found.stream.tasks[0].train.images([0]).shape[-1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +22,7 @@ from cl.cli.common import (
     Sets,
     StreamName,
     Threads,
+    find_run,
     out,
     percent,
     print_json,
@@ -27,7 +30,7 @@ from cl.cli.common import (
     settings_of,
     warn,
 )
-from cl.errors import StoreError
+from cl.errors import DeletionError, StoreError
 
 app = typer.Typer()
 
@@ -130,9 +133,10 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
     from cl.home import default_home
     from cl.results import Results
 
-    store = Results(home if home is not None else default_home())
+    place = home if home is not None else default_home()
+    store, stale = Results(place), _stale(place)
     if as_json:
-        print_json(store.all())
+        print_json([{**figures, "state": "live"} for figures in store.all()] + stale)
         return
     run = Column("run", no_wrap=True)
     table = Table(run, "stream", "strategy", "seed", "average", "incremental", "forgetting", "created", box=None)
@@ -141,7 +145,28 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
         table.add_row(
             one["run"], one["stream"], one["strategy"], str(one["seed"]), *map(percent, figures), one["created"][:16]
         )
+    for one in stale:
+        table.add_row(one["run"], one["stream"], one["strategy"], str(one["seed"]), "stale")
     out.print(table)
+
+
+def _stale(home: Path) -> list[dict[str, Any]]:
+    """Runs that lost their figures to a deletion and are built again on next use."""
+    from cl.home import stale_runs
+
+    found = stale_runs(home)
+    requests = {run: json.loads((home / "runs" / run / "request.json").read_bytes()) for run in found}
+    return [
+        {
+            "run": run,
+            "stream": request["stream"]["name"],
+            "strategy": request["strategy"],
+            "seed": request["seed"],
+            "state": "stale",
+            "deletion": found[run],
+        }
+        for run, request in requests.items()
+    ]
 
 
 @app.command(epilog="Example: palimpsest show 3fa9 --growth")
@@ -158,12 +183,17 @@ def show(
     """One run: accuracy matrix, growth, components with what they read, manifest."""
     from cl.ancestry import Ancestry
     from cl.cli.growth import print_growth
-    from cl.home import default_home
+    from cl.home import default_home, stale_runs
     from cl.lineage import components
     from cl.results import Results
 
     place = home if home is not None else default_home()
-    figures = dict(Results(place).find(run).figures)
+    name = find_run(place, run)
+    if name in stale_runs(place):
+        raise DeletionError(
+            f"run {name} is stale: its data were deleted; run it again, or forget execute --rebuild-all"
+        )
+    figures = dict(Results(place).find(name).figures)
     if growth:
         print_json(figures["growth"]) if as_json else print_growth(figures)
         return
@@ -175,10 +205,9 @@ def show(
         if as_json:
             print_json(rows)
         elif lineage is not None:
-            _print_tree(rows)
+            _print_tree(rows[0]["name"], rows, {row["name"]: row["reads"] for row in rows})
         else:
-            for row in rows:
-                out.print(f"{row['name']} ({row['role']})", highlight=False, markup=False, soft_wrap=True)
+            _print_tree(known.called(dependents or ""), rows, _readers(rows))
         return
     figures["components"] = components(place, figures["run"])
     if as_json:
@@ -228,33 +257,49 @@ def _print_components(rows: list[dict[str, Any]]) -> None:
     out.print(table)
 
 
-def _print_tree(rows: list[dict[str, Any]]) -> None:
-    """The first row's component and, indented, what it was made from; what came before is not unfolded again."""
+def _readers(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """What each component is read by directly, among `rows`."""
+    readers: dict[str, list[str]] = {}
+    for row in rows:
+        for read in row["reads"]:
+            readers.setdefault(read, []).append(row["name"])
+    return readers
+
+
+def _print_tree(top: str, rows: list[dict[str, Any]], below: Mapping[str, list[str]]) -> None:
+    """The component `top` and, indented, what is `below` each; what came before is not unfolded again."""
     from rich.tree import Tree
 
-    by_name = {row["name"]: row for row in rows}
-    root, shown = Tree("made from", hide_root=True), set[str]()
-    todo = [(root, rows[0]["name"])]
+    roles = {row["name"]: row["role"] for row in rows}
+    root, shown = Tree(top, hide_root=True), set[str]()
+    todo = [(root, top)]
     while todo:
         branch, name = todo.pop()
-        row = by_name.get(name)
-        again = ", see above" if name in shown else ""
-        leaf = branch.add(f"{name} ({row['role']}{again})" if row else name)
-        if row and not again:
+        notes = [roles[name]] if name in roles else []
+        if name in shown and name in below:
+            notes.append("see above")
+        leaf = branch.add(f"{name} ({', '.join(notes)})" if notes else name)
+        if name not in shown:
             shown.add(name)
-            todo += [(leaf, read) for read in reversed(row["reads"])]
+            todo += [(leaf, other) for other in reversed(below.get(name, []))]
     out.print(root, highlight=False, markup=False)
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
     names = ("average_accuracy", "average_incremental_accuracy", "forgetting")
-    table = Table("strategy", *[name.replace("_", " ") for name in names], "seeds", box=None)
+    costs = ("passes an image", "ms an image")
+    table = Table("strategy", *[name.replace("_", " ") for name in names], *costs, "seeds", box=None)
     for row in rows:
         found = [row["metrics"][name] for name in names]
         spread = [
             percent(one["mean"]) + (f" ± {100 * one['std']:.2f}" if one["std"] is not None else "") for one in found
         ]
-        table.add_row(row["strategy"], *spread, str(found[0]["n"]))
+        passes, seconds = (row["metrics"][name]["mean"] for name in ("passes_per_image", "seconds_per_image"))
+        cost = [
+            "-" if passes is None else f"{passes:.2f}",
+            "-" if seconds is None else f"{1000 * seconds:.2f}",
+        ]
+        table.add_row(row["strategy"], *spread, *cost, str(found[0]["n"]))
     out.print(table)
 
 
