@@ -11,6 +11,7 @@ from cl.backbone import load_backbone
 from cl.errors import BadInput, CorruptComponent
 from cl.hyper import resolve
 from cl.numerics import configure
+from cl.online import adapted
 from cl.progress import track
 from cl.recipes import OBJECT, resolve_stream, strategy_of
 from cl.runner import Request, Session, Source
@@ -53,6 +54,7 @@ class Replay:
         session = replay(home, runs.request(run), runs.source(run))
         self.stream = session.stream
         self.strategy = session.method(session.hyper, session.builder)
+        self._builder = session.builder
 
     @cached_property
     def model(self) -> Model:
@@ -67,4 +69,6 @@ class Replay:
         model, tasks = Model(), self.stream.tasks
         for position, task in enumerate(track(tasks, f"learning {self.stream.name} again")):
             model = self.strategy.extended(model, task, len(tasks) - position - 1)
-        return model
+        segments = self.stream.segments if tasks else ()
+        label = f"{self.stream.name} at test time, again"
+        return [model, *(step[-1] for step in adapted(self.strategy, self._builder, model, segments, label))][-1]

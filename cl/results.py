@@ -81,8 +81,10 @@ class Result:
         return pandas.DataFrame(columns, index=self.accuracy.index)
 
     def as_json(self) -> dict[str, Any]:
-        """The object that `run --json` prints: what every run records, then the method's own blocks of figures."""
-        return {**{name: self.figures[name] for name in PRINTED}, **self.figures["blocks"]}
+        """The object that `run --json` prints: what every run records, what one at test time records beside it, then
+        the method's own blocks of figures."""
+        common = {name: self.figures[name] for name in PRINTED}
+        return {**common, **self.figures.get("online", {}), **self.figures["blocks"]}
 
 
 class Results:

@@ -37,7 +37,7 @@ def predict(
     name = find_run(place, run)
     with progress(as_json):
         found = Replay(place, name)
-        size = found.stream.tasks[0].train.images([0]).shape[-1]
+        size = next(shard for shard in found.stream.shards if len(shard)).images([0]).shape[-1]
         visitors = Samples.visiting(np.stack([read_square(path, size) for path in images]))
         scores = found.strategy.scores(found.model, visitors).open()["scores"]
     rows = [_row(path, row, found.model.classes) for path, row in zip(images, scores, strict=True)]
