@@ -30,6 +30,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from cl import build
+from cl.access import Policy
+from cl.audit.oracle import with_noise
 from cl.backbone import TimmBackbone
 from cl.build import Builder, Checkpoint
 from cl.digests import digest_bytes, digest_tensors
@@ -52,7 +54,10 @@ def tiny_backbone(seed: int = 0) -> TimmBackbone:
 
 
 def tiny_stream(tasks: int = 3, train: int = 8, test: int = 4) -> Stream:
-    """`tasks` tasks of two classes, `train` + `test` noisy 32 x 32 images a class, four people, two access labels."""
+    """`tasks` tasks of two classes, `train` + `test` noisy 32 x 32 images a class, four people, two access labels.
+
+    alice holds one of the labels, bob both, dave none.
+    """
     made = [_tiny_task(number, train, test) for number in range(tasks)]
     ids = sorted(sample for task in made for shard in (task.train, task.test) for sample in shard.ids)
     return Stream(
@@ -61,6 +66,7 @@ def tiny_stream(tasks: int = 3, train: int = 8, test: int = 4) -> Stream:
         Recipe("cl.testing:tiny_stream", {"tasks": tasks, "train": train, "test": test}),
         subjects={sample: f"person-{row % 4}" for row, sample in enumerate(ids)},
         access={sample: ("ward-a",) if row % 2 else ("ward-b",) for row, sample in enumerate(ids)},
+        policy=Policy("any", {"alice": ("ward-a",), "bob": ("ward-a", "ward-b"), "dave": ()}),
     )
 
 
@@ -103,6 +109,7 @@ class StrategyConformance:
     presets: ClassVar[Sequence[str]] = ()
     settings: ClassVar[Mapping[str, Any]] = {}
     seed: ClassVar[int] = 0
+    viewer: ClassVar[str] = "alice"  # a user who reads a part of the stream
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -172,6 +179,20 @@ class StrategyConformance:
             for name, key in self._independent(straight, _digests(shard)):
                 assert after.get(key) == before[key], f"'{name}' changed with a shard that it does not declare to read"
 
+    def test_a_users_view_is_a_run_that_never_saw_the_rest(self, warm: Path, tmp_path: Path) -> None:
+        user, stream = self.viewer, self.stream
+        hidden = {sample for sample in stream.ids if not stream.policy.reads(user, stream.access.get(sample, ()))}
+        assert hidden and hidden != stream.ids, f"give the stream labels and a policy under which {user} reads a part"
+        seen = self._observed(self._run(warm, user=user))
+        assert seen == self._observed(self._run(tmp_path / "cold", stream.without(hidden), user=user))
+        noise = with_noise(stream, hidden)
+        assert seen == self._observed(self._run(tmp_path / "noise", noise, user=user))
+        assert seen != self._observed(self._run(tmp_path / "other", with_noise(stream, stream.ids), user=user))
+
+    def test_who_may_read_nothing_learns_nothing(self, tmp_path: Path) -> None:
+        runs = [self._run(tmp_path / user, user=user) for user in ("nobody", "stranger")]
+        assert [one["components"] for one in runs] == [{}, {}] and not any(one["tasks"] for one in runs)
+
     def test_no_global_generator_is_moved(self, tmp_path: Path) -> None:
         before = global_state()
         self._run(tmp_path)
@@ -203,8 +224,13 @@ class StrategyConformance:
             assert torch.equal(self._scores(strategy, model, visiting), self._scores(strategy, model, test))
         assert sorted(warm.rglob("*")) == files
 
+    def _observed(self, figures: Mapping[str, Any]) -> dict[str, Any]:
+        """What must not depend on data that the run's user cannot read: all but times and counts of work."""
+        work = ("seconds", "cost", "inference", "components_built", "components_reused", "forward_passes")
+        return {k: v for k, v in figures.items() if k not in (*work, "peak_memory_bytes", "created", "warnings")}
+
     @classmethod
-    def _run(cls, home: Path, stream: Stream | None = None) -> Mapping[str, Any]:
+    def _run(cls, home: Path, stream: Stream | None = None, user: str | None = None) -> Mapping[str, Any]:
         result = run(
             stream or cls.stream,
             cls.strategy,
@@ -214,6 +240,7 @@ class StrategyConformance:
             settings=cls.settings,
             home=home,
             device="cpu",
+            user=user,
         )
         return result.figures
 

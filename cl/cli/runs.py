@@ -20,6 +20,7 @@ from cl.cli.common import (
     Sets,
     StreamName,
     Threads,
+    User,
     out,
     percent,
     print_json,
@@ -43,6 +44,7 @@ def run(
     device: Device = "auto",
     threads: Threads = 1,
     data: Data = None,
+    user: User = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,6 +63,7 @@ def run(
             device=device,
             threads=threads,
             data=data,
+            user=user,
         )
     warn(result.figures)
     if as_json:

@@ -15,13 +15,11 @@ from pathlib import Path
 
 from cl.audit.oracle import run_cold, task
 from cl.audit.vault import Vault
-from cl.deletion import Selector
+from cl.deletion import Selector, open_run
 from cl.errors import DeletionError
 from cl.execution import execute
 from cl.recipes import resolve_stream
 from cl.runner import run
-from cl.runs import Runs
-from cl.store import Store
 from cl.stream import Stream
 
 STRATEGIES = ("ease", "simplecil", "finetune", "joint")
@@ -51,9 +49,8 @@ def measure(home: Path, run_id: str, selector: Selector) -> Sequence[object]:
         left = _left(copy, run_id, selector)
         done = execute(copy, run_id, [selector])
         samples = Vault(copy).get(done.request)["samples"]
-        runs = Runs(Store(copy))
         cold.mkdir()
-        oracle = run_cold(task(runs.request(run_id), runs.source(run_id), samples, []), cold)
+        oracle = run_cold(task(open_run(copy, run_id), samples, []), cold)
     share = done.rebuilt / max(1, done.rebuilt + done.reused)
     equal = "yes" if oracle.manifest == done.manifest_after else "NO"
     speed = oracle.seconds / done.seconds

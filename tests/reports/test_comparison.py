@@ -176,9 +176,7 @@ def test_every_reference_inside_a_figure_has_one_target(tmp_path: Path) -> None:
 
 def test_texts_are_escaped_everywhere(tmp_path: Path) -> None:
     evil = "<img src=x onerror=\"alert('$1')\">&amp;"
-    run = figures(
-        evil, backbone=evil, presets=[evil], hyper={evil: evil}, run=evil, cost={evil: {"seconds": 1.0}}
-    )
+    run = figures(evil, backbone=evil, presets=[evil], hyper={evil: evil}, run=evil, cost={evil: {"seconds": 1.0}})
     run["tasks"][0] = {"id": evil, "classes": [evil]}
     runs = [run, {**run, "seed": 1}, figures()]
     parsed = Elements(
