@@ -82,7 +82,9 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """The object that `run --json` prints: what every run records, then the method's own blocks of figures."""
-        return {**{name: self.figures[name] for name in PRINTED}, **self.figures["blocks"]}
+        user = self.figures.get("user")
+        asked = {} if user is None else {"user": user}
+        return {**{name: self.figures[name] for name in PRINTED}, **asked, **self.figures["blocks"]}
 
 
 class Results:
