@@ -49,13 +49,13 @@ class Policy:
 
 
 def atom_name(atom: Iterable[str]) -> str:
-    """A stable name of a set of labels, without slashes, which part component names."""
-    return "+".join(quote(label, safe="") for label in sorted(atom))
+    """A stable name of a set of labels, without slashes, which part component names; `+` for no label."""
+    return "+".join(quote(label, safe="") for label in sorted(atom)) or "+"
 
 
 def atom_of(name: str) -> Atom:
     """The labels that `atom_name` made a name of."""
-    return tuple(unquote(label) for label in name.split("+")) if name else ()
+    return tuple(unquote(label) for label in name.split("+") if label)
 
 
 def atoms(stream: Stream) -> dict[Atom, int]:

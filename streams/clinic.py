@@ -2,8 +2,8 @@
 
 The images are the 5,000 MNIST scans of `split-mnist-5k` in its five tasks. Which person wrote one down, and in which
 ward, is synthetic: drawn by stable hash of the sample's id, so that nothing depends on which other samples there are.
-Of each pair of digits ward-a mostly has the first, ward-b mostly the second, ward-c both alike. A person belongs to
-one ward; a few have been moved, and their images carry the labels of both wards.
+Of each pair of digits ward-a mostly has the first, ward-b mostly the second, ward-c some of both. A person belongs to
+one ward; a few people of ward-a have been moved to ward-b, and their images carry the labels of both.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from streams.digits import mnist_pairs
 
 WARDS = ("ward-a", "ward-b", "ward-c")
 # Share of each ward in the images of a pair's first and second digit.
-MIX = {0: (0.6, 0.1, 0.3), 1: (0.1, 0.6, 0.3)}
-MOVED = 5  # every fifth person of a ward was moved on to the next one
+MIX = {0: (0.8, 0.1, 0.1), 1: (0.1, 0.8, 0.1)}
+MOVED = 5  # every fifth person of ward-a was moved to ward-b
 USERS = {"alice": ("ward-a",), "bob": ("ward-a", "ward-b"), "carol": WARDS, "dave": ()}
 NOTE = "subjects and wards are synthetic: assigned to the real images by stable hash, the share of each ward by digit"
 CAPACITY = 400  # images that a task may hold of one set of labels
@@ -48,9 +48,9 @@ def _ward(sample: str, digit: int) -> int:
 
 
 def _labels(ward: int, person: int) -> tuple[str, ...]:
-    """The labels of a person's images: the own ward's, and the next one's for whoever was moved."""
-    moved = (ward + 1) % len(WARDS)
-    return tuple(sorted({WARDS[ward], WARDS[moved]})) if person % MOVED == MOVED - 1 else (WARDS[ward],)
+    """The labels of a person's images."""
+    moved = ward == 0 and person % MOVED == MOVED - 1
+    return WARDS[:2] if moved else (WARDS[ward],)
 
 
 def _unit(text: str) -> float:
