@@ -71,6 +71,8 @@ class Replay:
             )
         # What was deleted from this run alone is not in the views of it either.
         self.stream = session.stream.without(session.suppression.of(session.whole, run))
+        # Whoever may read nothing gets no answer, however the strategy came by one.
+        self.abstains = viewer is not None and not session.whole.view(viewer).tasks
         self.strategy = session.strategy()
         self._builder = session.builder
 

@@ -37,7 +37,7 @@ def predict(
     name = Results(place).find(run).id
     with progress(as_json):
         found = Replay(place, name, user)
-        rows = _classified(found, images) if found.model.classes else _abstained(images)
+        rows = _abstained(images) if found.abstains else _classified(found, images)
     if user is not None:
         rows = [{**row, "abstain": row["class"] is None} for row in rows]
     if as_json:
@@ -54,7 +54,6 @@ def predict(
 
 def _classified(found: Replay, images: list[Path]) -> list[dict[str, Any]]:
     import numpy as np
-    import torch
 
     from cl.images import read_square
     from cl.stream import Samples
@@ -62,11 +61,7 @@ def _classified(found: Replay, images: list[Path]) -> list[dict[str, Any]]:
     size = found.stream.tasks[0].train.images([0]).shape[-1]
     visitors = Samples.visiting(np.stack([read_square(path, size) for path in images]))
     scores = found.strategy.scores(found.model, visitors).open()["scores"]
-    silent = torch.isneginf(scores).all(1)
-    return [
-        _abstention(path) if none else _row(path, row, found.model.classes)
-        for path, row, none in zip(images, scores, silent.tolist(), strict=True)
-    ]
+    return [_row(path, row, found.model.classes) for path, row in zip(images, scores, strict=True)]
 
 
 def _abstained(images: list[Path]) -> list[dict[str, Any]]:
