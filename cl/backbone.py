@@ -10,7 +10,7 @@ import copy
 import importlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -295,6 +295,11 @@ def real_passes(backbone: Backbone, real: int) -> Iterator[None]:
     before = backbone.passes
     yield
     backbone.passes -= (backbone.passes - before) * (BATCH - real) / BATCH
+
+
+def on_device(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """The tensors where the backbone runs."""
+    return {name: value.to(backbone.device) for name, value in tensors.items()}
 
 
 def embed(backbone: Backbone, samples: Samples, attach: Attach | None = None) -> Tensor:

@@ -1,8 +1,8 @@
 """Building components: pure functions in, stored parts out, each under the digest of everything it read.
 
 A build is a module-level function marked with `builds`. Its positional parameters are what it reads (opened parts,
-shards); its keyword parameters are plain values from the configuration. Four keyword names are provided by the engine
-when the function asks for them, and only then enter its key where they matter:
+shards); its keyword parameters are plain values from the configuration, or dataclasses of such. Four keyword names are
+provided by the engine when the function asks for them, and only then enter its key where they matter:
 
     backbone    the frozen network             (its digest is in the key)
     seeds       randomness by name             (run seed and component name are in the key)
@@ -13,11 +13,12 @@ when the function asks for them, and only then enter its key where they matter:
 from __future__ import annotations
 
 import inspect
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -250,7 +251,7 @@ class Builder:
         identity = {
             "build": f"{build.__module__}.{build.__qualname__}",
             "code": code,
-            "arguments": arguments,
+            "arguments": _plain(arguments),
             "backbone": self.backbone.digest if "backbone" in wanted else None,
             "reads": [_identity(read) for read in reads],
             "controls": [part.digest for part in controls],
@@ -325,7 +326,7 @@ class Builder:
         try:
             return self.store.load(record, part)
         except CorruptComponent as error:
-            self.store.discard(record.key, f"{error}; it is built again")
+            self.store.evict(record.key, f"{error}; it is built again")
             raise
 
     def _record(self, plan: Plan, parts: Mapping[str, Tensors], seconds: float, passes: int) -> Record:
@@ -335,7 +336,7 @@ class Builder:
             build=identity["build"],
             parts=describe_parts(parts, plan.roles),
             reads=_reads(plan),
-            arguments=_plain(plan.arguments),
+            arguments=json.loads(canonical(identity["arguments"])),
             numerics=identity["numerics"],
             seed=identity["seed"],
             backbone=identity["backbone"],
@@ -426,10 +427,15 @@ def shards_of(reads: Sequence[Read]) -> list[Samples]:
     return [leaf for leaf in _leaves(reads) if isinstance(leaf, Samples)]
 
 
-def _lineage(reads: Sequence[Any], edge: str) -> Iterator[dict[str, Any]]:
+def _lineage(reads: Sequence[Any], edge: str, key: str) -> Iterator[Mapping[str, Any]]:
+    """What the component `key` reads, as its record says it."""
     for leaf in _leaves(reads):
         if isinstance(leaf, Samples):
             yield {"kind": "shard", "edge": edge, "digest": leaf.digest}
+        elif leaf.key == key:
+            # A build that returns what it read has its own key when it reads that again: equal bytes, equal keys. No
+            # component is its own parent; this one was made from what it was made from before.
+            yield from (read for read in leaf.record.reads if read.get("key") != key)
         else:
             yield {
                 "kind": "part",
@@ -440,8 +446,8 @@ def _lineage(reads: Sequence[Any], edge: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def _reads(plan: Plan) -> tuple[dict[str, Any], ...]:
-    return tuple([*_lineage(plan.reads, "data"), *_lineage(plan.controls, "control")])
+def _reads(plan: Plan) -> tuple[Mapping[str, Any], ...]:
+    return tuple([*_lineage(plan.reads, "data", plan.key), *_lineage(plan.controls, "control", plan.key)])
 
 
 def _tells(record: Record, plan: Plan) -> bool:
@@ -450,7 +456,7 @@ def _tells(record: Record, plan: Plan) -> bool:
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    import json
-
-    plain: dict[str, Any] = json.loads(canonical(dict(arguments)))
-    return plain
+    return {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in arguments.items()
+    }

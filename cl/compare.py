@@ -13,7 +13,8 @@ from multiprocessing.queues import Queue
 from typing import Any
 
 from cl import progress, registry
-from cl.errors import BadInput, UnknownName
+from cl.errors import BadInput
+from cl.settings import STREAM, check_known, meant_for, shared_out
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Cell:
     seed: int
     presets: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)  # backbone, home, device, threads, data
+    options: Mapping[str, Any] = field(default_factory=dict)  # backbone, home, device, threads, data, arguments
 
 
 def cells(
@@ -38,8 +39,11 @@ def cells(
 ) -> list[Cell]:
     """The grid strategies x seeds. A preset or setting may be meant for one strategy: `ease.official`, `joint.when`.
 
-    A setting without a strategy goes to each one that has it. Raises UnknownName where nobody knows a name.
+    A setting without a strategy goes to each one that has it, and to the stream; `stream.people` only to that. Raises
+    UnknownName where nobody knows a name.
     """
+    from cl.recipes import arguments_of
+
     if seeds < 1:
         raise BadInput(f"seeds must be at least 1, not {seeds}")
     twice = [name for name in strategies if strategies.count(name) > 1]
@@ -48,10 +52,10 @@ def cells(
     methods = {name: registry.strategies.get(name) for name in strategies}
     known = {name: set(method.Hyper.__dataclass_fields__) for name, method in methods.items()}
     offered = {name: set(method.presets) for name, method in methods.items()}
-    _check_known("hyperparameter", settings, known)
-    _check_known("preset", presets, offered)
-    chosen = {name: tuple(_meant_for(name, presets, offered[name])) for name in methods}
-    sets = {name: {key: settings[full] for full, key in _meant_pairs(name, settings, known[name])} for name in methods}
+    check_known("preset", presets, offered)
+    chosen = {name: tuple(plain for _, plain in meant_for(name, presets, offered[name])) for name in methods}
+    sets = shared_out(settings, {**known, STREAM: arguments_of(stream)})
+    options = {**options, "arguments": sets[STREAM]}
     return [Cell(stream, name, seed, chosen[name], sets[name], options) for seed in range(seeds) for name in methods]
 
 
@@ -108,22 +112,3 @@ def _end(pool: ProcessPoolExecutor) -> None:
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         process.terminate()
-
-
-def _check_known(kind: str, names: Sequence[str] | Mapping[str, Any], known: Mapping[str, set[str]]) -> None:
-    for name in names:
-        owner, dot, key = name.partition(".")
-        if dot and owner not in known:
-            raise UnknownName("strategy", owner, known)
-        if not (key in known[owner] if dot else any(name in one for one in known.values())):
-            raise UnknownName(kind, key or name, known[owner] if dot else set().union(*known.values()))
-
-
-def _meant_pairs(strategy: str, names: Sequence[str] | Mapping[str, Any], known: set[str]) -> list[tuple[str, str]]:
-    """(name as given, plain name) of what is meant for `strategy`."""
-    pairs = [(name, name.removeprefix(f"{strategy}.")) for name in names]
-    return [(full, plain) for full, plain in pairs if plain in known]
-
-
-def _meant_for(strategy: str, names: Sequence[str], known: set[str]) -> list[str]:
-    return [plain for _, plain in _meant_pairs(strategy, names, known)]

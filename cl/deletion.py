@@ -23,6 +23,7 @@ from cl.runs import Live, Runs
 from cl.store import DURABLE, Record, Store
 from cl.stream import Stream
 from cl.taint import Closure, closure
+from cl.veil import origins
 
 Kind = Literal["task", "class", "subject", "sample"]
 Scope = Literal["home", "run"]
@@ -39,13 +40,14 @@ class Selector:
 
 @dataclass(frozen=True)
 class Row:
-    """One sample of a resolved stream."""
+    """One sample of a resolved stream. task: the segment, for a sample that arrives at test time (`streamed`)."""
 
     id: str
     label: str
     subject: str | None
     task: str
     train: bool
+    streamed: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,12 +183,19 @@ def resolve(session: Session, live: Live, selectors: Sequence[Selector]) -> Forg
 
 
 def _rows(resolution: Mapping[str, Any]) -> list[Row]:
-    return [
+    learnt = [
         Row(sample, label, subject, task["id"], split == "train")
         for task in resolution["tasks"]
         for split in ("train", "test")
         for sample, label, subject, _ in task[split]
     ]
+    streamed = [
+        Row(sample, label, subject, segment["id"], train=False, streamed=True)
+        for segment in resolution.get("segments", ())
+        for batch in segment["batches"].values()
+        for sample, label, subject, _ in batch
+    ]
+    return learnt + streamed
 
 
 def _matches(selector: Selector, rows: Sequence[Row]) -> list[Row]:
@@ -200,7 +209,7 @@ def _matches(selector: Selector, rows: Sequence[Row]) -> list[Row]:
 
 def _contents(session: Session, wanted: set[str]) -> dict[str, str]:
     """Content digests by id: from the source, and from the store for samples that the source has lost already."""
-    shards = [shard for task in session.whole.tasks for shard in (task.train, task.test)]
+    shards = session.whole.shards
     found = {name: digest for shard in shards for name, digest in zip(shard.ids, shard.contents, strict=True)}
     if not wanted <= set(found):
         found = {name: digest for _, held in session.store.shards() for name, digest in held.items()} | found
@@ -208,8 +217,8 @@ def _contents(session: Session, wanted: set[str]) -> dict[str, str]:
 
 
 def _emptied(rows: Iterable[Row], left: Iterable[Row], attribute: str) -> tuple[str, ...]:
-    """Classes or tasks that keep no training sample."""
-    kept = {getattr(row, attribute) for row in left if row.train}
+    """Classes or tasks that keep no training sample, segments that keep no sample."""
+    kept = {getattr(row, attribute) for row in left if row.train or (row.streamed and attribute == "task")}
     return tuple(dict.fromkeys(name for row in rows if (name := getattr(row, attribute)) not in kept))
 
 
@@ -235,7 +244,7 @@ def _rest(session: Session, live: Live, forget: ForgetSet) -> Stream:
     rest = session.whole.without(session.suppressed | set(forget.samples))
     rows = _rows(live.resolution)
     new = rest.ids - {row.id for row in rows}
-    lost = {row.id for row in rows if row.train} - set(forget.samples) - rest.ids
+    lost = {row.id for row in rows if row.train or row.streamed} - set(forget.samples) - rest.ids
     if new:
         raise DeletionError(f"the stream's source has {len(new)} samples that the run never saw; run it again first")
     if lost:
@@ -298,9 +307,10 @@ def _parameters(record: Record) -> int:
 
 
 def _raw_data(rest: Stream, rehearsal: RehearsingBuilder) -> tuple[str, ...]:
-    """Tasks whose training images are read again: what a deployment that kept none would lack."""
-    read = {sample for shards in rehearsal.planned.values() for shard in shards for sample in shard.ids}
-    return tuple(task.id for task in rest.tasks if not read.isdisjoint(task.train.ids))
+    """Tasks and segments whose images are read again: what a deployment that kept none would lack."""
+    read = {sample for shards in rehearsal.planned.values() for shard in shards for sample in origins(shard)}
+    tasks = [task.id for task in rest.tasks if not read.isdisjoint(task.train.ids)]
+    return (*tasks, *(segment.id for segment in rest.segments if not read.isdisjoint(segment.samples.ids)))
 
 
 def _other_runs(session: Session, touched: Closure) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cl.adapters import bottleneck
-from cl.backbone import Backbone, embed
+from cl.backbone import Backbone, embed, on_device
 from cl.build import builds
 from cl.store import Tensors
 from cl.stream import Samples
@@ -18,8 +18,4 @@ def backbone_features(samples: Samples, *, backbone: Backbone) -> Tensors:
 @builds("cache")
 def adapter_features(samples: Samples, adapter: Tensors, *, backbone: Backbone, scale: float) -> Tensors:
     """Features `(n, d)` under one bottleneck adapter, in evaluation mode."""
-    return {"features": embed(backbone, samples, bottleneck.attach(_on(adapter, backbone), scale))}
-
-
-def _on(adapter: Tensors, backbone: Backbone) -> Tensors:
-    return {name: value.to(backbone.device) for name, value in adapter.items()}
+    return {"features": embed(backbone, samples, bottleneck.attach(on_device(adapter, backbone), scale))}

@@ -6,6 +6,7 @@ found once, in float64: with fewer images than dimensions a covariance is singul
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -21,6 +22,11 @@ from cl.stream import Samples
 from cl.train import Optimisation, Parameters, descend
 
 Drawn = tuple[Tensor, Tensor]  # vectors (n, d), class rows (n,)
+
+
+def lone_classes(samples: Samples) -> list[str]:
+    """Classes of one image: of these a Gaussian knows the mean alone."""
+    return sorted(name for name, count in Counter(samples.labels).items() if count == 1)
 
 
 @builds("statistics")
@@ -89,15 +95,14 @@ def align(
     head: Parameters,
     logits: Callable[[Parameters, Tensor], Tensor],
     gaussians: Gaussians,
-    count: int,
     how: Optimisation,
     seeds: Seeds,
     checkpoint: Checkpoint,
 ) -> Parameters:
-    """The head after cross-entropy on `count` fresh draws a class and epoch, in steps of `how.batch_size`."""
+    """The head after cross-entropy on fresh draws, a batch of them for each class and epoch, shuffled into steps."""
 
     def batches(epoch: int) -> Iterator[Drawn]:
-        vectors, targets = gaussians.draw(count, seeds, epoch)
+        vectors, targets = gaussians.draw(how.batch_size, seeds, epoch)
         return zip(vectors.split(how.batch_size), targets.split(how.batch_size), strict=True)
 
     def loss(live: Parameters, drawn: Drawn) -> Tensor:

@@ -18,12 +18,10 @@ def component_graph(store: Store, plan: Plan) -> dict[str, Any]:
     records = {key: known[key] for _, key in plan.live.manifest["uses"] if key in known}
     names = {key: name for name, key in plan.live.manifest["uses"]}
     actions = {step.key: step.action for step in plan.steps}
-    tasks = [task["id"] for task in plan.live.resolution["tasks"]]
+    resolution = plan.live.resolution
+    tasks = [one["id"] for one in (*resolution["tasks"], *resolution.get("segments", ()))]
     shards = _shards(store, plan, tasks)
-    depth = {f"shard {digest}": task for digest, (task, _) in shards.items()}
-    order = _topological(records)
-    for key in order:
-        depth[key] = max((depth.get(_parent(read), 0) for read in records[key].reads), default=0)
+    newest = _newest(records, shards)
     read = {_parent(one) for record in records.values() for one in record.reads}
     nodes = [
         {
@@ -36,12 +34,12 @@ def component_graph(store: Store, plan: Plan) -> dict[str, Any]:
         if f"shard {digest}" in read
     ]
     places = {f"shard {digest}": row for row, digest in enumerate(d for d in shards if f"shard {d}" in read)}
-    for key in order:
+    for key in records:
         places[key] = len(nodes)
         role = min(part["role"] for part in records[key].parts.values())
-        nodes.append({"name": names[key], "role": role, "task": depth[key], "action": actions.get(key, "keep")})
+        nodes.append({"name": names[key], "role": role, "task": newest.get(key, 0), "action": actions.get(key, "keep")})
     pairs = {
-        (places[_parent(one)], places[key]) for key in order for one in records[key].reads if _parent(one) in places
+        (places[_parent(one)], places[key]) for key in records for one in records[key].reads if _parent(one) in places
     }
     return {"tasks": tasks, "nodes": nodes, "edges": [list(pair) for pair in sorted(pairs)]}
 
@@ -54,6 +52,13 @@ def _shards(store: Store, plan: Plan, tasks: list[str]) -> dict[str, tuple[int, 
         for split in ("train", "test")
         for row in task[split]
     }
+    learnt = len(plan.live.resolution["tasks"])
+    place |= {
+        row[0]: (learnt + number, "test")
+        for number, segment in enumerate(plan.live.resolution.get("segments", ()))
+        for batch in segment["batches"].values()
+        for row in batch
+    }
     found = {path.stem: place[next(iter(held))] for path, held in store.shards() if next(iter(held)) in place}
     return dict(sorted(found.items(), key=lambda item: (item[1][0], item[1][1] == "test")))
 
@@ -62,17 +67,19 @@ def _parent(read: Mapping[str, Any]) -> str:
     return f"shard {read['digest']}" if read["kind"] == "shard" else str(read["key"])
 
 
-def _topological(records: Mapping[str, Record]) -> list[str]:
-    """Keys, parents before children."""
-    done: dict[str, None] = {}
-    for root in records:
-        todo = [root]
+def _newest(records: Mapping[str, Record], shards: Mapping[str, tuple[int, str]]) -> dict[str, int]:
+    """Node -> the newest task of the data that it was made from. Safe where builds return each other's bytes and so
+    are each other's parents: a node is visited once, from the newest shard that it can be reached from."""
+    children: dict[str, list[str]] = {}
+    for key, record in records.items():
+        for read in record.reads:
+            children.setdefault(_parent(read), []).append(key)
+    found: dict[str, int] = {}
+    for digest, (task, _) in sorted(shards.items(), key=lambda item: -item[1][0]):
+        todo = [f"shard {digest}"]
         while todo:
-            key = todo[-1]
-            waiting = [p for read in records[key].reads if (p := _parent(read)) in records and p not in done]
-            if waiting:
-                todo += waiting
-                continue
-            done.setdefault(key)
-            todo.pop()
-    return list(done)
+            node = todo.pop()
+            if node not in found:
+                found[node] = task
+                todo += children.get(node, [])
+    return found

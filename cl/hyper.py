@@ -10,7 +10,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
+from cl.adapters.bottleneck import Shape
 from cl.errors import BadInput, UnknownName
+from cl.train import Optimisation
 
 Hyper = TypeVar("Hyper")
 
@@ -34,6 +36,11 @@ class Training:
     )
     weight_decay: float = setting(5e-4, "L2 on everything that is trained", "EASE, released presets", ge=0)
 
+    @property
+    def optimisation(self) -> Optimisation:
+        """How a build trains by these settings."""
+        return Optimisation(self.epochs, self.batch_size, self.lr, self.weight_decay)
+
 
 @hyperparameters
 class AdapterTraining(Training):
@@ -44,6 +51,11 @@ class AdapterTraining(Training):
     dropout: float = setting(
         0.1, "dropout on the adapter's hidden units, in training", "released code of EASE", ge=0, lt=1
     )
+
+    @property
+    def shape(self) -> Shape:
+        """The adapter that a build trains by these settings."""
+        return Shape(self.bottleneck, self.scale, self.dropout)
 
 
 def resolve(

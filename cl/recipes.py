@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from cl import registry
 from cl.digests import digest_json
@@ -23,13 +25,19 @@ OBJECT = "it was made from Python objects without a name; run it by names, or fr
 
 
 def resolve_stream(
-    stream: str | Path | Recipe | Stream, data: str | Path | None = None, home: Path | None = None
+    stream: str | Path | Recipe | Stream,
+    data: str | Path | None = None,
+    home: Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Stream:
     """The stream that `stream` names, or the object itself.
 
-    data: where the files of a named stream lie. home: where digests of files are remembered; None for nowhere. Raises
-    UnknownName for a name that is not registered, BadInput for a file or folder that cannot be used.
+    data: where the files of a named stream lie. home: where digests of files are remembered; None for nowhere.
+    arguments: of the factory of a named stream, as text or typed. Raises UnknownName for a name that is not registered,
+    BadInput for a file, folder or argument that cannot be used.
     """
+    if arguments and (isinstance(stream, Stream | Recipe) or str(stream).endswith(TOML)):
+        raise BadInput(f"this stream takes no {next(iter(arguments))}; arguments belong to a stream by name")
     if isinstance(stream, Stream):
         return stream
     if isinstance(stream, Recipe):
@@ -38,18 +46,28 @@ def resolve_stream(
         if data is not None:
             raise BadInput(f"{shown(stream)} names its own data; leave --data out")
         return _from_toml(Path(stream), home)
-    return _from_factory(str(stream), {} if data is None else {"data": str(data)})
+    place = {} if data is None else {"data": str(data)}
+    return _from_factory(str(stream), {**(arguments or {}), **place})
+
+
+def arguments_of(stream: str) -> list[str]:
+    """What the factory of a stream takes beside `data`; nothing for a TOML file. Raises UnknownName or BadInput."""
+    if stream.endswith(TOML):
+        return []
+    return [name for name in inspect.signature(_factory(stream)).parameters if name != "data"]
 
 
 def strategy_of(name: str) -> type[Strategy]:
     """The strategy of a registry name or of `module:Class`. Raises UnknownName or BadInput."""
-    found: type[Strategy] = _imported(name, "strategy") if ":" in name else registry.strategies.get(name)
+    found: type[Strategy] = (
+        registry.strategies.get(name) if registry.strategies.knows(name) else _imported(name, "strategy")
+    )
     return found
 
 
 def content_digest(stream: Stream) -> str:
     """Digest of all that a stream holds: names, order, subjects, access labels, policy and pixels."""
-    shards = [shard.digest for task in stream.tasks for shard in (task.train, task.test)]
+    shards = [shard.digest for shard in stream.shards]
     return digest_json([stream.resolution(), stream.policy.as_json(), shards])
 
 
@@ -71,16 +89,38 @@ def _from_toml(path: Path, home: Path | None) -> Stream:
 
 
 def _from_factory(name: str, arguments: Mapping[str, Any]) -> Stream:
-    factory = _imported(name, "stream") if ":" in name else registry.streams.get(name)
-    accepted = inspect.signature(factory).parameters
+    factory = _factory(name)
+    accepted = inspect.signature(factory, eval_str=True).parameters
     unknown = sorted(set(arguments) - set(accepted))
     if unknown:
         mend = "leave --data out" if unknown == ["data"] else f"it takes {', '.join(accepted) or 'none'}"
         raise BadInput(f"stream '{name}' takes no {unknown[0]}; {mend}")
-    made = factory(**arguments)
+    missing = [key for key, one in accepted.items() if one.default is one.empty and key not in arguments]
+    if missing:
+        raise BadInput(f"stream '{name}' needs {missing[0]}; give it as --set {missing[0]}=...")
+    made = factory(**{key: _typed(name, accepted[key], value) for key, value in arguments.items()})
     if not isinstance(made, Stream):
         raise BadInput(f"'{name}' made a {type(made).__name__}, not a Stream; check the factory")
     return made
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    factory: Callable[..., Any] = (
+        registry.streams.get(name) if registry.streams.knows(name) else _imported(name, "stream")
+    )
+    return factory
+
+
+def _typed(stream: str, parameter: inspect.Parameter, value: Any) -> Any:
+    """`value` as the parameter's annotation wants it; lists may be given as JSON. Raises BadInput."""
+    if parameter.annotation is parameter.empty:
+        return value
+    wanted: TypeAdapter[Any] = TypeAdapter(parameter.annotation)
+    try:
+        return wanted.validate_json(value) if str(value).startswith("[") else wanted.validate_python(value)
+    except ValidationError as error:
+        what = error.errors()[0]["msg"].lower()
+        raise BadInput(f"stream '{stream}': {parameter.name} = {value!r}: {what}") from None
 
 
 def _imported(name: str, kind: str) -> Any:

@@ -1,19 +1,33 @@
-"""Strategies and streams by name, found through entry points: ours and third parties' alike."""
+"""Strategies and streams by name, found through entry points: ours and third parties' alike.
+
+A name may be `family:member`: a family is registered once and brings many entries, made when they are asked for. So a
+whole foreign library becomes available by name, without the engine knowing it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from cl.errors import BadInput, UnknownName
 
 
-class Registry:
-    """Names of one kind. An entry is imported only when it is asked for."""
+@dataclass(frozen=True)
+class Family:
+    """members: what `family:member` stands for, by member; knowing their names must not import what they need.
+    refused: members that cannot be used -> why, in words that follow the name and a colon."""
 
-    def __init__(self, kind: str, group: str) -> None:
-        self.kind, self.group = kind, group
+    members: Mapping[str, Any]
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+class Registry:
+    """Names of one kind. An entry is imported only when it is asked for. families: the group of its families."""
+
+    def __init__(self, kind: str, group: str, families: str | None = None) -> None:
+        self.kind, self.group, self._families = kind, group, families
         self._local: dict[str, Any] = {}
 
     def register(self, name: str, value: Any) -> None:
@@ -27,17 +41,34 @@ class Registry:
         del self._local[name]
 
     def names(self) -> list[str]:
-        """All names, sorted."""
-        return sorted({*self._local, *self._installed()})
+        """All names, sorted; those of families behind the others."""
+        members = (f"{name}:{member}" for name, family in self.families().items() for member in family.members)
+        return [*sorted({*self._local, *self._installed()}), *sorted(members)]
+
+    def families(self) -> dict[str, Family]:
+        """Every family by name."""
+        found = entry_points(group=self._families) if self._families else ()
+        return {point.name: point.load() for point in found}
+
+    def knows(self, name: str) -> bool:
+        """Whether `name` is ours to find, rather than `module:name`."""
+        prefix, colon, _ = name.partition(":")
+        return not colon or name in self._local or name in self._installed() or prefix in self.families()
 
     def get(self, name: str) -> Any:
-        """The entry called `name`. Raises UnknownName with the nearest names."""
+        """The entry called `name`. Raises UnknownName with the nearest names, BadInput for a refused member."""
         if name in self._local:
             return self._local[name]
         installed = self._installed()
-        if name not in installed:
+        if name in installed:
+            return installed[name].load()
+        prefix, _, member = name.partition(":")
+        family = self.families().get(prefix, Family({})) if member else Family({})
+        if member in family.refused:
+            raise BadInput(f"{self.kind} '{name}': {family.refused[member]}")
+        if member not in family.members:
             raise UnknownName(self.kind, name, self.names())
-        return installed[name].load()
+        return family.members[member]
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return ((name, self.get(name)) for name in self.names())
@@ -46,7 +77,7 @@ class Registry:
         return {point.name: point for point in entry_points(group=self.group)}
 
 
-strategies = Registry("strategy", "palimpsest.strategies")
-streams = Registry("stream", "palimpsest.streams")
+strategies = Registry("strategy", "palimpsest.strategies", "palimpsest.strategy_families")
+streams = Registry("stream", "palimpsest.streams", "palimpsest.stream_families")
 stream_kinds = Registry("stream kind", "palimpsest.stream_kinds")  # what the `kind` of a TOML file may say
 reports = Registry("report", "palimpsest.reports")

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cl import growth, metrics, registry
+from cl import growth, metrics
 from cl.access import Grants
 from cl.audit.suppression import Suppression
 from cl.backbone import TimmBackbone, load_backbone
@@ -22,7 +22,7 @@ from cl.hyper import resolve
 from cl.memory import Peak
 from cl.numerics import Numerics, configure
 from cl.progress import track
-from cl.recipes import resolve_stream
+from cl.recipes import resolve_stream, strategy_of
 from cl.results import Result, Results
 from cl.runs import UNFINISHED as UNFINISHED
 from cl.runs import Runs
@@ -79,20 +79,21 @@ def run(
     device: str = "auto",
     threads: int = 1,
     data: str | Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
     user: str | None = None,
 ) -> Result:
     """Run `strategy` over `stream` and return its figures; what the home's store holds is not built again.
 
     stream, strategy, backbone: names, or objects; stream and backbone may be TOML files. presets, settings:
-    hyperparameters by preset, then by name. data: where the files of a stream by name lie, if it has any. user: run on
-    what this user may read, and on nothing else. Raises PalimpsestError (a subclass) with one line for anything that
-    cannot be used.
+    hyperparameters by preset, then by name. data: where the files of a stream by name lie, if it has any. arguments: of
+    a stream by name, such as `people`. user: run on what this user may read, and on nothing else. Raises
+    PalimpsestError (a subclass) with one line for anything that cannot be used.
     """
     numerics = configure(device, threads)
     method, name = _strategy(strategy)
     hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
     place = Path(home) if home is not None else default_home()
-    everything = Grants(place).govern(resolve_stream(stream, data, place))
+    everything = Grants(place).govern(resolve_stream(stream, data, place, arguments))
     whole = readable(everything, user, method.isolates(hyper))
     store = Store(place)
     network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
@@ -110,7 +111,7 @@ def readable(stream: Stream, user: str | None, isolated: bool) -> Stream:
 
 def _strategy(strategy: str | type[Strategy]) -> tuple[type[Strategy], str]:
     if isinstance(strategy, str):
-        return registry.strategies.get(strategy), strategy
+        return strategy_of(strategy), strategy
     return strategy, f"{strategy.__module__}:{strategy.__qualname__}"
 
 
@@ -128,7 +129,7 @@ def _place(backbone: str | TimmBackbone) -> str | None:
 def _recipe(stream: Stream) -> dict[str, Any]:
     if stream.recipe is not None:
         return stream.recipe.as_json()
-    shards = [shard.digest for task in stream.tasks for shard in (task.train, task.test)]
+    shards = [shard.digest for shard in stream.shards]
     return Recipe("object", {"content": digest_json(shards)}).as_json()
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from cl.digests import canonical, digest_json, digest_tensors
 from cl.errors import BadInput, CorruptComponent, StoreError
 from cl.stream import Samples
+from cl.veil import origins
 
 FORMAT = 1
 TEMPORARY = ".tmp-"  # how the names of files begin that are still being written
@@ -144,12 +145,20 @@ class Store:
         lasting = any(what["role"] not in ("cache", "evidence") for what in record.parts.values())
         try:
             write_atomic(path, save_safetensors(flat), mode=0o444, sync=lasting)
-            content = replace(record, blob=_stat(path)).as_json()
+            content = replace(record, reads=self._ways(record), blob=_stat(path)).as_json()
             checked = canonical({**content, "checksum": digest_json(content)})
             write_atomic(self._path(record.key, "json"), checked, mode=0o444, sync=lasting)
             self._path(record.key, "evicted").unlink(missing_ok=True)
         except OSError as error:
             raise home_error(self.home, error) from error
+
+    def _ways(self, record: Record) -> tuple[Mapping[str, Any], ...]:
+        """What `record` read, and what it was made from besides when its bytes were there before: a deletion must
+        follow every way to a component, also those that other runs have found."""
+        with suppress(CorruptComponent, OSError):
+            before = self.record(record.key, "evicted").reads
+            return (*record.reads, *(read for read in before if read not in record.reads))
+        return record.reads
 
     def sound(self, record: Record) -> bool:
         """Whether the blob is as it was written. Bytes are hashed only where size or time have changed; a damaged
@@ -159,7 +168,7 @@ class Store:
                 for part in record.parts:
                     self.load(record, part)
         except (OSError, CorruptComponent):
-            self.discard(record.key, f"component {record.key[:12]} ({record.build}) is damaged; it is built again")
+            self.evict(record.key, f"component {record.key[:12]} ({record.build}) is damaged; it is built again")
             return False
         return True
 
@@ -181,7 +190,7 @@ class Store:
         """Keep which samples a shard digest stands for, so that a sample can be traced to what read it."""
         path = self.home / "shards" / shard.digest[:2] / f"{shard.digest}.json"
         if not path.exists():
-            content = {"ids": list(shard.ids), "labels": list(shard.labels), "contents": list(shard.contents)}
+            content = {"ids": list(origins(shard)), "labels": list(shard.labels), "contents": list(shard.contents)}
             self.write(path, canonical(content))
 
     def discard(self, key: str, why: str | None = None) -> None:
@@ -242,11 +251,14 @@ class Store:
             os.close(self._held)  # closing gives the lock back, as the end of the process does
             self._held = None
 
-    def evict(self, key: str) -> None:
-        """Drop the bytes of a cache, but not what is known of it: a deletion must still find what was made from it."""
+    def evict(self, key: str, why: str | None = None) -> None:
+        """Drop the bytes of a cache, or damaged ones, but not what is known of them: a deletion must still find what
+        was made from them, and by which ways."""
         with suppress(FileNotFoundError):
             os.replace(self._path(key, "json"), self._path(key, "evicted"))
         self._path(key, "safetensors").unlink(missing_ok=True)
+        if why is not None:
+            self.warnings.append(why)
 
     def lineage(self) -> dict[str, Record]:
         """The record of every component, also of those whose bytes were evicted; damaged ones are set aside."""

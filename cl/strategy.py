@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 
 from cl.access import Atom
 from cl.build import Builder, Handle, Part, Read, durable
-from cl.errors import UndeclaredRead
+from cl.errors import BadInput, UndeclaredRead
 from cl.features import adapter_features, backbone_features
 from cl.hyper import hyperparameters
 from cl.store import Tensors
@@ -156,6 +156,13 @@ class Strategy(ABC):
     def forget_decisions(self) -> None:
         """Called by the engine before each task."""
         self._decisions.clear()
+
+    def require_new_classes(self, task: Task, model: Model) -> None:
+        """Raises BadInput if a class of the task was learnt before."""
+        again = set(task.classes) & set(model.classes)
+        if again:
+            name = type(self).__name__.lower()
+            raise BadInput(f"{name} needs new classes in every task, but task '{task.id}' has '{min(again)}' again")
 
     def warn(self, line: str) -> None:
         """Tell whoever started the run, once, in one line."""

@@ -1,12 +1,13 @@
 """Streams of tasks: stable ids, class names, subjects and access labels, and the pixels behind them.
 
 A stream is resolved once into task id -> class names -> sample ids. Deletion and views filter that resolution;
-nothing is derived again from counts, orders or sorted names.
+nothing is derived again from counts, orders or sorted names. A test-time stream has segments beside its tasks: batches
+that arrive once the tasks are learnt, whose labels the evaluator alone sees (see `cl.veil`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -164,6 +165,11 @@ class _JoinedPixels:
             images[rows] = parts[rows[0]]
         return images
 
+    def _real(self, sample: str) -> str:
+        """The stream's own id of a sample, where the joined shards are veiled (see `cl.veil`)."""
+        real = getattr(self._owner[sample], "_real", None)
+        return sample if real is None else real(sample)
+
     def _part(self, samples: Sequence[str], views: Sequence[View] | None, rows: Sequence[int]) -> Tensor:
         seen = [views[row] for row in rows] if views is not None else None
         return self._owner[samples[rows[0]]].read([samples[row] for row in rows], seen)
@@ -188,6 +194,51 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """Test batches under one condition, in the order in which they arrive.
+
+    id: such as `r03/GN/5`. domain: the condition's name, for the evaluator alone. batches: batch id, such as
+    `r03/GN/5/b0017`, -> its labelled samples. declared: every batch id that the stream was made with; after a deletion
+    `batches` may have holes where `declared` has none, so that no batch ever changes its place.
+    """
+
+    id: str
+    domain: str
+    batches: Mapping[str, Samples]
+    declared: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "declared", self.declared or tuple(self.batches))
+
+    def __len__(self) -> int:
+        return sum(len(batch) for batch in self.batches.values())
+
+    @cached_property
+    def samples(self) -> Samples:
+        """All its samples as one shard, in the order of their ids."""
+        return concat(list(self.batches.values()))
+
+    def pieces(self, length: int | None) -> Iterator[Segment]:
+        """This segment cut after every `length` declared batches (None: whole); a piece without batches is left out.
+
+        Pieces have ids of their own: that of the segment and, where there are several, the number of their first batch.
+        """
+        step = length or len(self.declared)
+        for start in range(0, len(self.declared), step):
+            names = self.declared[start : start + step]
+            held = {name: self.batches[name] for name in names if name in self.batches}
+            if held:
+                piece = self.id if step >= len(self.declared) else f"{self.id}/{start:04d}"
+                yield replace(self, id=piece, batches=held, declared=names)
+
+    def without(self, gone: set[str]) -> Segment | None:
+        """What is left without these samples: smaller batches, an emptied one is gone; None if nothing is left."""
+        kept = {name: batch.keep(set(batch.ids) - gone) for name, batch in self.batches.items()}
+        held = {name: batch for name, batch in kept.items() if len(batch)}
+        return replace(self, batches=held) if held else None
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How to make a stream again in another process: a registry name, `module:factory` or TOML file, and arguments.
 
@@ -209,6 +260,9 @@ class Recipe:
 class Stream:
     """Tasks in order. `subjects` and `access` map sample ids to a person and to access labels; `policy` says who reads.
 
+    segments: what arrives at test time, in order; then `tasks` is the labelled source split, usually one task whose
+    test shard is the clean test set.
+
     recipe: None for a stream made from bare objects; it trains, but no other process can replay it.
     """
 
@@ -218,6 +272,7 @@ class Stream:
     subjects: Mapping[str, str] = field(default_factory=dict)
     access: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = ()
     policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
@@ -230,19 +285,34 @@ class Stream:
         return tuple(dict.fromkeys(name for task in self.tasks for name in task.classes))
 
     @property
+    def shards(self) -> Iterator[Samples]:
+        """Every shard: of each task training and test, of each segment its batches."""
+        for task in self.tasks:
+            yield from (task.train, task.test)
+        for segment in self.segments:
+            yield from segment.batches.values()
+
+    @property
     def ids(self) -> set[str]:
-        """Every sample id, training and test."""
-        return {sample for task in self.tasks for shard in (task.train, task.test) for sample in shard.ids}
+        """Every sample id, training, test and at test time."""
+        return {sample for shard in self.shards for sample in shard.ids}
 
     def without(self, ids: Collection[str]) -> Stream:
         """The stream as if these samples had never been. A class without training images leaves its task's label map
-        (its test images go too), a task without classes leaves the stream. All other names stay."""
+        (its test images go too), a task without classes leaves the stream. All other names stay.
+
+        Batches of segments lose exactly the named samples: nothing that only labels could tell changes them.
+        """
         gone = set(ids)
         tasks = [kept for task in self.tasks if (kept := _task_without(task, gone)) is not None]
-        live = {s for task in tasks for shard in (task.train, task.test) for s in shard.ids}
+        segments = [rest for segment in self.segments if (rest := segment.without(gone)) is not None]
+        left = [shard for task in tasks for shard in (task.train, task.test)]
+        left += [batch for segment in segments for batch in segment.batches.values()]
+        live = {sample for shard in left for sample in shard.ids}
         return replace(
             self,
             tasks=tuple(tasks),
+            segments=tuple(segments),
             subjects={sample: who for sample, who in self.subjects.items() if sample in live},
             access={sample: labels for sample, labels in self.access.items() if sample in live},
         )
@@ -255,13 +325,25 @@ class Stream:
 
     def tested_by(self, user: str) -> Stream:
         """Everybody's training images, but of the test images only those that `user` may read. No view: it leaks."""
-        own = {sample for sample in self.ids if self.policy.reads(user, self.access.get(sample, ()))}
-        tasks = tuple(replace(task, test=task.test.keep(own)) for task in self.tasks)
-        return replace(self, tasks=tasks, notes=(), policy=self.policy.only(user))
+        hidden = {sample for sample in self.ids if not self.policy.reads(user, self.access.get(sample, ()))}
+        tasks = tuple(replace(task, test=task.test.keep(set(task.test.ids) - hidden)) for task in self.tasks)
+        segments = tuple(kept for segment in self.segments if (kept := segment.without(hidden)) is not None)
+        return replace(self, tasks=tasks, segments=segments, notes=(), policy=self.policy.only(user))
 
     def resolution(self) -> dict[str, Any]:
-        """The stream as plain JSON: tasks, classes and sample ids with label, subject and access labels."""
+        """The stream as plain JSON: tasks, classes and sample ids with label, subject and access labels; segments with
+        their batches likewise, if it has any."""
+        segments = [
+            {
+                "id": segment.id,
+                "domain": segment.domain,
+                "declared": list(segment.declared),
+                "batches": {name: self._rows(batch) for name, batch in segment.batches.items()},
+            }
+            for segment in self.segments
+        ]
         return {
+            **({"segments": segments} if segments else {}),
             "stream": self.name,
             "tasks": [
                 {
@@ -312,9 +394,13 @@ def _task_without(task: Task, gone: set[str]) -> Task | None:
 
 
 def _check(stream: Stream) -> None:
-    names = [task.id for task in stream.tasks]
-    if len(set(names)) != len(names):
-        raise BadInput(f"stream '{stream.name}' has two tasks of one id; give each its own")
+    for kind, members in (("tasks", stream.tasks), ("segments", stream.segments)):
+        names = [one.id for one in members]
+        if len(set(names)) != len(names):
+            raise BadInput(f"stream '{stream.name}' has two {kind} of one id; give each its own")
+    batches = [name for segment in stream.segments for name in segment.declared]
+    if len(set(batches)) != len(batches):
+        raise BadInput(f"stream '{stream.name}' has two batches of one id; give each its own")
     seen: set[str] = set()
     for task in stream.tasks:
         if not len(task.train):
@@ -327,8 +413,19 @@ def _check(stream: Stream) -> None:
         empty = sorted(set(task.classes) - set(task.train.labels))
         if empty:
             raise BadInput(f"class '{empty[0]}' of task '{task.id}' has no training image; drop it or fill it")
-        for shard in (task.train, task.test):
-            twice = seen.intersection(shard.ids)
-            if twice:
-                raise BadInput(f"sample '{min(twice)}' is in stream '{stream.name}' twice; ids must be unique")
-            seen.update(shard.ids)
+    for segment in stream.segments:
+        _check_segment(stream, segment)
+    for shard in stream.shards:
+        twice = seen.intersection(shard.ids)
+        if twice:
+            raise BadInput(f"sample '{min(twice)}' is in stream '{stream.name}' twice; ids must be unique")
+        seen.update(shard.ids)
+
+
+def _check_segment(stream: Stream, segment: Segment) -> None:
+    where = f"segment '{segment.id}' of stream '{stream.name}'"
+    if not set(segment.batches) <= set(segment.declared) or len(set(segment.declared)) != len(segment.declared):
+        raise BadInput(f"{where} has a batch that is not declared, or is declared twice; declare each batch once")
+    empty = [name for name, batch in segment.batches.items() if not len(batch)]
+    if empty or not segment.batches:
+        raise BadInput(f"{where} has no images in {empty[0] if empty else 'it'}; drop it or fill it")

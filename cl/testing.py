@@ -336,9 +336,11 @@ class StreamConformance:
     def test_ids_are_unique_and_labels_are_classes_of_their_task(self, made: Stream) -> None:
         ids = [sample for _, shard in _shards(made) for sample in shard.ids]
         assert len(ids) == len(set(ids))
-        for task, shard in _shards(made):
-            assert set(shard.labels) <= set(task.classes)
+        for task in made.tasks:
+            assert {*task.train.labels, *task.test.labels} <= set(task.classes)
             assert set(task.classes) == set(task.train.labels), f"{task.id} has a class without training images"
+        for segment in made.segments:
+            assert set(segment.samples.labels) <= set(made.classes)
 
     def test_it_resolves_to_the_same_stream_twice(self, made: Stream) -> None:
         assert content_digest(self._make()) == content_digest(made)
@@ -396,16 +398,20 @@ class StreamConformance:
         return cls.stream(**cls.arguments)
 
 
-def _shards(stream: Stream) -> Iterator[tuple[Task, Samples]]:
+def _shards(stream: Stream) -> Iterator[tuple[tuple[str, str | None], Samples]]:
+    """Every shard, with the task or batch that it belongs to and its domain."""
     for task in stream.tasks:
-        yield task, task.train
-        yield task, task.test
+        yield (task.id, task.domain), task.train
+        yield (task.id, task.domain), task.test
+    for segment in stream.segments:
+        for name, batch in segment.batches.items():
+            yield (name, segment.domain), batch
 
 
 def _names(stream: Stream) -> dict[str, tuple[Any, ...]]:
     """Sample id -> everything that is said of it."""
     return {
-        sample: (task.id, label, task.domain, stream.subjects.get(sample), stream.access.get(sample))
-        for task, shard in _shards(stream)
+        sample: (place, label, stream.subjects.get(sample), stream.access.get(sample))
+        for place, shard in _shards(stream)
         for sample, label in zip(shard.ids, shard.labels, strict=True)
     }

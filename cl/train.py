@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cl.adapters import bottleneck
 from cl.augment import views
-from cl.backbone import Attach, Backbone, real_passes
+from cl.backbone import Attach, Backbone, on_device, real_passes
 from cl.build import Checkpoint
 from cl.errors import NonFinite
 from cl.prefix import PREFIX_BYTES, enter, entering
@@ -169,6 +169,40 @@ class Tuner:
 
     def _draws(self, batch: Batch, size: tuple[int, ...]) -> Tensor:
         return self._seeds.uniform(batch.ids, size, "dropout", batch.epoch).to(self._backbone.device)
+
+
+def tune_adapter(
+    samples: Samples,
+    start: Parameters | None,
+    head: Parameters,
+    loss: Callable[[Tensor, Parameters, Batch], Tensor],
+    shape: bottleneck.Shape,
+    how: Optimisation,
+    backbone: Backbone,
+    seeds: Seeds,
+    checkpoint: Checkpoint,
+    *,
+    head_rate: float = 1.0,
+    after_step: Callable[[Parameters], None] | None = None,
+) -> tuple[Parameters, Parameters]:
+    """A bottleneck adapter and the head above it after training both on the shard's images.
+
+    start: where the adapter begins, None for a fresh one. head: any parameters with names of their own; its learning
+    rate is `head_rate` of the adapter's. loss: of features `(batch, d)`, the live parameters and the batch.
+    """
+    adapter = start if start is not None else bottleneck.init(backbone, shape.bottleneck, seeds.generator("init"))
+    tuner = Tuner(samples, backbone, seeds, shape.scale, shape.dropout)
+    trained = fit(
+        on_device({**adapter, **head}, backbone),
+        lambda live, batch: loss(tuner.features(live, batch), live, batch),
+        samples.ids,
+        how,
+        seeds,
+        checkpoint,
+        rates=dict.fromkeys(head, head_rate),
+        after_step=after_step,
+    )
+    return {name: trained[name] for name in adapter}, {name: trained[name] for name in head}
 
 
 def augmented(samples: Samples, batch: Batch, seeds: Seeds) -> Tensor:

@@ -8,13 +8,14 @@ the released code.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.adapters import bottleneck as adapters
+from cl.adapters.bottleneck import Shape
 from cl.backbone import Backbone
 from cl.build import Checkpoint, Handle, builds
 from cl.errors import BadInput
@@ -25,7 +26,7 @@ from cl.seeds import Seeds
 from cl.store import Tensors
 from cl.strategy import Model, PastTask, Strategy
 from cl.stream import Samples, Task
-from cl.train import Batch, Optimisation, Tuner, fit
+from cl.train import Batch, Optimisation, tune_adapter
 
 
 @hyperparameters
@@ -58,6 +59,11 @@ class EaseHyper(AdapterTraining):
         "released OmniBenchmark preset",
     )
     optimizer: Literal["sgd", "adam"] = setting("sgd", "optimiser of the adapter", "section 4.1")
+
+    @property
+    def optimisation(self) -> Optimisation:
+        """With the chosen optimiser."""
+        return replace(super().optimisation, optimizer=self.optimizer)
 
 
 def _released(
@@ -98,29 +104,18 @@ def train_adapter(
     seeds: Seeds,
     checkpoint: Checkpoint,
     classes: list[str],
-    bottleneck: int,
-    scale: float,
-    dropout: float,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
-    optimizer: Literal["sgd", "adam"],
+    shape: Shape,
+    how: Optimisation,
 ) -> Tensors:
     """The task's adapter. The head's logit is sigma * cos, sigma learned from 1 on; the head is thrown away."""
-    adapter = adapters.init(backbone, bottleneck, seeds.generator("init"))
-    head = {"head": uniform_rows(classes, backbone.dim, seeds), "sigma": torch.ones(())}
+    head = {"rows": uniform_rows(classes, backbone.dim, seeds), "sigma": torch.ones(())}
     targets = samples.targets(classes).to(backbone.device)
-    tuner = Tuner(samples, backbone, seeds, scale, dropout)
 
-    def loss(live: Tensors, batch: Batch) -> Tensor:
-        logits = live["sigma"] * cosine(tuner.features(live, batch), live["head"])
-        return F.cross_entropy(logits, targets[batch.rows])
+    def loss(features: Tensor, live: Tensors, batch: Batch) -> Tensor:
+        return F.cross_entropy(live["sigma"] * cosine(features, live["rows"]), targets[batch.rows])
 
-    start = {name: value.to(backbone.device) for name, value in (adapter | head).items()}
-    how = Optimisation(epochs, batch_size, lr, weight_decay, optimizer)
-    trained = fit(start, loss, samples.ids, how, seeds, checkpoint)
-    return {name: trained[name] for name in adapter}
+    adapter, _ = tune_adapter(samples, None, head, loss, shape, how, backbone, seeds, checkpoint)
+    return adapter
 
 
 # Prototype complement (section 3.3): rows of task i in a space j that came later.
@@ -254,14 +249,8 @@ class Ease(Strategy):
             train_adapter,
             task.train,
             classes=list(task.classes),
-            bottleneck=h.bottleneck,
-            scale=h.scale,
-            dropout=h.dropout,
-            epochs=h.epochs,
-            batch_size=h.batch_size,
-            lr=h.lr,
-            weight_decay=h.weight_decay,
-            optimizer=h.optimizer,
+            shape=h.shape,
+            how=h.optimisation,
         )
 
     def _prototypes(self, task: Task | PastTask, adapter: Handle | None) -> Handle:
@@ -302,6 +291,4 @@ class Ease(Strategy):
     def _check(self, task: Task, model: Model) -> None:
         if self.hyper.complete == "oracle" and not self.hyper.exemplars:
             raise BadInput("complete = oracle reads old tasks' images; allow it with --set exemplars=true")
-        again = set(task.classes) & set(model.classes)
-        if again:
-            raise BadInput(f"ease needs new classes in every task, but task '{task.id}' has '{min(again)}' again")
+        self.require_new_classes(task, model)

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.adapters import bottleneck as adapters
-from cl.backbone import Backbone, batches, embed
+from cl.adapters.bottleneck import Shape
+from cl.backbone import Backbone, on_device
 from cl.build import Checkpoint, Handle, Part, builds
-from cl.errors import BadInput
-from cl.gaussians import Gaussians, align, class_spread
-from cl.heads import cosine, normal_rows
+from cl.gaussians import Gaussians, align, class_spread, lone_classes
+from cl.heads import cosine, linear, linear_head, normal_rows
 from cl.hyper import AdapterTraining, hyperparameters, setting
 from cl.merging import adapter_distances, mean_parameters, pull
 from cl.numerics import Numerics
@@ -30,7 +29,8 @@ from cl.seeds import Seeds
 from cl.store import Tensors
 from cl.strategy import Model, Strategy
 from cl.stream import Samples, Task
-from cl.train import Batch, Optimisation, Tuner, fit
+from cl.train import Batch, Optimisation, tune_adapter
+from strategies.mos_released import dropout_features, pulled_features
 
 RIDGE = 1e-4  # on the diagonal of a class's covariance, as released
 EVALUATIONS = 4  # head evaluations an image gets at most, as released
@@ -140,13 +140,8 @@ def tune(
     seeds: Seeds,
     checkpoint: Checkpoint,
     classes: list[str],
-    bottleneck: int,
-    scale: float,
-    dropout: float,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
+    shape: Shape,
+    how: Optimisation,
     head_rate: float,
     reg: float,
     momentum: float,
@@ -158,32 +153,23 @@ def tune(
     start: where A_t begins, None for a fresh adapter. towards: what it is pulled to. head: earlier rows, which get no
     gradient but weight decay. means: of the classes of earlier tasks, for the orthogonality loss.
     """
-    adapter = start if start is not None else adapters.init(backbone, bottleneck, seeds.generator("init"))
-    rows = _grown(head, classes, backbone.dim, seeds)
+    rows = linear_head(head, classes, backbone.dim, seeds, normal_rows)
     old = 0 if head is None else len(head["weight"])
     targets = samples.targets(classes[old:]).to(backbone.device)
-    earlier = _on(backbone, {str(task): mean["mean"] for task, mean in enumerate(means)})
-    tuner = Tuner(samples, backbone, seeds, scale, dropout)
-    elders = _on(backbone, towards or {})
+    earlier = [mean["mean"].to(backbone.device) for mean in means]
+    elders = on_device(towards or {}, backbone)
 
-    def loss(live: Tensors, batch: Batch) -> Tensor:
-        features = tuner.features(live, batch)
+    def loss(features: Tensor, live: Tensors, batch: Batch) -> Tensor:
         logits = F.linear(features, live["weight"][old:], live["bias"][old:])
-        penalty = reg * orthogonality(features, list(earlier.values())) if reg > 0 else 0.0
+        penalty = reg * orthogonality(features, earlier) if reg > 0 else 0.0
         return F.cross_entropy(logits, targets[batch.rows]) + penalty
 
-    trained = fit(
-        _on(backbone, {**adapter, **rows}),
-        loss,
-        samples.ids,
-        Optimisation(epochs, batch_size, lr, weight_decay),
-        seeds,
-        checkpoint,
-        rates={name: head_rate for name in rows},
+    adapter, trained_rows = tune_adapter(
+        samples, start, rows, loss, shape, how, backbone, seeds, checkpoint, head_rate=head_rate,
         after_step=lambda live: pull(live, elders, momentum, pulls),
-    )
-    pull(trained, towards or {}, momentum, final_pulls)
-    return {"adapter": {name: trained[name] for name in adapter}, "head": {name: trained[name] for name in rows}}
+    )  # fmt: skip
+    pull(adapter, towards or {}, momentum, final_pulls)
+    return {"adapter": adapter, "head": trained_rows}
 
 
 def orthogonality(features: Tensor, means: Sequence[Tensor]) -> Tensor:
@@ -205,10 +191,7 @@ def aligned_head(
     checkpoint: Checkpoint,
     numerics: Numerics,
     classes: list[str],
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
+    how: Optimisation,
 ) -> Tensors:
     """weight `(classes, d)` and bias after alignment, one batch of draws a class and epoch.
 
@@ -216,9 +199,8 @@ def aligned_head(
     """
     centres = torch.cat([mean["mean"] for mean in means])
     gaussians = Gaussians(classes, centres, spreads, numerics.device)
-    start = _grown(head, classes, gaussians.dim, seeds)
-    how = Optimisation(epochs, batch_size, lr, weight_decay)
-    return align(start, _linear, gaussians, batch_size, how, seeds, checkpoint)
+    start = linear_head(head, classes, gaussians.dim, seeds, normal_rows)
+    return align(start, lambda live, vectors: linear(vectors, live), gaussians, how, seeds, checkpoint)
 
 
 # Training-free self-refined retrieval: the prototypes guess a task; then adapter and head correct each other.
@@ -257,7 +239,7 @@ def refine(state: Tensors, spaces: dict[str, Tensors], head: Tensors, *, tasks: 
     logits = state["logits"].clone()
     for place, space in spaces.items():
         rows = live & (here == int(place))
-        logits[rows] = _linear(head, space["features"])[rows]
+        logits[rows] = linear(space["features"], head)[rows]
     found = torch.tensor(tasks)[logits.argmax(1)]
     visited = state["visited"].clone()
     visited[torch.nonzero(live)[:, 0], here[live]] = True
@@ -311,55 +293,6 @@ def _ever(visited: Sequence[Tensor]) -> Tensor:
     for one in visited:
         pairs[:, : one.shape[1]] |= one
     return pairs
-
-
-# What the released code does besides, on private copies.
-
-
-def pulled(adapter: Tensors, mean: Tensors, momentum: float, forwards: int) -> Tensors:
-    """The adapter as the released code runs it in a forward pass that `forwards` others came before.
-
-    Each pass pulls all blocks once per block, so block l runs after (blocks * forwards + l + 1) pulls.
-    """
-    blocks = len(adapter["up.bias"])
-    left = (1 - momentum) ** torch.arange(blocks * forwards + 1, blocks * (forwards + 1) + 1, dtype=torch.float64)
-    shares = {name: left.float().reshape(-1, *[1] * (value.ndim - 1)) for name, value in adapter.items()}
-    return {name: mean[name] + shares[name] * (adapter[name] - mean[name]) for name in adapter}
-
-
-@builds("cache")
-@torch.no_grad()
-def pulled_features(
-    samples: Samples, adapter: Tensors, mean: Tensors, *, backbone: Backbone, scale: float, momentum: float, batch: int
-) -> Tensors:
-    """Features `(n, d)` as the released statistics pass measures them: class after class, `batch` images a pass."""
-    found = torch.zeros(len(samples), backbone.dim)
-    groups = [torch.nonzero(samples.targets([name]) == 0)[:, 0] for name in samples.classes]
-    for number, rows in enumerate(chunk for group in groups for chunk in group.split(batch)):
-        attach = adapters.attach(_on(backbone, pulled(adapter, mean, momentum, number)), scale)
-        found[rows] = embed(backbone, samples.keep({samples.ids[row] for row in rows.tolist()}), attach)
-    return {"features": found}
-
-
-@builds("cache")
-@torch.no_grad()
-def dropout_features(
-    samples: Samples, adapter: Tensors, *, backbone: Backbone, seeds: Seeds, scale: float, rate: float
-) -> Tensors:
-    """Features `(n, d)` with the adapter's dropout on."""
-    shape = (len(adapter["up.bias"]), backbone.tokens, adapter["down.bias"].shape[1])
-    live, rows = _on(backbone, adapter), []
-    for real, images in batches(samples, "features"):
-        ids = list(samples.ids[len(rows) :][:real])
-        padded = [*ids, *[""] * (len(images) - real)]
-        keep = adapters.dropout(rate, shape, lambda size, ids=padded: _draws(backbone, seeds, ids, size))
-        rows += list(backbone.features(images, adapters.attach(live, scale, keep))[:real].cpu())
-        backbone.passes -= len(images) - real
-    return {"features": torch.stack(rows)}
-
-
-def _draws(backbone: Backbone, seeds: Seeds, ids: Sequence[str], size: tuple[int, ...]) -> Tensor:
-    return seeds.uniform(ids, size, "dropout").to(backbone.device)
 
 
 class Mos(Strategy):
@@ -425,13 +358,8 @@ class Mos(Strategy):
             model["head"] if chained and model.tasks else None,
             [model[f"{past}/means"] for past in earlier] if h.orth == "all" and h.reg > 0 else [],
             classes=[*(model.classes if chained else ()), *task.classes],
-            bottleneck=h.bottleneck,
-            scale=h.scale,
-            dropout=h.dropout,
-            epochs=h.epochs,
-            batch_size=h.batch_size,
-            lr=h.lr,
-            weight_decay=h.weight_decay,
+            shape=h.shape,
+            how=h.optimisation,
             head_rate=h.head_rate,
             reg=h.reg,
             momentum=h.merge_momentum,
@@ -502,10 +430,12 @@ class Mos(Strategy):
             [both[f"{name}/means"] for name in tasks],
             [both[f"{name}/spread"] for name in tasks],
             classes=[*model.classes, *task.classes],
-            epochs=0 if chained and not model.tasks else h.align_epochs,
-            batch_size=h.align_draws * h.batch_size,
-            lr=h.align_lr,
-            weight_decay=h.weight_decay,
+            how=Optimisation(
+                epochs=0 if chained and not model.tasks else h.align_epochs,
+                batch_size=h.align_draws * h.batch_size,
+                lr=h.align_lr,
+                weight_decay=h.weight_decay,
+            ),
         )
 
     def _walk(self, model: Model, samples: Samples) -> Handle:
@@ -539,28 +469,7 @@ class Mos(Strategy):
         return "+".join(sorted({owner.get(name, "others") for name in samples.classes}))
 
     def _check(self, task: Task, model: Model) -> None:
-        again = set(task.classes) & set(model.classes)
-        if again:
-            raise BadInput(f"mos needs new classes in every task, but task '{task.id}' has '{min(again)}' again")
-        alone = [name for name in task.classes if task.train.labels.count(name) == 1]
+        self.require_new_classes(task, model)
+        alone = lone_classes(task.train)
         if alone:
             self.warn(f"class '{alone[0]}' of task '{task.id}' has one image; its Gaussian is {RIDGE} x identity")
-
-
-def _grown(head: Tensors | None, classes: Sequence[str], dim: int, seeds: Seeds) -> Tensors:
-    """The head's weight `(classes, d)` and bias: rows of `head` first, new ones seeded by class name."""
-    old = 0 if head is None else len(head["weight"])
-    if old == len(classes):
-        return dict(head or {})
-    weight, bias = normal_rows(classes[old:], dim, seeds), torch.zeros(len(classes) - old)
-    if head is None:
-        return {"weight": weight, "bias": bias}
-    return {"weight": torch.cat([head["weight"], weight]), "bias": torch.cat([head["bias"], bias])}
-
-
-def _linear(head: Tensors, features: Tensor) -> Tensor:
-    return F.linear(features, head["weight"], head["bias"])
-
-
-def _on(backbone: Backbone, tensors: Tensors) -> Tensors:
-    return {name: value.to(backbone.device) for name, value in tensors.items()}

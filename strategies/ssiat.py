@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from cl.adapters import bottleneck as adapters
+from cl.adapters.bottleneck import Shape
 from cl.backbone import Backbone
 from cl.build import Checkpoint, Handle, Part, builds
-from cl.errors import BadInput
-from cl.gaussians import Gaussians, align, class_spread, covariance
+from cl.gaussians import Gaussians, align, class_spread, covariance, lone_classes
 from cl.heads import cosface, cosine, normal_rows
 from cl.hyper import AdapterTraining, hyperparameters, setting
 from cl.numerics import Numerics
@@ -29,7 +29,7 @@ from cl.seeds import Seeds
 from cl.store import Tensors
 from cl.strategy import Model, PastTask, Strategy
 from cl.stream import Samples, Task
-from cl.train import Batch, Optimisation, Tuner, fit
+from cl.train import Batch, Optimisation, tune_adapter
 
 RIDGE = 1e-3  # on the diagonal of a class's covariance, as released
 NEAREST = 0.05  # share of a session's images that `sigma = auto` looks at for each class
@@ -125,13 +125,8 @@ def tune(
     seeds: Seeds,
     checkpoint: Checkpoint,
     classes: list[str],
-    bottleneck: int,
-    scale: float,
-    dropout: float,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
+    shape: Shape,
+    how: Optimisation,
     cosine_scale: float,
     margin: float,
     old_heads: str,
@@ -140,22 +135,18 @@ def tune(
 
     classes: the session's. start: the adapter so far, None for a fresh one.
     """
-    adapter = start if start is not None else adapters.init(backbone, bottleneck, seeds.generator("init"))
     old = torch.zeros(0, backbone.dim) if head is None else head["weight"]
     new = normal_rows(classes, backbone.dim, seeds)
     kept, trained_rows = (old, new) if old_heads == "frozen" else (old[:0], torch.cat([old, new]))
     targets = samples.targets(classes).to(backbone.device)
-    tuner = Tuner(samples, backbone, seeds, scale, dropout)
 
-    def loss(live: Tensors, batch: Batch) -> Tensor:
-        cosines = cosine(tuner.features(live, batch), live["weight"][-len(classes) :])
+    def loss(features: Tensor, live: Tensors, batch: Batch) -> Tensor:
+        cosines = cosine(features, live["weight"][-len(classes) :])
         return cosface(cosines, targets[batch.rows], cosine_scale, margin)
 
-    begin = {name: value.to(backbone.device) for name, value in {**adapter, "weight": trained_rows}.items()}
-    how = Optimisation(epochs, batch_size, lr, weight_decay)
-    trained = fit(begin, loss, samples.ids, how, seeds, checkpoint)
-    rows = torch.cat([kept, trained["weight"]])
-    return {"adapter": {name: trained[name] for name in adapter}, "head": {"weight": rows}}
+    rows = {"weight": trained_rows}
+    adapter, trained = tune_adapter(samples, start, rows, loss, shape, how, backbone, seeds, checkpoint)
+    return {"adapter": adapter, "head": {"weight": torch.cat([kept, trained["weight"]])}}
 
 
 # Stage 2: semantic shift estimation. Old means move as the session's images moved near them.
@@ -254,14 +245,11 @@ def unified_head(
     classes: list[str],
     factors: list[float],
     cosine_scale: float,
-    draws: int,
-    epochs: int,
-    lr: float,
-    weight_decay: float,
+    how: Optimisation,
 ) -> Tensors:
     """weight `(classes, d)` after stage 3, from `rows`, with new ones where there are none. 0 epochs: as they are.
 
-    factors: what each class's mean is multiplied by.
+    factors: what each class's mean is multiplied by. An epoch draws one batch a class.
     """
     means = mean["mean"] * torch.tensor(factors)[:, None]
     gaussians = Gaussians(classes, means, spreads, numerics.device)
@@ -272,8 +260,7 @@ def unified_head(
     def logits(live: Tensors, vectors: Tensor) -> Tensor:
         return cosine_scale * cosine(vectors, live["weight"])
 
-    how = Optimisation(epochs, draws, lr, weight_decay)
-    return align({"weight": have}, logits, gaussians, draws, how, seeds, checkpoint)
+    return align({"weight": have}, logits, gaussians, how, seeds, checkpoint)
 
 
 def session_factors(sizes: Sequence[int], decay: str) -> list[float]:
@@ -370,13 +357,8 @@ class Ssiat(Strategy):
             _adapter(before),
             model[f"{name}/heads"] if goes_on else None,
             classes=list(task.classes),
-            bottleneck=h.bottleneck,
-            scale=h.scale,
-            dropout=h.dropout,
-            epochs=h.epochs if before is not None else h.first_epochs,
-            batch_size=h.batch_size,
-            lr=h.lr,
-            weight_decay=h.weight_decay,
+            shape=h.shape,
+            how=h.optimisation if before is not None else replace(h.optimisation, epochs=h.first_epochs),
             cosine_scale=h.cosine_scale,
             margin=h.margin,
             old_heads=h.old_heads,
@@ -418,20 +400,17 @@ class Ssiat(Strategy):
             classes=[label for past in (*chain, task) for label in past.classes],
             factors=session_factors(sizes, h.decay),
             cosine_scale=h.cosine_scale,
-            draws=h.draws,
-            epochs=0 if rows is not None and not chain else h.align_epochs,
-            lr=h.align_lr,
-            weight_decay=h.weight_decay,
+            how=Optimisation(
+                0 if rows is not None and not chain else h.align_epochs, h.draws, h.align_lr, h.weight_decay
+            ),
         )
 
     def _newest_means(self, model: Model) -> Handle:
         return model[next(f"{task.id}/means" for task in reversed(model.tasks) if f"{task.id}/means" in model)]
 
     def _check(self, task: Task, model: Model) -> None:
-        again = set(task.classes) & set(model.classes)
-        if again:
-            raise BadInput(f"ssiat needs new classes in every task, but task '{task.id}' has '{min(again)}' again")
-        alone = [name for name in task.classes if task.train.labels.count(name) == 1]
+        self.require_new_classes(task, model)
+        alone = lone_classes(task.train)
         if alone and self.hyper.spread == "covariance":
             self.warn(f"class '{alone[0]}' of task '{task.id}' has one image; its Gaussian is {RIDGE} x identity")
 

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.adapters import bottleneck as adapters
-from cl.backbone import Backbone, batches
+from cl.adapters.bottleneck import Shape
+from cl.backbone import Backbone, batches, on_device
 from cl.build import Checkpoint, Handle, builds
-from cl.heads import uniform_rows
+from cl.heads import linear, linear_head, uniform_rows
 from cl.hyper import AdapterTraining, hyperparameters, setting
 from cl.seeds import Seeds
 from cl.store import Tensors
 from cl.strategy import Model, Strategy
 from cl.stream import Samples, concat
-from cl.train import Batch, Optimisation, Tuner, augmented, fit
+from cl.train import Batch, Optimisation, augmented, fit, tune_adapter
 
 
 @hyperparameters
@@ -41,27 +41,19 @@ def tuned_adapter(
     seeds: Seeds,
     checkpoint: Checkpoint,
     classes: list[str],
-    bottleneck: int,
-    scale: float,
-    dropout: float,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
+    shape: Shape,
+    how: Optimisation,
 ) -> dict[str, Tensors]:
     """Adapter and head after training on `shards`, from `before` or afresh. Head: rows `(classes, d)` and bias."""
-    samples = concat(shards)
-    start = before["adapter"] if before else adapters.init(backbone, bottleneck, seeds.generator("init"))
-    head = _head(before["head"] if before else None, classes, backbone.dim, seeds)
+    samples, start = concat(shards), before["adapter"] if before else None
+    rows = linear_head(before["head"] if before else None, classes, backbone.dim, seeds, uniform_rows)
     targets = samples.targets(classes).to(backbone.device)
-    tuner = Tuner(samples, backbone, seeds, scale, dropout)
 
-    def loss(live: Tensors, batch: Batch) -> Tensor:
-        return F.cross_entropy(_logits(tuner.features(live, batch), live), targets[batch.rows])
+    def loss(features: Tensor, live: Tensors, batch: Batch) -> Tensor:
+        return F.cross_entropy(linear(features, live), targets[batch.rows])
 
-    how = Optimisation(epochs, batch_size, lr, weight_decay)
-    trained = fit(_on({**start, **head}, backbone), loss, samples.ids, how, seeds, checkpoint)
-    return {"adapter": {name: trained[name] for name in start}, "head": {name: trained[name] for name in head}}
+    adapter, head = tune_adapter(samples, start, rows, loss, shape, how, backbone, seeds, checkpoint)
+    return {"adapter": adapter, "head": head}
 
 
 @builds(network="state", head="head")
@@ -73,24 +65,20 @@ def tuned_network(
     seeds: Seeds,
     checkpoint: Checkpoint,
     classes: list[str],
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
+    how: Optimisation,
 ) -> dict[str, Tensors]:
     """All weights and the head after training on `shards`, from `before` or from the pretrained weights."""
     samples = concat(shards)
     start = before["network"] if before else {name: value.detach() for name, value in backbone.parameters().items()}
-    head = _head(before["head"] if before else None, classes, backbone.dim, seeds)
+    head = linear_head(before["head"] if before else None, classes, backbone.dim, seeds, uniform_rows)
     targets = samples.targets(classes).to(backbone.device)
 
     def loss(live: Tensors, batch: Batch) -> Tensor:
         weights = {name: live[name] for name in start}
         features = backbone.with_parameters(weights, augmented(samples, batch, seeds))
-        return F.cross_entropy(_logits(features, live), targets[batch.rows])
+        return F.cross_entropy(linear(features, live), targets[batch.rows])
 
-    how = Optimisation(epochs, batch_size, lr, weight_decay)
-    trained = fit(_on({**start, **head}, backbone), loss, samples.ids, how, seeds, checkpoint)
+    trained = fit(on_device({**start, **head}, backbone), loss, samples.ids, how, seeds, checkpoint)
     return {"network": {name: trained[name] for name in start}, "head": {name: trained[name] for name in head}}
 
 
@@ -98,7 +86,7 @@ def tuned_network(
 @torch.no_grad()
 def network_features(samples: Samples, network: Tensors, *, backbone: Backbone) -> Tensors:
     """Features `(n, d)` under tuned weights."""
-    weights = _on(network, backbone)
+    weights = on_device(network, backbone)
     rows = []
     for real, images in batches(samples, "features"):
         rows.append(backbone.with_parameters(weights, images)[:real].cpu())
@@ -109,7 +97,7 @@ def network_features(samples: Samples, network: Tensors, *, backbone: Backbone) 
 @builds("cache")
 def linear_scores(features: Tensors, head: Tensors) -> Tensors:
     """Logits `(n, classes)` of the linear head."""
-    return {"scores": _logits(features["features"], head)}
+    return {"scores": linear(features["features"], head)}
 
 
 class Tuned(Strategy):
@@ -120,13 +108,10 @@ class Tuned(Strategy):
 
     def tuned(self, name: str, shards: list[Samples], before: Handle | None, classes: list[str]) -> Handle:
         """The network called `name` after training on `shards`."""
-        h = self.hyper
-        how = {"epochs": h.epochs, "batch_size": h.batch_size, "lr": h.lr, "weight_decay": h.weight_decay}
-        parts = before.parts if before is not None else None
-        if h.tune == "full":
-            return self.component(name, tuned_network, shards, parts, classes=classes, **how)
-        shape = {"bottleneck": h.bottleneck, "scale": h.scale, "dropout": h.dropout}
-        return self.component(name, tuned_adapter, shards, parts, classes=classes, **shape, **how)
+        how, parts = self.hyper.optimisation, before.parts if before is not None else None
+        if self.hyper.tune == "full":
+            return self.component(name, tuned_network, shards, parts, classes=classes, how=how)
+        return self.component(name, tuned_adapter, shards, parts, classes=classes, shape=self.hyper.shape, how=how)
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         network = model["network"]
@@ -135,21 +120,3 @@ class Tuned(Strategy):
         else:
             features = self.features(samples, network["adapter"], self.hyper.scale)
         return self.component("scores", linear_scores, features, network["head"])
-
-
-def _head(before: Tensors | None, classes: list[str], dim: int, seeds: Seeds) -> Tensors:
-    """The head's rows for `classes`: those of `before` first, new ones seeded by class name."""
-    old = len(before["head.weight"]) if before else 0
-    rows, bias = [before["head.weight"]] if before else [], [before["head.bias"]] if before else []
-    if old < len(classes):
-        rows.append(uniform_rows(classes[old:], dim, seeds))
-        bias.append(torch.zeros(len(classes) - old))
-    return {"head.weight": torch.cat(rows), "head.bias": torch.cat(bias)}
-
-
-def _logits(features: Tensor, head: Tensors) -> Tensor:
-    return F.linear(features, head["head.weight"], head["head.bias"])
-
-
-def _on(tensors: Tensors, backbone: Backbone) -> Tensors:
-    return {name: value.to(backbone.device) for name, value in tensors.items()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +16,15 @@ from torch.nn import functional as F
 from cl.backbone import Attach, Backbone
 
 Parameters = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An adapter's hidden width r, the factor s of its branch, and dropout of its hidden units while it is trained."""
+
+    bottleneck: int
+    scale: float
+    dropout: float
 
 
 def init(backbone: Backbone, bottleneck: int, generator: torch.Generator, only: int | None = None) -> Parameters:

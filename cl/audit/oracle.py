@@ -97,7 +97,7 @@ def probes_of(stream: Stream, whole: Stream, forgotten: Collection[str]) -> dict
 
 def picked(stream: Stream, ids: Collection[str]) -> list[Samples]:
     """The shards of `stream`, each cut down to the samples `ids`; empty ones left out."""
-    shards = [shard.plain.keep(ids) for task in stream.tasks for shard in (task.train, task.test)]
+    shards = [shard.plain.keep(ids) for shard in stream.shards]
     return [shard for shard in shards if len(shard)]
 
 
@@ -131,7 +131,14 @@ def with_noise(stream: Stream, ids: Collection[str]) -> Stream:
         )
         for task in stream.tasks
     ]
-    return replace(stream, tasks=tuple(tasks))
+    segments = [
+        replace(
+            segment,
+            batches={name: replace(batch, pixels=_Noise(batch.pixels, ids)) for name, batch in segment.batches.items()},
+        )
+        for segment in stream.segments
+    ]
+    return replace(stream, tasks=tuple(tasks), segments=tuple(segments))
 
 
 def run_cold(work: Mapping[str, Any], home: Path) -> Finding:

@@ -36,8 +36,7 @@ class Suppression:
         if not hashes:
             return set()
         key = system_key(self._home)
-        shards = [shard for task in stream.tasks for shard in (task.train, task.test)]
-        pairs = [pair for shard in shards for pair in zip(shard.ids, shard.contents, strict=True)]
+        pairs = [pair for shard in stream.shards for pair in zip(shard.ids, shard.contents, strict=True)]
         return {sample for sample, content in pairs if keyed(key, [sample, content]) in hashes}
 
     def add(self, store: Store, request: str, run: str | None, samples: Mapping[str, str]) -> None:

@@ -24,7 +24,14 @@ BackboneName = Annotated[
     str, typer.Option("--backbone", help="A shipped backbone, a timm name, random:TIMM-NAME, or a TOML file.")
 ]
 Presets = Annotated[list[str] | None, typer.Option("--preset", help="A named set of hyperparameters; may be repeated.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="One hyperparameter, as key=value; may be repeated.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="One hyperparameter, or argument of the stream, as key=value; may be repeated. Where both have it: "
+        "stream.key, STRATEGY.key.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Threads = Annotated[int, typer.Option("--threads", help="Torch threads of each run; part of every component's key.")]
 StreamName = Annotated[str, typer.Argument(help="A stream's name (see palimpsest list streams), or a TOML file.")]

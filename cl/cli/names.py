@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cl import registry
-from cl.cli.common import AsJson, Data, out, print_json
+from cl.cli.common import AsJson, Data, Sets, out, print_json, settings_of
 from cl.errors import UnknownName
 
 app = typer.Typer()
@@ -46,10 +46,11 @@ def list_names(
 def describe(
     name: Annotated[str, typer.Argument(help="A strategy, stream or backbone, or a stream's TOML file.")],
     data: Data = None,
+    set_: Sets = None,
     as_json: AsJson = False,
 ) -> None:
     """A strategy's hyperparameters and presets, a stream's tasks, or a backbone's card."""
-    content = _description(name, data)
+    content = _description(name, data, settings_of(set_))
     if as_json:
         print_json(content)
         return
@@ -81,13 +82,13 @@ def _first_line(factory: Callable[..., Any]) -> str:
     return (factory.__doc__ or "").strip().splitlines()[0] if factory.__doc__ else ""
 
 
-def _description(name: str, data: Path | None) -> dict[str, Any]:
+def _description(name: str, data: Path | None, sets: dict[str, Any]) -> dict[str, Any]:
     from cl.backbone import shipped
 
     if name in registry.strategies.names():
         return _describe_strategy(name)
     if name in registry.streams.names() or name.endswith(".toml"):
-        return _describe_stream(name, data)
+        return _describe_stream(name, data, sets)
     cards = shipped()
     if name in cards:
         return {"name": name, "kind": "backbone", **cards[name]}
@@ -108,10 +109,11 @@ def _describe_strategy(name: str) -> dict[str, Any]:
     }
 
 
-def _describe_stream(name: str, data: Path | None) -> dict[str, Any]:
-    from cl.recipes import resolve_stream
+def _describe_stream(name: str, data: Path | None, sets: dict[str, Any]) -> dict[str, Any]:
+    from cl.recipes import arguments_of, resolve_stream
+    from cl.settings import STREAM, shared_out
 
-    stream = resolve_stream(name, data)
+    stream = resolve_stream(name, data, arguments=shared_out(sets, {STREAM: arguments_of(name)})[STREAM])
     about = f"described by {name}" if name.endswith(".toml") else _first_line(registry.streams.get(name))
     tasks = [
         {
@@ -123,12 +125,16 @@ def _describe_stream(name: str, data: Path | None) -> dict[str, Any]:
         }
         for task in stream.tasks
     ]
+    segments = [
+        {"id": one.id, "domain": one.domain, "batches": len(one.batches), "images": len(one)} for one in stream.segments
+    ]
     people = len(set(stream.subjects.values()))
     return {
         "name": stream.name,
         "kind": "stream",
         "about": about,
         "tasks": tasks,
+        **({"segments": segments} if segments else {}),
         "subjects": people,
         "notes": list(stream.notes),
     }
@@ -158,6 +164,11 @@ def _print_description(content: dict[str, Any]) -> None:
             names = escape(", ".join(task["classes"]))
             table.add_row(escape(task["id"]), names, str(task["train"]), str(task["test"]))
         out.print(table)
+        if "segments" in content:
+            table = Table("segment", "domain", "batches", "images", box=None)
+            for one in content["segments"]:
+                table.add_row(escape(one["id"]), escape(one["domain"]), str(one["batches"]), str(one["images"]))
+            out.print(table)
         out.print(f"{content['subjects']} subjects. " + escape(" ".join(content["notes"])))
     else:
         print_json({key: value for key, value in content.items() if key not in ("name", "kind", "about")})

@@ -49,8 +49,12 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run one strategy over one stream. What the store holds already is not built again."""
+    from cl.recipes import arguments_of, strategy_of
     from cl.runner import run as run_stream
+    from cl.settings import STREAM, shared_out
 
+    hyper: Any = strategy_of(strategy).Hyper
+    sets = shared_out(settings_of(set_), {strategy: hyper.__dataclass_fields__, STREAM: arguments_of(stream)})
     with progress(as_json):
         result = run_stream(
             stream,
@@ -58,7 +62,8 @@ def run(
             backbone=backbone,
             seed=seed,
             presets=preset or [],
-            settings=settings_of(set_),
+            settings=sets[strategy],
+            arguments=sets[STREAM],
             home=home,
             device=device,
             threads=threads,
@@ -93,7 +98,8 @@ def compare(
 ) -> None:
     """Run several strategies over several seeds, side by side, and write one page that opens in a browser.
 
-    A preset or setting may be meant for one strategy: --preset ease.official, --set joint.when=last.
+    A preset or setting may be meant for one strategy, or for the stream: --preset ease.official, --set joint.when=last,
+    --set stream.people=30. A plain name goes to all that have it.
     """
     from joblib import cpu_count
 

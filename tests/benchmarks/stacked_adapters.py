@@ -53,11 +53,11 @@ def ways(backbone: TimmBackbone, count: int, batch: int) -> dict[str, Callable[[
         return torch.stack([backbone.features(images, bottleneck.attach(one, SCALE)) for one in adapters])
 
     def one_prefix() -> Tensor:
-        prefix = backbone.prefix(images)
+        prefix = backbone.site(0, backbone.enter(images))
         return torch.stack([backbone.finish(prefix, bottleneck.attach(one, SCALE)) for one in adapters])
 
     def one_call() -> Tensor:
-        h, y = (part.repeat(count, 1, 1) for part in backbone.prefix(images))
+        h, y = (part.repeat(count, 1, 1) for part in backbone.site(0, backbone.enter(images)))
         return backbone.finish((h, y), stacked(adapters, SCALE)).reshape(count, batch, -1)
 
     return {"loop": one_by_one, "loop, shared prefix": one_prefix, "stacked": one_call}

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+from cl import registry
 from cl.audit.vault import Vault
 from cl.deletion import Kind, Scope, Selector
 from cl.execution import Outcome, execute
@@ -24,7 +25,8 @@ STRATEGIES = ("ease", "simplecil", "finetune", "joint")
 
 def start(home: Path, strategy: str, stream: Stream | None = None, seed: int = 0) -> Result:
     """A whole run of a fraction of a second."""
-    settings = {} if strategy == "simplecil" else tiny.FAST
+    known = registry.strategies.get(strategy).Hyper.__dataclass_fields__
+    settings = {name: value for name, value in tiny.FAST.items() if name in known}
     return run(stream or tiny.stream(), strategy, backbone=tiny.BACKBONE, settings=settings, home=home, seed=seed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,17 @@ def drawn(*, seeds: Seeds) -> Tensors:
 @builds(value="head", why="evidence")
 def two_parts(read: Tensors) -> dict[str, Tensors]:
     return {"value": {"double": 2 * read["total"]}, "why": {"read": read["total"]}}
+
+
+@dataclass(frozen=True)
+class Line:
+    slope: float
+    start: float = 0.0
+
+
+@builds("statistics")
+def at_one(*, line: Line) -> Tensors:
+    return {"value": torch.tensor(line.slope + line.start)}
 
 
 @builds("cache")
@@ -97,6 +109,13 @@ def test_records_name_what_was_read(tmp_path: Path) -> None:
 def test_arguments_must_be_plain(tmp_path: Path, value: Any) -> None:
     with pytest.raises(BadInput, match="not plain JSON"):
         builder(tmp_path).component("x", broken, value=value)
+
+
+def test_a_dataclass_of_plain_values_is_an_argument(tmp_path: Path) -> None:
+    made = builder(tmp_path)
+    one = made.component("x", at_one, line=Line(2.0))
+    assert one.open()["value"] == 2.0 and one.record.arguments == {"line": {"slope": 2.0, "start": 0.0}}
+    assert made.component("x", at_one, line=Line(2.0, 1.0)).key != one.key
 
 
 def test_a_nan_in_a_lasting_part_is_refused_and_nothing_is_stored(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def aligned(means: torch.Tensor, names: list[str]) -> tuple[torch.Tensor, Gaussi
     gaussians = Gaussians(names, means, [one] * len(names))
     start = {"weight": torch.zeros(len(names), 3)}
     how = Optimisation(epochs=20, batch_size=64, lr=0.02, weight_decay=0.0)
-    return align(start, logits, gaussians, 64, how, SEEDS, Checkpoint(None))["weight"], gaussians
+    return align(start, logits, gaussians, how, SEEDS, Checkpoint(None))["weight"], gaussians
 
 
 def test_identical_classes_share_their_probability() -> None:

@@ -243,7 +243,7 @@ def _forbidden(home: Path, ward: str) -> list[Path]:
 def test_files_of_forbidden_shards_are_neither_needed_nor_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NI2, NI3, NI4 on a warm store: forbidden files overwritten, then gone; the store's access log has none of them."""
+    """NI2, NI3, NI4 on a warm store: forbidden files overwritten, then gone; the access log of the store has none."""
     home, images = tmp_path / "home", visitors(tiny_stream())
     run_id = made(home).id
     before = answers(home, run_id, "alice", images)

@@ -17,7 +17,9 @@ from cl.merging import mean_parameters
 from cl.seeds import Seeds
 from cl.store import Store, Tensors
 from cl.strategy import Model
-from strategies.mos import Mos, first_guess, orthogonality, pulled, refine, tune, two_stage_scores
+from cl.train import Optimisation
+from strategies.mos import Mos, first_guess, orthogonality, refine, tune, two_stage_scores
+from strategies.mos_released import pulled
 from tests.helpers import QUICK, builder, learn, run_tiny, same, tiny_backbone, tiny_stream
 
 T = torch.tensor
@@ -35,11 +37,12 @@ def adapter(value: float) -> Tensors:
     }
 
 
-def tuned(start: Tensors | None, towards: Tensors | None, **settings: Any) -> dict[str, Tensors]:
+def tuned(
+    start: Tensors | None, towards: Tensors | None, lr: float = 0.05, weight_decay: float = 0.0, **merging: Any
+) -> dict[str, Tensors]:
     """Task 1 of the tiny stream after training, task 0's head being `OLD_HEAD`."""
     stream = tiny_stream(2)
-    training = {"scale": 0.1, "dropout": 0.0, "epochs": 2, "batch_size": 4, "lr": 0.05, "weight_decay": 0.0}
-    merging = {"bottleneck": 4, "head_rate": 0.1, "reg": 0.1, "momentum": 0.1, "pulls": 1, "final_pulls": 0}
+    settings = {"head_rate": 0.1, "reg": 0.1, "momentum": 0.1, "pulls": 1, "final_pulls": 0}
     return TUNE(
         stream.tasks[1].train,
         start,
@@ -50,7 +53,9 @@ def tuned(start: Tensors | None, towards: Tensors | None, **settings: Any) -> di
         seeds=Seeds("mos"),
         checkpoint=Checkpoint(None),
         classes=list(stream.classes),
-        **{**training, **merging, **settings},
+        shape=bottleneck.Shape(4, scale=0.1, dropout=0.0),
+        how=Optimisation(epochs=2, batch_size=4, lr=lr, weight_decay=weight_decay),
+        **{**settings, **merging},
     )
 
 

@@ -19,6 +19,7 @@ from cl.seeds import Seeds
 from cl.store import Tensors
 from cl.strategy import Model
 from cl.stream import Stream
+from cl.train import Optimisation
 from strategies.ssiat import (
     Ssiat,
     chain_scores,
@@ -134,13 +135,8 @@ def stage_1(old_heads: str, weight_decay: float = 0.1) -> tuple[torch.Tensor, di
         seeds=Seeds("s"),
         checkpoint=Checkpoint(None),
         classes=list(stream.tasks[1].classes),
-        bottleneck=4,
-        scale=0.1,
-        dropout=0.1,
-        epochs=2,
-        batch_size=4,
-        lr=0.01,
-        weight_decay=weight_decay,
+        shape=bottleneck.Shape(4, scale=0.1, dropout=0.1),
+        how=Optimisation(epochs=2, batch_size=4, lr=0.01, weight_decay=weight_decay),
         cosine_scale=20.0,
         margin=0.0,
         old_heads=old_heads,
