@@ -112,6 +112,8 @@ def command(session: Session) -> str:
     place = source.stream["place"]
     words = ["palimpsest", "run", place.get("file", source.stream["name"]), request.strategy]
     words += ["--data", place["data"]] if "data" in place else []
+    for name, value in source.stream["arguments"].items():
+        words += ["--set", f"stream.{name}={value}"]
     words += ["--as", request.user] if request.user is not None else []
     words += ["--backbone", source.backbone, "--seed", str(request.seed), "--home", str(session.store.home)]
     defaults: Any = resolve(session.method.Hyper, session.method.presets, [], {})

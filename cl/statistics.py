@@ -92,6 +92,11 @@ def tree(shards: Iterable[str]) -> list[Node]:
     return _nodes("", in_order(shards))
 
 
+def touched(shards: Iterable[str]) -> set[str]:
+    """The prefixes of all nodes that hold, or would hold, any of these shards."""
+    return {place[:length] for place in map(_place, shards) for length in range(len(place))}
+
+
 def in_order(shards: Iterable[str]) -> list[str]:
     """The order in which the tree holds them: that of the hashes of their ids."""
     return sorted(shards, key=_place)

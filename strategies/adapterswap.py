@@ -37,7 +37,7 @@ from cl.hyper import Training, hyperparameters, setting
 from cl.retrieval import discriminant, isolated, route
 from cl.routing import RANKS, at_home, hit_rates, routing_losses
 from cl.seeds import Seeds
-from cl.statistics import class_sums, embedding_sums, in_order, totals, tree
+from cl.statistics import class_sums, embedding_sums, in_order, totals, touched, tree
 from cl.store import Tensors
 from cl.strategy import Model, Strategy
 from cl.stream import Samples, Task
@@ -356,12 +356,19 @@ class AdapterSwap(Strategy):
         entries: dict[str, Handle] = {}
         for shard in shards(task, self.hyper.shard_limit, self.hyper.heldout):
             entries |= self._learnt(shard)
-        every = {**model.entries, **entries}
-        for node in tree(self._library(every)):
-            parts = [every[f"{name}/statistics"] for name in node.shards]
-            parts += [entries[f"totals/{prefix}"] for prefix in node.below]
-            entries[f"totals/{node.prefix}"] = self.component(f"totals/{node.prefix}", totals, parts)
+        entries |= self.partial_totals(model.entries, entries)
         return {**entries, "retriever": self._retriever(entries["totals/"])}
+
+    def partial_totals(self, before: Mapping[str, Handle], new: Mapping[str, Handle]) -> dict[str, Handle]:
+        """The nodes of the tree of totals that the new shards touch."""
+        every = {**before, **new}
+        changed, found = touched(self._library(new)), dict[str, Handle]()
+        for node in tree(self._library(every)):
+            if node.prefix in changed:
+                parts = [every[f"{name}/statistics"] for name in node.shards]
+                parts += [found.get(name) or before[name] for name in (f"totals/{prefix}" for prefix in node.below)]
+                found[f"totals/{node.prefix}"] = self.component(f"totals/{node.prefix}", totals, parts)
+        return found
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         bare = self._bare(model, samples) if self.hyper.far > 0 else None
