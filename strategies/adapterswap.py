@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from cl.access import Atom, atom_name, atom_of
 from cl.adapters import lowrank
 from cl.adapters.peft_lora import Grown, Kind, release
-from cl.backbone import BATCH, Backbone, batches, real_passes
+from cl.backbone import BATCH, Backbone, batches, on_device, real_passes
 from cl.build import Checkpoint, Handle, Library, builds
 from cl.errors import BadInput
 from cl.heads import cosine, uniform_rows
@@ -185,7 +185,7 @@ def train_shard(
 @builds("cache")
 def adapted_features(samples: Samples, adapter: Tensors, *, backbone: Backbone) -> Tensors:
     """Features `(n, d)` of a shard under its own adapter."""
-    change = lowrank.change(_on(adapter, backbone))
+    change = lowrank.change(on_device(adapter, backbone))
     found = []
     for real, images in batches(samples, "features"):
         with torch.no_grad(), real_passes(backbone, real):
@@ -200,10 +200,6 @@ def mean_head(sums: Tensors) -> Tensors:
         "weight": SHARPNESS * F.normalize(sums["sum"].double(), dim=-1).float(),
         "bias": torch.zeros(len(sums["count"])),
     }
-
-
-def _on(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
-    return {name: value.to(backbone.device) for name, value in tensors.items()}
 
 
 # Composition: the picked adapters of every row, all rows of a batch in one batched call.
@@ -255,7 +251,7 @@ def _mixed(
 ) -> Tensor:
     """p `(BATCH, classes)` of one batch; pick and weight `(BATCH, t)`."""
     used, place = torch.unique(pick, return_inverse=True)
-    opened = [_on(adapters[shards[number]], backbone) for number in used.tolist()]
+    opened = [on_device(adapters[shards[number]], backbone) for number in used.tolist()]
     names = lowrank.layers(opened[0])
     slots = range(pick.shape[1])
     if mixing == "weights":
@@ -328,7 +324,7 @@ def uniform_scores(
 ) -> Tensors:
     """log p `(n, classes)` under the mean of all adapters' deltas, the mean of all heads."""
     opened = [adapters[name] for name in shards]
-    merged = _on(lowrank.concat(opened, [1 / len(shards)] * len(shards)), backbone)
+    merged = on_device(lowrank.concat(opened, [1 / len(shards)] * len(shards)), backbone)
     classifier = Classifier(heads, shards, columns, classes, normalise)
     found = []
     for real, images in batches(samples, "uniform"):
@@ -356,19 +352,26 @@ class AdapterSwap(Strategy):
         entries: dict[str, Handle] = {}
         for shard in shards(task, self.hyper.shard_limit, self.hyper.heldout):
             entries |= self._learnt(shard)
-        entries |= self.partial_totals(model.entries, entries)
-        return {**entries, "retriever": self._retriever(entries["totals/"])}
+        every = {**model.entries, **entries}
+        return {**entries, **self.retriever(every, self._library(entries))}
 
-    def partial_totals(self, before: Mapping[str, Handle], new: Mapping[str, Handle]) -> dict[str, Handle]:
-        """The nodes of the tree of totals that the new shards touch."""
-        every = {**before, **new}
-        changed, found = touched(self._library(new)), dict[str, Handle]()
-        for node in tree(self._library(every)):
-            if node.prefix in changed:
-                parts = [every[f"{name}/statistics"] for name in node.shards]
-                parts += [found.get(name) or before[name] for name in (f"totals/{prefix}" for prefix in node.below)]
-                found[f"totals/{node.prefix}"] = self.component(f"totals/{node.prefix}", totals, parts)
-        return found
+    def retriever(self, entries: Mapping[str, Handle], changed: Collection[str]) -> dict[str, Handle]:
+        """The retriever over the shards in `entries`, and those nodes of the tree of totals that are not there as they
+        should be, since the shards `changed` were added or taken away."""
+        h, above = self.hyper, touched(changed)
+        found = dict[str, Handle]()
+        for node in tree(self._library(entries)):
+            name = f"totals/{node.prefix}"
+            if node.prefix in above or name not in entries:
+                below = [f"totals/{prefix}" for prefix in node.below]
+                parts = [entries[f"{shard}/statistics"] for shard in node.shards]
+                parts += [found.get(one) or entries[one] for one in below]
+                found[name] = self.component(name, totals, parts)
+        every = found.get("totals/") or entries["totals/"]
+        if h.scope == "local":
+            return {**found, "retriever": self.component("retriever", isolated, every, prior=h.prior)}
+        how: dict[str, Any] = {"components": h.components, "rho": h.rho, "prior": h.prior}
+        return {**found, "retriever": self.component("retriever", discriminant, every, **how)}
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         bare = self._bare(model, samples) if self.hyper.far > 0 else None
@@ -433,12 +436,6 @@ class AdapterSwap(Strategy):
         own = self.component(f"{name}/features", adapted_features, images, trained["adapter"])
         sums = self.component(f"{name}/means", class_sums, images, own, classes=shard.classes)
         return {**found, f"{name}/means": sums, f"{name}/head": self.component(f"{name}/head", mean_head, sums)}
-
-    def _retriever(self, every: Handle) -> Handle:
-        h = self.hyper
-        if h.scope == "local":
-            return self.component("retriever", isolated, every, prior=h.prior)
-        return self.component("retriever", discriminant, every, components=h.components, rho=h.rho, prior=h.prior)
 
     def _routing(self, model: Model, samples: Samples, top: int | str, far: float = 0.0) -> Handle:
         every, usable = self._library(model.entries), self._usable(model)
