@@ -38,7 +38,7 @@ def clinic_digits(people: int = 20) -> Stream:
                 subjects[sample] = f"{WARDS[ward]}-person-{person:03d}"
                 access[sample] = _labels(ward, person)
     recipe = Recipe("clinic-digits", {"people": people})
-    return Stream("clinic-digits", tasks, recipe, subjects, access, (NOTE,), Policy("any", USERS))
+    return Stream("clinic-digits", tasks, recipe, subjects, access, notes=(NOTE,), policy=Policy("any", USERS))
 
 
 def _ward(sample: str, digit: int) -> int:
