@@ -374,9 +374,10 @@ class AdapterSwap(Strategy):
         return {**found, "retriever": self.component("retriever", discriminant, every, **how)}
 
     def scores(self, model: Model, samples: Samples) -> Handle:
-        bare = self._bare(model, samples) if self.hyper.far > 0 else None
-        routing = self._routing(model, samples, self.hyper.top, self.hyper.far)
-        return self._mixed(model, samples, routing, bare, self._library(model.entries), model.classes)
+        names = self._library(model.entries)
+        bare = self._bare(model, samples, names) if self.hyper.far > 0 else None
+        routing = self._routing(model, samples, names, self.hyper.top, self.hyper.far)
+        return self._mixed(model, samples, routing, bare, names, model.classes)
 
     def figures(self, models: Sequence[Model], tasks: Sequence[Task]) -> dict[str, Handle]:
         tested = [task for task in tasks if len(task.test)]
@@ -388,25 +389,27 @@ class AdapterSwap(Strategy):
         parts = [self._library(model.entries) for model in models]
         home = [[self._home(task, names) for task in row] for row, names in zip(rows, parts, strict=True)]
 
-        def each(way: Callable[[Model, Samples], Handle]) -> list[list[Handle]]:
-            return [[way(model, task.test) for task in row] for model, row in zip(models, rows, strict=True)]
+        def each(way: Callable[[Model, Samples, list[str]], Handle]) -> list[list[Handle]]:
+            every = zip(models, rows, parts, strict=True)
+            return [[way(model, task.test, names) for task in row] for model, row, names in every]
 
-        ranks = each(lambda model, test: self._routing(model, test, RANKS))
-        blocks = {"retrieval": self.component("retrieval", hit_rates, ranks, home=home, parts=parts)}
+        top, far, summable = self.hyper.top, self.hyper.far, self.hyper.adapter != "dora"
+        ranks = each(lambda model, test, names: self._routing(model, test, names, RANKS, 0.0))
         losses = self.component(
             "routing figures",
             routing_losses,
             [task.test for task in rows[-1]],
             [self._at_home(models[-1], task) for task in rows[-1]],
-            each(self.scores),
-            each(self._uniform) if self.hyper.adapter != "dora" else [],
+            each(lambda model, test, names: self.scores(model, test)),
+            each(self._uniform) if summable else [],
             each(self._bare),
-            each(lambda model, test: self._routing(model, test, self.hyper.top, self.hyper.far)),
+            each(lambda model, test, names: self._routing(model, test, names, top, far)),
             home=home,
             classes=[list(model.classes) for model in models],
             own=[list(task.classes) for task in rows[-1]],
         )
-        return {**blocks, "routing": losses}
+        retrieval = self.component("retrieval", hit_rates, ranks, home=home, parts=parts)
+        return {"retrieval": retrieval, "routing": losses}
 
     def _learnt(self, shard: Shard) -> dict[str, Handle]:
         """Everything that a shard leaves in the model."""
@@ -437,9 +440,10 @@ class AdapterSwap(Strategy):
         sums = self.component(f"{name}/means", class_sums, images, own, classes=shard.classes)
         return {**found, f"{name}/means": sums, f"{name}/head": self.component(f"{name}/head", mean_head, sums)}
 
-    def _routing(self, model: Model, samples: Samples, top: int | str, far: float = 0.0) -> Handle:
-        every, usable = self._library(model.entries), self._usable(model)
-        allowed = None if usable == every else [every.index(name) for name in usable]
+    def _routing(self, model: Model, samples: Samples, names: list[str], top: int | str, far: float) -> Handle:
+        """Which of the shards `names` answer for each row, among those that whoever asks may use."""
+        own = self._usable(names)
+        allowed = None if own == names else [place for place, name in enumerate(names) if name in set(own)]
         count = 0 if top == "all" else top
         features = self.features(samples)
         return self.component("routing", route, features, model["retriever"], allowed=allowed, top=count, far=far)
@@ -450,7 +454,7 @@ class AdapterSwap(Strategy):
         samples: Samples,
         routing: Handle,
         bare: Handle | None,
-        names: Sequence[str],
+        names: list[str],
         classes: Sequence[str],
     ) -> Handle:
         """Scores over `classes` by the adapters that `routing` picks among `names`."""
@@ -460,18 +464,17 @@ class AdapterSwap(Strategy):
             "scores", mixed_scores, samples, routing, adapters, heads, bare, mixing=self.hyper.mixing, **about
         )
 
-    def _bare(self, model: Model, samples: Samples) -> Handle:
+    def _bare(self, model: Model, samples: Samples, names: list[str]) -> Handle:
         """The backbone alone."""
-        names = self._usable(model)
-        sums, columns = [model[f"{name}/prototypes"] for name in names], self._columns(model, names, model.classes)
-        total = len(model.classes)
+        own, total = self._usable(names), len(model.classes)
+        sums, columns = [model[f"{name}/prototypes"] for name in own], self._columns(model, own, model.classes)
         return self.component("bare", bare_scores, self.features(samples), sums, columns=columns, classes=total)
 
-    def _uniform(self, model: Model, samples: Samples) -> Handle:
+    def _uniform(self, model: Model, samples: Samples, names: list[str]) -> Handle:
         """All usable adapters in equal shares."""
-        names = self._usable(model)
-        adapters, heads = self._opened(model, names)
-        about = self._about(model, names, model.classes)
+        own = self._usable(names)
+        adapters, heads = self._opened(model, own)
+        about = self._about(model, own, model.classes)
         return self.component("uniform", uniform_scores, samples, adapters, heads, **about)
 
     def _at_home(self, model: Model, task: Task) -> Handle:
@@ -488,20 +491,19 @@ class AdapterSwap(Strategy):
         """The shards, in the order of the retriever's components."""
         return in_order(name.removesuffix("/lora") for name in entries if name.endswith("/lora"))
 
-    def _usable(self, model: Model) -> list[str]:
-        """The shards that whoever asks may use, in the same order."""
-        return [name for name in self._library(model.entries) if self.readable(labels_of(name))]
+    def _usable(self, names: list[str]) -> list[str]:
+        """Those of the shards that whoever asks may use."""
+        return [name for name in names if self.readable(labels_of(name))]
 
-    def _opened(self, model: Model, names: Sequence[str]) -> tuple[Library, Library]:
-        """Adapters and heads of these shards, as far as whoever asks may use them."""
-        own = [name for name in names if self.readable(labels_of(name))]
-        ncm = self.hyper.head == "ncm"
+    def _opened(self, model: Model, names: list[str]) -> tuple[Library, Library]:
+        """Adapters and heads of those of the shards that whoever asks may use."""
+        own, ncm = self._usable(names), self.hyper.head == "ncm"
         heads = {name: model[f"{name}/head"].sole if ncm else model[f"{name}/lora"]["head"] for name in own}
         return Library({name: model[f"{name}/lora"]["adapter"] for name in own}), Library(heads)
 
-    def _about(self, model: Model, names: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
+    def _about(self, model: Model, names: list[str], classes: Sequence[str]) -> dict[str, Any]:
         return {
-            "shards": list(names),
+            "shards": names,
             "columns": self._columns(model, names, classes),
             "classes": len(classes),
             "normalise": self.hyper.head != "linear",

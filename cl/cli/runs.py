@@ -142,9 +142,8 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
     table = Table("run", "stream", "strategy", "seed", "average", "incremental", "forgetting", "created", box=None)
     for one in store.all():
         figures = (one["average_accuracy"], one["average_incremental_accuracy"], one["forgetting"])
-        table.add_row(
-            one["run"], one["stream"], one["strategy"], str(one["seed"]), *map(percent, figures), one["created"][:16]
-        )
+        name = f"{one['strategy']} as {one['user']}" if one.get("user") else one["strategy"]
+        table.add_row(one["run"], one["stream"], name, str(one["seed"]), *map(percent, figures), one["created"][:16])
     out.print(table)
 
 
@@ -194,7 +193,8 @@ def show(
 
 def _print_run(figures: dict[str, Any]) -> None:
     title = f"[bold]{figures['strategy']}[/bold] on {escape(figures['stream'])}"
-    out.print(f"{title}, seed {figures['seed']}, run {figures['run']}", highlight=False)
+    whose = f", as {escape(figures['user'])}" if figures.get("user") else ""
+    out.print(f"{title}{whose}, seed {figures['seed']}, run {figures['run']}", highlight=False)
     names = [escape(task["id"]) for task in figures["tasks"]]
     table = Table("after task", "seen", *names, "adapters", "parameters", box=None)
     total = 0

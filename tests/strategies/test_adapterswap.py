@@ -119,9 +119,9 @@ def test_the_best_adapter_alone_equals_a_model_that_has_no_other(tmp_path: Path,
     found = Replay(tmp_path, result.id)
     strategy, model, images = found.strategy, found.model, visitors(tiny_stream())
     assert isinstance(strategy, AdapterSwap)
-    routing = strategy._routing(model, images, 1)
-    whole = strategy.scores(model, images).open()["scores"]
     names = strategy._library(model.entries)
+    routing = strategy._routing(model, images, names, 1, 0.0)
+    whole = strategy.scores(model, images).open()["scores"]
     for number in set(routing.open()["pick"].flatten().tolist()):
         rows = routing.open()["pick"][:, 0] == number
         first = strategy.component("first", all_to_the_first, rows=len(images))
@@ -134,7 +134,8 @@ def test_weights_are_a_distribution_and_all_takes_every_adapter(tmp_path: Path) 
     found = Replay(tmp_path, result.id)
     assert isinstance(found.strategy, AdapterSwap)
     for top in (1, 2, 3, "all"):
-        routing = found.strategy._routing(found.model, visitors(tiny_stream()), top).open()
+        names = found.strategy._library(found.model.entries)
+        routing = found.strategy._routing(found.model, visitors(tiny_stream()), names, top, 0.0).open()
         assert routing["pick"].shape[1] == (6 if top == "all" else top)
         assert (routing["weight"] >= 0).all()
         assert (routing["weight"].sum(1) - 1).abs().max() <= routing["pick"].shape[1] * 2**-23
@@ -318,7 +319,8 @@ def test_a_library_is_read_only_where_a_row_needs_it(tmp_path: Path, monkeypatch
     result = made(tmp_path, top=1)
     found = Replay(tmp_path, result.id)
     assert isinstance(found.strategy, AdapterSwap)
-    picked = found.strategy._routing(found.model, visitors(tiny_stream()), 1).open()["pick"].unique()
+    names = found.strategy._library(found.model.entries)
+    picked = found.strategy._routing(found.model, visitors(tiny_stream()), names, 1, 0.0).open()["pick"].unique()
     opened = watched(monkeypatch)
     fresh = Replay(tmp_path, result.id)
     fresh.strategy.scores(fresh.model, visitors(tiny_stream())).open()
