@@ -26,7 +26,7 @@ from cl.stream import Recipe, Stream
 from streams.digits import split_mnist_5k
 
 BUCKETS = (2, 8, 32)
-TASKS, EPOCHS = 4, 10
+TASKS, EPOCHS = 4, 2
 HEAD = ("shards", "trained", "delete s", "retrain s", "speed-up", "train s", "of", "speed-up", "equal")
 
 
