@@ -19,8 +19,8 @@ RANKS = 3  # hit rates are recorded for the best one, two and three parts
 
 
 @builds("cache")
-def at_home(*, home: list[int]) -> Tensors:
-    """The routing of an oracle: every image to its home alone."""
+def at_home(samples: Samples, *, home: list[int]) -> Tensors:
+    """The routing of an oracle: every image to its home alone, which follows from what `samples` are labelled with."""
     pick = torch.tensor(home, dtype=torch.int64).clamp(min=0)[:, None]
     return {"pick": pick, "weight": torch.ones(pick.shape), "far": torch.zeros(len(pick), dtype=torch.bool)}
 

@@ -480,7 +480,7 @@ class AdapterSwap(Strategy):
     def _at_home(self, model: Model, task: Task) -> Handle:
         """Each test image of the task by its home alone; no later task can change that."""
         names = [name for name in self._library(model.entries) if name.startswith(f"{task.id}/")]
-        routing = self.component("at home", at_home, home=self._home(task, names))
+        routing = self.component("at home", at_home, task.test, home=self._home(task, names))
         return self._mixed(model, task.test, routing, None, names, task.classes)
 
     def _home(self, task: Task, names: Sequence[str]) -> list[int]:
