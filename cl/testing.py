@@ -36,7 +36,6 @@ from cl.backbone import TimmBackbone
 from cl.build import Builder, Checkpoint
 from cl.digests import digest_bytes, digest_tensors
 from cl.hyper import resolve
-from cl.index import Index
 from cl.numerics import configure
 from cl.recipes import content_digest, resolve_stream, strategy_of
 from cl.runner import run
@@ -44,6 +43,7 @@ from cl.seeds import Seeds, global_state
 from cl.store import Store
 from cl.strategy import Model, Strategy
 from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
+from cl.taint import closure
 
 
 def tiny_backbone(seed: int = 0) -> TimmBackbone:
@@ -164,7 +164,7 @@ class StrategyConformance:
     def test_a_removed_task_leaves_what_does_not_depend_on_it(self, straight: Path, warm: Path) -> None:
         for task in (self.stream.tasks[len(self.stream.tasks) // 2], self.stream.tasks[-1]):
             gone = {*task.train.ids, *task.test.ids}
-            before = self._independent(straight, _digests(task.train, task.test))
+            before = self._independent(straight, task.train, task.test)
             self._run(warm, self.stream.without(gone))
             after = self._uses(warm)
             moved = {name for name, key in before if name in {name for name, _ in after} and (name, key) not in after}
@@ -176,7 +176,7 @@ class StrategyConformance:
             home = tmp_path / str(number)
             self._run(home, _poisoned(self.stream, shard))
             before, after = contents(straight), contents(home)
-            for name, key in self._independent(straight, _digests(shard)):
+            for name, key in self._independent(straight, shard):
                 assert after.get(key) == before[key], f"'{name}' changed with a shard that it does not declare to read"
 
     def test_a_users_view_is_a_run_that_never_saw_the_rest(self, warm: Path, tmp_path: Path) -> None:
@@ -251,10 +251,10 @@ class StrategyConformance:
     def _uses(self, home: Path) -> set[tuple[str, str]]:
         return {(name, key) for name, key in self._manifest(home)["uses"]}
 
-    def _independent(self, home: Path, shards: set[str]) -> list[tuple[str, str]]:
-        """(name, key) of every component of the run whose lineage holds none of the shard digests."""
-        index = Index(Store(home))
-        tainted = {key for shard in shards for key in index.dependents(shard)}
+    def _independent(self, home: Path, *shards: Samples) -> list[tuple[str, str]]:
+        """(name, key) of every component of the run that was built from none of these samples."""
+        samples = {one: content for shard in shards for one, content in zip(shard.ids, shard.contents, strict=True)}
+        tainted = closure(Store(home), samples).components
         return sorted((name, key) for name, key in self._uses(home) if key not in tainted)
 
     def _forget_sets(self) -> list[set[str]]:
@@ -301,10 +301,6 @@ class _interrupt:
 
     def __exit__(self, *_: object) -> None:
         setattr(self.owner, self.name, self.original)
-
-
-def _digests(*shards: Samples) -> set[str]:
-    return {digest for shard in shards for digest in (shard.digest, shard.plain.digest)}
 
 
 def _poisoned(stream: Stream, shard: Samples) -> Stream:
