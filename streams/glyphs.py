@@ -16,15 +16,15 @@ from functools import cache, lru_cache
 from importlib.metadata import version
 
 import numpy as np
-import torch
 from PIL import features
 from torch import Tensor
 
+from cl.augment import View
 from cl.code import code_digest
 from cl.digests import digest_json
 from cl.errors import BadInput
 from cl.seeds import Seeds
-from cl.stream import Recipe, Samples, Stream, Task
+from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
 from streams.domains import recurring
 from streams.glyph_classes import GlyphClass, load_classes
 from streams.glyph_rendering import DOMAINS, FAMILIES, WILD, GlyphStyle, render
@@ -53,9 +53,8 @@ class GlyphPixels:
         """Digest of everything that determines the pixels; drawing is put off until they are read."""
         return digest_json([sample, asdict(self._drawings[sample]), _renderer()])
 
-    def read(self, samples: Sequence[str]) -> Tensor:
-        images = np.stack([self._draw(sample) for sample in samples])
-        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+        return ArrayPixels(samples, np.stack([self._draw(sample) for sample in samples])).read(samples, views)
 
     def _fresh(self, sample: str) -> np.ndarray:
         what = self._drawings[sample]
