@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from multiprocessing.queues import Queue
 from typing import Any
 
+from joblib import cpu_count
+
 from cl import progress, registry
 from cl.errors import BadInput
 from cl.settings import STREAM, check_known, meant_for, shared_out
@@ -57,6 +59,13 @@ def cells(
     sets = shared_out(settings, {**known, STREAM: arguments_of(stream)})
     options = {**options, "arguments": sets[STREAM]}
     return [Cell(stream, name, seed, chosen[name], sets[name], options) for seed in range(seeds) for name in methods]
+
+
+def default_jobs(device: str) -> int:
+    """The cores; one job on cuda, where several would only wait for the one device."""
+    from cl.numerics import device_kind
+
+    return 1 if device_kind(device) == "cuda" else cpu_count()
 
 
 def run_cells(grid: Sequence[Cell], jobs: int) -> list[dict[str, Any]]:

@@ -10,23 +10,32 @@ from cl.stream import Samples
 
 
 @builds("prediction")
-def predictions(samples: Samples, scores: Tensors, *, classes: list[str]) -> Tensors:
-    """Per sample, in id order: the predicted class (index into `classes`, ties to the lower) and its score, the
-    log-probability of the true class under the softmax of the scores, its margin over the best other class.
+def predictions(samples: Samples, scores: Tensors, *, classes: list[str], known: list[str]) -> Tensors:
+    """Per sample, in id order: the predicted class (index into `classes`, ties to the lower) and its score, `within`:
+    the one predicted among `known`, the classes of the sample's own task, the log-probability of the true class under
+    the softmax of the scores, its margin over the best other class.
 
     A label outside `classes` has target -1, log-probability and margin at the most negative finite value.
     """
     logits = scores["scores"].double()  # (n, classes)
     targets = samples.targets(classes)
-    known = targets >= 0
+    labelled = targets >= 0
     score, predicted = logits.max(1).values, logits.argmax(1)  # argmax gives the first of equal columns
     lowest = torch.finfo(torch.float64).min
     log_p, margin = torch.full_like(score, lowest), torch.full_like(score, lowest)
-    rows, columns = torch.nonzero(known)[:, 0], targets[known]
+    rows, columns = torch.nonzero(labelled)[:, 0], targets[labelled]
     log_p[rows] = torch.log_softmax(logits, 1)[rows, columns]
     others = logits[rows].scatter(1, columns[:, None], float("-inf"))
     if logits.shape[1] > 1:
         margin[rows] = logits[rows, columns] - others.max(1).values
     else:
         margin[rows] = 0.0
-    return {"predicted": predicted, "score": score, "target": targets, "log_p": log_p, "margin": margin}
+    own = torch.tensor([classes.index(name) for name in known])
+    return {
+        "predicted": predicted,
+        "within": own[logits[:, own].argmax(1)],
+        "score": score,
+        "target": targets,
+        "log_p": log_p,
+        "margin": margin,
+    }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cl.errors import CorruptComponent, StoreError
-from cl.runner import UNFINISHED
+from cl.runs import UNFINISHED
 from cl.store import TEMPORARY, Store
 
 ABANDONED_SECONDS = 7 * 86_400  # a run that has not ended after a week is taken for given up

@@ -26,19 +26,25 @@ class Numerics:
         return asdict(self)
 
 
+def device_kind(device: str) -> str:
+    """cpu or cuda, of auto | cpu | cuda. Raises BadInput for a device that is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise BadInput(f"unknown device '{device}'; use auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BadInput("device cuda asked for, but this machine has none that torch can use; use --device cpu")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
 def configure(device: str = "auto", threads: int = 1) -> Numerics:
     """Set torch to deterministic, fixed-thread arithmetic and return its class.
 
     device: auto | cpu | cuda. Raises BadInput for a device that is not there or threads below 1.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise BadInput(f"unknown device '{device}'; use auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise BadInput("device cuda asked for, but this machine has none that torch can use; use --device cpu")
+    device = device_kind(device)
     if threads < 1:
         raise BadInput(f"threads must be at least 1, not {threads}")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cl import growth, metrics
 from cl.access import Grants
 from cl.audit.suppression import Suppression
@@ -18,19 +20,17 @@ from cl.build import Builder, Handle
 from cl.digests import digest_json
 from cl.errors import CorruptComponent, DataDeleted
 from cl.evaluate import predictions
+from cl.home import default_home
 from cl.hyper import resolve
 from cl.memory import Peak
 from cl.numerics import Numerics, configure
 from cl.progress import track
 from cl.recipes import resolve_stream, strategy_of
 from cl.results import Result, Results
-from cl.runs import UNFINISHED as UNFINISHED
-from cl.runs import Runs
+from cl.runs import RUN_ID, Runs
 from cl.store import Store
 from cl.strategy import Model, Strategy
 from cl.stream import Recipe, Stream, Task
-
-RUN_ID = 12  # hexadecimal digits of the request's digest
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,6 @@ class Source:
     device: str
     threads: int
     presets: Sequence[str] = ()
-
-
-def default_home() -> Path:
-    """`PALIMPSEST_HOME`, else `.palimpsest` in the working directory."""
-    return Path(os.environ.get("PALIMPSEST_HOME") or ".palimpsest")
 
 
 def run(
@@ -144,6 +139,8 @@ class Journal:
     model: Model = field(default_factory=Model)
     models: list[Model] = field(default_factory=list)
     accuracy: list[list[float | None]] = field(default_factory=list)
+    known_task: list[list[float | None]] = field(default_factory=list)
+    task_correct: list[list[float | None]] = field(default_factory=list)
     curve: list[float | None] = field(default_factory=list)
     adapters: list[int] = field(default_factory=list)
     parameters: list[int] = field(default_factory=list)
@@ -161,6 +158,17 @@ class Journal:
     def manifest(self) -> str:
         """One digest over all of them."""
         return digest_json(self.components)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of the images of one test shard, those that got the right class, the right one among their own task's classes
+    alone, and any class of their own task."""
+
+    images: int
+    right: int
+    within: int
+    task: int
 
 
 @dataclass
@@ -227,7 +235,7 @@ class Session:
 
     def _evaluate(self, strategy: Strategy, after: Task, journal: Journal, measured: bool) -> None:
         journal.models.append(journal.model)
-        row: list[float | None] = []
+        outcomes: list[Outcome | None] = []
         hits = total = used = 0
         before = len(self.builder.uses)
         seen, classes = {past.id for past in journal.model.tasks}, list(journal.model.classes)
@@ -235,14 +243,16 @@ class Session:
             # A task still to come is measured where its classes are known already (domain-incremental streams).
             known = task.id in seen or not set(classes).isdisjoint(task.classes)
             if not (measured and known and len(task.test)):
-                row.append(None)
+                outcomes.append(None)
                 continue
-            right = self._right(strategy, after, task, journal, classes)
-            row.append(right / len(task.test))
+            outcome = self._outcome(strategy, after, task, journal, classes)
+            outcomes.append(outcome)
             used += len(task.test)
             if task.id in seen:
-                hits, total = hits + right, total + len(task.test)
-        journal.accuracy.append(row)
+                hits, total = hits + outcome.right, total + len(task.test)
+        journal.accuracy.append([one.right / one.images if one else None for one in outcomes])
+        journal.known_task.append([one.within / one.images if one else None for one in outcomes])
+        journal.task_correct.append([one.task / one.images if one else None for one in outcomes])
         journal.curve.append(hits / total if total else None)
         journal.inference = self._inference(before, used)
 
@@ -252,15 +262,18 @@ class Session:
         used = {use.key: use for use in self.builder.uses[before:]}.values()
         return {"images": images, "passes": sum(u.passes for u in used), "seconds": sum(u.seconds for u in used)}
 
-    def _right(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> int:
+    def _outcome(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> Outcome:
         found = self.prediction(strategy, after, task, journal, classes).open()
-        return int((found["predicted"] == found["target"]).sum())
+        own = torch.tensor([column for column, name in enumerate(classes) if name in task.classes])
+        right, within = found["predicted"] == found["target"], found["within"] == found["target"]
+        return Outcome(len(right), int(right.sum()), int(within.sum()), int(torch.isin(found["predicted"], own).sum()))
 
     def prediction(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> Handle:
         """The component that holds the predictions of the model after task `after` on `task`'s test shard."""
         scores = strategy.scores(journal.model, task.test)
         name = f"{after.id}/predictions/{task.id}"
-        handle = self.builder.component(name, predictions, task.test, scores, classes=classes)
+        known = [label for label in classes if label in task.classes]
+        handle = self.builder.component(name, predictions, task.test, scores, classes=classes, known=known)
         journal.predictions[name] = handle.sole.digest
         return handle
 
@@ -364,6 +377,9 @@ def _quality(journal: Journal) -> dict[str, Any]:
         # A deletion may leave no task at all, and then there is nothing to measure.
         "average_accuracy": metrics.average_accuracy(accuracy) if accuracy else None,
         "average_incremental_accuracy": metrics.average_incremental_accuracy(curve) if accuracy else None,
+        # Where the loss comes from: the right class among the task's own, and a class of the right task at all.
+        "known_task_accuracy": journal.known_task,
+        "task_correct": journal.task_correct,
         "forgetting": metrics.forgetting(accuracy) if accuracy else None,
         "backward_transfer": metrics.backward_transfer(accuracy) if accuracy else None,
         "forward_transfer": None,

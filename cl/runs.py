@@ -15,6 +15,7 @@ from cl.digests import canonical
 from cl.errors import BadInput, DeletionError, StoreError
 from cl.store import Store
 
+RUN_ID = 12  # hexadecimal digits of the request's digest
 UNFINISHED = "unfinished"  # a file in the folder of a run that has begun and not ended
 QUARANTINED, STALE = "quarantined", "stale"  # files that name the deletion which took the run out of service
 

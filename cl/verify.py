@@ -18,7 +18,7 @@ from cl.digests import digest_json
 from cl.errors import CorruptComponent, StoreError
 from cl.index import Index, remove_database
 from cl.results import Results
-from cl.runner import RUN_ID
+from cl.runs import RUN_ID
 from cl.store import Store
 
 REMOVED = "removed, it is made again when it is needed"

@@ -8,6 +8,7 @@ the released code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -59,6 +60,14 @@ class EaseHyper(AdapterTraining):
         "released OmniBenchmark preset",
     )
     optimizer: Literal["sgd", "adam"] = setting("sgd", "optimiser of the adapter", "section 4.1")
+    shards: int = setting(
+        1,
+        "parts of a task, by hash of the sample id, each with an adapter of its own, so that a deletion trains one of "
+        "them again; the task's space is theirs joined (not in the paper)",
+        "Bourtoule et al., IEEE S&P 2021",
+        ge=1,
+        le=1000,
+    )
 
     @property
     def optimisation(self) -> Optimisation:
@@ -93,6 +102,9 @@ PRESETS = {
 }
 
 
+SHARDING = Seeds("ease")  # of no run: a sample stays in its shard whatever the run's seed
+
+
 # Training: a fresh adapter and a throw-away cosine head on the task's own classes (section 3.2).
 
 
@@ -118,6 +130,12 @@ def train_adapter(
     return adapter
 
 
+@builds("cache")
+def join(features: list[Tensors]) -> Tensors:
+    """One space `(n, d * shards)` of those under several adapters."""
+    return {"features": torch.cat([each["features"] for each in features], dim=1)}
+
+
 # Prototype complement (section 3.3): rows of task i in a space j that came later.
 
 
@@ -141,10 +159,17 @@ def synthesise(own: Tensors, sources_own: list[Tensors], sources_new: list[Tenso
 
 
 @builds("cache")
+def gather(prototypes: list[list[Tensors | None]]) -> Tensors:
+    """Measured and synthesised prototypes in one place: "i/j" holds those of task i in space j, `(classes, d)`."""
+    rows = ((i, j, mean) for i, row in enumerate(prototypes) for j, mean in enumerate(row) if mean is not None)
+    return {f"{i}/{j}": mean["mean"] for i, j, mean in rows}
+
+
+@builds("cache")
 def ensemble_scores(
     spaces: list[Tensors],
     bare: Tensors | None,
-    prototypes: list[list[Tensors | None]],
+    prototypes: Tensors,
     bare_prototypes: list[Tensors],
     *,
     own: list[int],
@@ -154,15 +179,16 @@ def ensemble_scores(
 ) -> Tensors:
     """Scores `(n, classes)`, the classes of each task side by side.
 
-    spaces[j]: features `(n, d)` in space j. prototypes[i][j]: those of task i's classes in space j, None where there is
-    none. own[i]: the space of task i. bare: features of the backbone, with bare_prototypes[i].
+    spaces[j]: features `(n, d)` in space j. prototypes: as `gather` names them, absent where there are none. own[i]:
+    the space of task i. bare: features of the backbone, with bare_prototypes[i].
     """
     joined = joined_cosines if reweight == "none" else weighted_cosines
     columns = []
-    for task, row in enumerate(prototypes):
-        pairs = {j: (spaces[j]["features"], mean["mean"]) for j, mean in enumerate(row) if mean is not None}
+    for task, place in enumerate(own):
+        there = {j: prototypes.get(f"{task}/{j}") for j in range(len(spaces))}
+        pairs = {j: (spaces[j]["features"], mean) for j, mean in there.items() if mean is not None}
         extra = (bare["features"], bare_prototypes[task]["mean"]) if bare is not None else None
-        columns.append(joined(pairs, extra, own[task], other_weight(alpha, reweight, len(spaces)), beta))
+        columns.append(joined(pairs, extra, place, other_weight(alpha, reweight, len(spaces)), beta))
     return {"scores": torch.cat(columns, dim=1)}
 
 
@@ -196,6 +222,7 @@ class Ease(Strategy):
     paper = "Zhou et al., CVPR 2024, arXiv 2403.12030"
     Hyper = EaseHyper
     presets = PRESETS
+    _found: tuple[Model, Handle] | None = None
 
     @property
     def rehearsal(self) -> bool:  # type: ignore[override]
@@ -206,22 +233,19 @@ class Ease(Strategy):
         spaces = self._spaces(model)
         entries: dict[str, Handle] = {}
         if self.hyper.adapt == "each" or not spaces:
-            entries[f"{task.id}/adapter"] = self._adapter(task)
+            entries |= self._adapters(task)
             spaces = [*spaces, task.id]
         for space in spaces:
-            adapter = entries.get(f"{space}/adapter") or model[f"{space}/adapter"]
-            entries[f"{task.id}/prototypes/{space}"] = self._prototypes(task, adapter)
+            adapters = self._in_space({**model.entries, **entries}, space)
+            entries[f"{task.id}/prototypes/{space}"] = self._prototypes(task, adapters)
         if self._bare:
-            entries[f"{task.id}/prototypes/bare"] = self._prototypes(task, None)
+            entries[f"{task.id}/prototypes/bare"] = self._prototypes(task, [])
         return entries
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         spaces = self._spaces(model)
-        features = [self.features(samples, model[f"{space}/adapter"], self.hyper.scale) for space in spaces]
+        features = [self._space_features(samples, self._in_space(model.entries, space)) for space in spaces]
         own = [self._own(model, task, spaces) for task in model.tasks]
-        prototypes = [
-            [self._prototype(model, task, place, spaces) for place in range(len(spaces))] for task in model.tasks
-        ]
         bare = self.features(samples) if self.hyper.beta > 0 else None
         bare_prototypes = [model[f"{task.id}/prototypes/bare"] for task in model.tasks] if bare else []
         return self.component(
@@ -229,7 +253,7 @@ class Ease(Strategy):
             ensemble_scores,
             features,
             bare,
-            prototypes,
+            self._gathered(model),
             bare_prototypes,
             own=own,
             alpha=self.hyper.alpha,
@@ -237,31 +261,61 @@ class Ease(Strategy):
             reweight=self.hyper.reweight,
         )
 
+    def _gathered(self, model: Model) -> Handle:
+        """The prototypes of all tasks in all spaces. Every test shard asks for them, so they are found once a model."""
+        if self._found is None or self._found[0] is not model:
+            spaces = self._spaces(model)
+            table = [[self._prototype(model, task, j, spaces) for j in range(len(spaces))] for task in model.tasks]
+            self._found = model, self.component("prototypes gathered", gather, table)
+        return self._found[1]
+
     @property
     def _bare(self) -> bool:
         """Whether prototypes in the bare backbone's space are needed."""
         return bool(self.hyper.beta > 0 or self.hyper.complete == "ptm")
 
-    def _adapter(self, task: Task) -> Handle:
+    def _adapters(self, task: Task) -> dict[str, Handle]:
+        """The task's adapter, or one for each of its shards that holds any image."""
+        if self.hyper.shards == 1:
+            return {f"{task.id}/adapter": self._adapter(f"{task.id}/adapter", task, task.train)}
+        shards: dict[int, list[str]] = {}
+        for sample in task.train.ids:
+            shards.setdefault(SHARDING.integer("shard", sample) % self.hyper.shards, []).append(sample)
+        names = {f"{task.id}/adapter/{shard}": ids for shard, ids in sorted(shards.items())}
+        return {name: self._adapter(name, task, task.train.keep(ids)) for name, ids in names.items()}
+
+    def _adapter(self, name: str, task: Task, images: Samples) -> Handle:
         h = self.hyper
         return self.component(
-            f"{task.id}/adapter",
+            name,
             train_adapter,
-            task.train,
+            images,
             classes=list(task.classes),
             shape=h.shape,
             how=h.optimisation,
         )
 
-    def _prototypes(self, task: Task | PastTask, adapter: Handle | None) -> Handle:
+    def _in_space(self, entries: Mapping[str, Handle], space: str) -> list[Handle]:
+        """The adapters of a space: that of its task, or those of the task's shards."""
+        names = [f"{space}/adapter", *(f"{space}/adapter/{shard}" for shard in range(self.hyper.shards))]
+        return [entries[name] for name in names if name in entries]
+
+    def _space_features(self, images: Samples, adapters: list[Handle]) -> Handle:
+        """Features in the space of these adapters; the bare backbone's without any."""
+        if not adapters:
+            return self.features(images)
+        each = [self.features(images, adapter, self.hyper.scale) for adapter in adapters]
+        return each[0] if len(each) == 1 else self.component("features", join, each)
+
+    def _prototypes(self, task: Task | PastTask, adapters: list[Handle]) -> Handle:
         """True prototypes: means of the task's own images, in evaluation mode."""
         images = task.train.plain
-        features = self.features(images, adapter, self.hyper.scale)
+        features = self._space_features(images, adapters)
         return self.component("prototypes", class_means, images, features, classes=list(task.classes))
 
     def _spaces(self, model: Model) -> list[str]:
         """The tasks that have an adapter, oldest first."""
-        return [task.id for task in model.tasks if f"{task.id}/adapter" in model]
+        return [task.id for task in model.tasks if self._in_space(model.entries, task.id)]
 
     def _own(self, model: Model, task: PastTask, spaces: list[str]) -> int:
         """The newest space in which the task's prototypes are measured: its own, or the only one."""
@@ -276,7 +330,7 @@ class Ease(Strategy):
         if self.hyper.complete == "diagonal":
             return None
         if self.hyper.complete == "oracle":
-            return self._prototypes(task, model[f"{space}/adapter"])
+            return self._prototypes(task, self._in_space(model.entries, space))
         sources = spaces[place:] if self.hyper.synthesis == "recalc" else [space]
         similar = "bare" if self.hyper.complete == "ptm" else task.id
         return self.component(

@@ -28,8 +28,8 @@ def access(
     """Users against sets of labels: who reads what, for every run of this run's stream. Changes hold at once."""
     from cl.access import Grants
     from cl.audit.ledger import ACCESS, Ledger
+    from cl.home import default_home
     from cl.recipes import OBJECT, resolve_stream
-    from cl.runner import default_home
     from cl.runs import Runs
     from cl.store import Store
     from cl.stream import Recipe

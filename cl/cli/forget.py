@@ -232,7 +232,7 @@ def residue(request: Request, ids_file: IdsFile = None, home: Home = None, as_js
 
 
 def _home(home: Path | None) -> Path:
-    from cl.runner import default_home
+    from cl.home import default_home
 
     return home if home is not None else default_home()
 

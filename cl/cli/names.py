@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,14 +68,12 @@ def _streams() -> list[dict[str, Any]]:
 def _backbones() -> list[dict[str, Any]]:
     from cl.backbone import shipped
 
-    cards = [
-        {
-            "name": name,
-            "about": f"{card['parameters'] / 1e6:.1f} M parameters, pretrained on glyphs; comes with the package",
-        }
-        for name, card in shipped().items()
-    ]
+    cards = [{"name": name, "about": _card_line(card)} for name, card in shipped().items()]
     return [*cards, {"name": "NAME", "about": "any timm network by name, with pretrained weights; random:NAME without"}]
+
+
+def _card_line(card: Mapping[str, Any]) -> str:
+    return f"{card['parameters'] / 1e6:.1f} M parameters, pretrained on glyphs; comes with the package"
 
 
 def _first_line(factory: Callable[..., Any]) -> str:
@@ -91,7 +89,7 @@ def _description(name: str, data: Path | None, sets: dict[str, Any]) -> dict[str
         return _describe_stream(name, data, sets)
     cards = shipped()
     if name in cards:
-        return {"name": name, "kind": "backbone", **cards[name]}
+        return {"name": name, "kind": "backbone", "about": _card_line(cards[name]), **cards[name]}
     raise UnknownName("name", name, [*registry.strategies.names(), *registry.streams.names(), *cards])
 
 
@@ -171,4 +169,6 @@ def _print_description(content: dict[str, Any]) -> None:
             out.print(table)
         out.print(f"{content['subjects']} subjects. " + escape(" ".join(content["notes"])))
     else:
-        print_json({key: value for key, value in content.items() if key not in ("name", "kind", "about")})
+        for key, value in content.items():
+            if key not in ("name", "kind", "about"):
+                out.print(f"{key}: {value}", highlight=False, markup=False, soft_wrap=True)

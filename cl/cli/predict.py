@@ -29,9 +29,9 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Classify images with what a run has learnt. Nothing of them is stored."""
+    from cl.home import default_home
     from cl.replay import Replay
     from cl.results import Results
-    from cl.runner import default_home
 
     place = home if home is not None else default_home()
     name = Results(place).find(run).id

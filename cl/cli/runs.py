@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from cl import registry
 from cl.cli.common import (
@@ -84,7 +84,7 @@ def compare(
     stream: StreamName,
     strategies: Annotated[list[str], typer.Argument(help="Two strategies or more.")],
     seeds: Annotated[int, typer.Option(help="Seeds 0 to N-1 for each strategy.")] = 1,
-    jobs: Annotated[int | None, typer.Option(help="Runs side by side [default: the cores].")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs side by side [default: the cores; 1 on cuda].")] = None,
     page: Annotated[Path, typer.Option("--out", help="Where the page goes.")] = Path("comparison.html"),
     link: Annotated[list[str] | None, typer.Option(help="A link on the page: TEXT=ADDRESS; may be repeated.")] = None,
     backbone: BackboneName = "glyph-vit",
@@ -101,10 +101,8 @@ def compare(
     A preset or setting may be meant for one strategy, or for the stream: --preset ease.official, --set joint.when=last,
     --set stream.people=30. A plain name goes to all that have it.
     """
-    from joblib import cpu_count
-
-    from cl.compare import cells, run_cells
-    from cl.runner import default_home
+    from cl.compare import cells, default_jobs, run_cells
+    from cl.home import default_home
 
     place = home if home is not None else default_home()
     options = {"backbone": backbone, "home": str(place), "device": device, "threads": threads, "data": data}
@@ -112,7 +110,7 @@ def compare(
     grid = cells(stream, strategies, seeds, preset or [], settings_of(set_), **options)
     report = registry.reports.get("comparison")
     with progress(as_json):
-        figures = run_cells(grid, jobs if jobs is not None else cpu_count())
+        figures = run_cells(grid, jobs if jobs is not None else default_jobs(device))
     for one in figures:
         warn(one)
     figures = _related(figures)
@@ -132,14 +130,15 @@ def compare(
 @app.command(epilog="Example: palimpsest results --json")
 def results(home: Home = None, as_json: AsJson = False) -> None:
     """Every run so far, as a table."""
+    from cl.home import default_home
     from cl.results import Results
-    from cl.runner import default_home
 
     store = Results(home if home is not None else default_home())
     if as_json:
         print_json(store.all())
         return
-    table = Table("run", "stream", "strategy", "seed", "average", "incremental", "forgetting", "created", box=None)
+    run = Column("run", no_wrap=True)
+    table = Table(run, "stream", "strategy", "seed", "average", "incremental", "forgetting", "created", box=None)
     for one in store.all():
         figures = (one["average_accuracy"], one["average_incremental_accuracy"], one["forgetting"])
         name = f"{one['strategy']} as {one['user']}" if one.get("user") else one["strategy"]
@@ -161,9 +160,9 @@ def show(
     """One run: accuracy matrix, growth, components with what they read, manifest."""
     from cl.ancestry import Ancestry
     from cl.cli.growth import print_growth
+    from cl.home import default_home
     from cl.lineage import components
     from cl.results import Results
-    from cl.runner import default_home
 
     place = home if home is not None else default_home()
     figures = dict(Results(place).find(run).figures)
@@ -210,9 +209,18 @@ def _print_run(figures: dict[str, Any]) -> None:
     out.print(table)
     shown = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer")
     out.print(", ".join(f"{name.replace('_', ' ')} {percent(figures[name])}" for name in shown), highlight=False)
+    out.print(_confusion(figures), highlight=False)
     seconds = ", ".join(f"{phase} {value:.1f} s" for phase, value in figures["seconds"].items())
     out.print(f"built {figures['components_built']}, reused {figures['components_reused']}; {seconds}", highlight=False)
     out.print(f"manifest {figures['manifest'][:16]}", highlight=False)
+
+
+def _confusion(figures: dict[str, Any]) -> str:
+    """Where the last model's loss comes from: the wrong task, or the wrong class within the right one."""
+    from cl.metrics import average_accuracy
+
+    known, task = (average_accuracy(figures[name] or [[None]]) for name in ("known_task_accuracy", "task_correct"))
+    return f"accuracy with known task {percent(known)}, task correct {percent(task)}"
 
 
 def _print_components(rows: list[dict[str, Any]]) -> None:

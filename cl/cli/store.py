@@ -95,7 +95,7 @@ def show_size(size: float) -> str:
 
 
 def _store(home: Path | None) -> Store:
-    from cl.runner import default_home
+    from cl.home import default_home
     from cl.store import Store
 
     place = home if home is not None else default_home()

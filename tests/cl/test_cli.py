@@ -27,8 +27,9 @@ def palimpsest(
     return code, captured.out, captured.err
 
 
-def test_help_loads_no_torch() -> None:
-    command = "import sys; sys.argv = ['palimpsest', '--help']\nfrom cl.cli import main\n"
+@pytest.mark.parametrize("word", ["--help", "results"])
+def test_what_only_reads_loads_no_torch(word: str) -> None:
+    command = f"import sys; sys.argv = ['palimpsest', '{word}']\nfrom cl.cli import main\n"
     script = command + "try: main()\nexcept SystemExit: pass\n"
     script += "assert not {'torch', 'timm', 'pandas', 'matplotlib'} & set(sys.modules), 'slow import'"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[2])
@@ -53,6 +54,16 @@ def test_describe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     assert {"epochs", "batch_size", "lr", "weight_decay", "bottleneck", "scale", "dropout"} <= set(by_name)
     assert by_name["dropout"]["range"] and by_name["dropout"]["source"] and by_name["dropout"]["default"] == 0.1
     assert {"quick", "official", "paper"} <= set(content["presets"])
+
+
+@pytest.mark.parametrize("name", ["ease", "split-digits", "glyph-vit"])
+def test_describe_names_what_it_describes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    code, out, _ = palimpsest(capsys, monkeypatch, "describe", name, "--json")
+    assert code == 0 and json.loads(out)["name"] == name
+    code, out, err = palimpsest(capsys, monkeypatch, "describe", name)
+    assert (code, err) == (0, "") and out.startswith(f"{name} (")
 
 
 @pytest.mark.parametrize(

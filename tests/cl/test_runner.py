@@ -60,6 +60,16 @@ def test_the_manifest_covers_durable_parts_and_predictions(tmp_path: Path) -> No
     assert not any("features" in name or "scores" in name or "synthesised" in name for name in names)
 
 
+def test_loss_is_told_apart_by_task(tmp_path: Path) -> None:
+    figures = run_tiny(tmp_path, "ease").figures
+    plain, known, task = (figures[name] for name in ("accuracy", "known_task_accuracy", "task_correct"))
+    assert plain[0][0] == known[0][0] and task[0][0] == 1 and task[0][1] is None  # one task: nothing to confuse
+    for row in range(3):
+        for i in range(row + 1):  # who is right, is right within the task, and in the right task
+            assert plain[row][i] <= min(known[row][i], task[row][i])
+            assert plain[row][i] >= known[row][i] + task[row][i] - 1 - 1e-9
+
+
 def test_pandas_views(tmp_path: Path) -> None:
     result = run_tiny(tmp_path, "ease")
     assert result.accuracy.loc["t2", "t0"] == result.figures["accuracy"][2][0]

@@ -17,7 +17,7 @@ from cl.errors import BadInput, StoreError
 from cl.gc import collect
 from cl.index import Index
 from cl.results import Results
-from cl.runner import UNFINISHED
+from cl.runs import UNFINISHED
 from cl.store import Store
 from cl.verify import faults
 from tests.homes import FAST, manifest, tiny_run

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from cl.errors import BadInput, UndeclaredRead
 from cl.heads import cosine
-from strategies.ease import Ease, joined_cosines, mixing_weights, other_weight, synthesise, weighted_cosines
+from cl.stream import Stream
+from strategies.ease import SHARDING, Ease, joined_cosines, mixing_weights, other_weight, synthesise, weighted_cosines
 from tests.helpers import QUICK, builder, learn, run_tiny, same, tiny_backbone, tiny_stream
 
 T = torch.tensor
@@ -195,3 +196,45 @@ def test_a_class_that_comes_back_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BadInput, match="t0-a"):
         ease.learn(task, Model().after(task, {}, False))
+
+
+def test_one_shard_is_retrained_where_a_sample_goes(tmp_path: Path) -> None:  # section 8, decoupled options
+    stream = tiny_stream(tasks=2, train=8)
+    gone = stream.tasks[0].train.ids[0]
+    _, models = learn(Ease, tmp_path / "all", stream, **QUICK, shards=3)
+    _, rest = learn(Ease, tmp_path / "rest", stream.without([gone]), **QUICK, shards=3)
+    before, after = ({name: part.digest for name, part in one[-1].parts} for one in (models, rest))
+    adapters = [name for name in before if "adapter" in name]
+    assert len(adapters) == 2 * 3 and before.keys() == after.keys()
+    assert [name for name in adapters if before[name] != after[name]] == [
+        name for name in adapters if name == f"t0/adapter/{SHARDING.integer('shard', gone) % 3}"
+    ]
+
+
+def test_shards_join_into_one_space(tmp_path: Path) -> None:
+    made, (_, model) = learn(Ease, tmp_path, tiny_stream(tasks=2, train=8), **QUICK, shards=2)
+    dim = tiny_backbone().dim
+    assert model["t1/prototypes/t0"].open()["mean"].shape == (2, 2 * dim)
+    scores = made.scores(model, tiny_stream(tasks=2).tasks[0].test).open()["scores"]
+    assert scores.shape[1] == 4 and scores.isfinite().all()
+
+
+def test_a_shard_without_images_has_no_adapter(tmp_path: Path) -> None:
+    _, (model,) = learn(Ease, tmp_path, tiny_stream(tasks=1, train=2), **QUICK, shards=50)
+    assert 0 < sum("adapter" in name for name, _ in model.parts) <= 4
+
+
+@pytest.mark.parametrize("synthesis", ["recalc", "once"])
+@pytest.mark.parametrize("k", [1, 2])
+def test_synthesised_prototypes_are_tainted_as_the_table_says(tmp_path: Path, k: int, synthesis: str) -> None:
+    stream = tiny_stream(tasks=4)  # section 8, invariant 12: a sample of task k goes
+
+    def built(stream: Stream) -> set[str]:
+        made, models = learn(Ease, tmp_path, stream, **QUICK, synthesis=synthesis)
+        made.scores(models[-1], stream.tasks[0].test)
+        return {use.name for use in made._builder.uses if use.built and "synthesised" in use.name}
+
+    assert len(built(stream)) == 6 and not built(stream)
+    pairs = [(i, j) for j in range(4) for i in range(j)]
+    tainted = [(i, j) for i, j in pairs if k in (i, j) or (synthesis == "recalc" and j < k)]
+    assert built(stream.without([stream.tasks[k].train.ids[0]])) == {f"t{i}/synthesised/t{j}" for i, j in tainted}
