@@ -49,6 +49,10 @@ class Ancestry:
         found = [self._store.find(one) for one in sorted(tainted & self._labels.keys(), key=self._label)]
         return [self._row(record) for record in found if record is not None]
 
+    def called(self, name: str) -> str:
+        """The name of the component that is called `name`, or has a part called so."""
+        return self._label(self._named(name)[0])
+
     def _named(self, name: str) -> tuple[str, set[str]]:
         """Key of the component called `name`, or of the one with a part called so; digests of the parts meant."""
         whole, _, part = name.rpartition("/")

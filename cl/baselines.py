@@ -83,6 +83,9 @@ class _Keeping(Builder):
         self.built += 1
         return self._build(plan, store=False)
 
+    def build_together(self, *_: Any, **__: Any) -> None:
+        """Each one when it is asked for: what is built here is not stored."""
+
     def _kept(self, plan: Plan) -> Record:
         matches = [record for name, record in self.before if name == plan.name]
         same = [one for one in matches if one.arguments.get("classes") == plan.arguments.get("classes")]

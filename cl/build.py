@@ -17,7 +17,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -221,6 +221,37 @@ class Builder:
                 return self._reuse(plan, self._told(record, plan))
             return self._build(plan, store=True)
 
+    def build_together(
+        self,
+        name: str,
+        build: Callable[..., Any],
+        at_once: Callable[..., Sequence[Any]],
+        several: Sequence[tuple[Part | Handle | Samples, ...]],
+        controls: Sequence[Part] = (),
+        **arguments: Any,
+    ) -> None:
+        """Build what is missing of the components `name` = `build(*reads, **arguments)`, for each `reads` in `several`.
+
+        at_once: gives, for a list of opened reads and the same arguments, the list of what `build` gives for each: the
+        same bits, in one go. `build` calls it too, so that its code is in their keys.
+        """
+        plans = {plan.key: plan for reads in several for plan in [self._plan(name, build, reads, controls, arguments)]}
+        if any(leaf.transient for reads in several for leaf in _leaves(reads)):
+            return  # nothing is kept of these, so `component` builds them when they are asked for
+        with ExitStack() as locks:
+            for key in sorted(key for key in plans if self.store.find(key) is None):
+                locks.enter_context(self.store.building(key))
+            missing = [plan for key, plan in plans.items() if self.store.find(key) is None]
+            if len(missing) < 2:
+                return
+            start, passes = time.perf_counter(), self.backbone.passes
+            calls = [[_opened(read) for read in plan.reads] for plan in missing]
+            results = at_once(calls, backbone=self.backbone, **arguments)
+            share = 1 / len(missing)
+            cost = share * (time.perf_counter() - start), share * (self.backbone.passes - passes)
+            for plan, result in zip(missing, results, strict=True):
+                self._build(replace(plan, build=_giving(result)), store=True, before=cost)
+
     @contextmanager
     def in_phase(self, phase: str) -> Iterator[None]:
         """Account for what happens inside under `phase`."""
@@ -264,7 +295,8 @@ class Builder:
             raise BadInput(f"argument of {identity['build']} is not plain JSON: {error}") from error
         return Plan(name, key, build, roles, tuple(reads), tuple(controls), arguments, tuple(wanted), identity)
 
-    def _build(self, plan: Plan, store: bool) -> Handle:
+    def _build(self, plan: Plan, store: bool, before: tuple[float, float] = (0.0, 0.0)) -> Handle:
+        """before: seconds and passes that went into it already."""
         if self.on_build is not None:
             self.on_build(plan.name, plan.key)
         checkpoint = Checkpoint(self._paused(plan) if store else None, self.store.write)
@@ -281,7 +313,7 @@ class Builder:
         parts = {"": result} if "" in plan.roles else result
         check_parts(plan.identity["build"], parts, plan.roles)
         _check_finite(plan, parts)
-        record = self._record(plan, parts, seconds, round(self.backbone.passes - passes))
+        record = self._record(plan, parts, before[0] + seconds, round(before[1] + self.backbone.passes - passes))
         if not store:
             return Handle(record, lambda _, part: parts[part], transient=True)
         self.store.commit(record, parts, shards_of(plan.reads))
@@ -386,6 +418,10 @@ def _check_finite(plan: Plan, parts: Mapping[str, Tensors]) -> None:
                 raise NonFinite(
                     f"'{plan.name}' has a NaN or infinite value in {name}; lower the learning rate (--set lr=...)"
                 )
+
+
+def _giving(result: Any) -> Callable[..., Any]:
+    return lambda *_, **__: result
 
 
 def _part(read: Part | Handle) -> Part:

@@ -55,6 +55,9 @@ class RehearsingBuilder(Builder):
         self.uses.append(Use(name, plan.key, self.phase, True, expected.seconds, 0, expected.samples))
         return Handle(expected, lambda _, part: self._before(name, part))
 
+    def build_together(self, *_: Any, **__: Any) -> None:
+        """Nothing is built."""
+
     def _reuse(self, plan: Plan, record: Record) -> Handle:
         self._log(plan, record, built=False)
         return Handle(record, self._open)

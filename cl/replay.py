@@ -99,10 +99,10 @@ class Frugal(Builder):
 
     refusal: str = ""
 
-    def _build(self, plan: Plan, store: bool) -> Handle:
+    def _build(self, plan: Plan, store: bool, before: tuple[float, float] = (0.0, 0.0)) -> Handle:
         if self._phase(plan) == "train":
             raise BadInput(self.refusal)
-        return super()._build(plan, store)
+        return super()._build(plan, store, before)
 
 
 def command(session: Session) -> str:

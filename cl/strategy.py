@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 from cl.access import Atom
 from cl.build import Builder, Handle, Part, Read, durable
 from cl.errors import BadInput, UndeclaredRead
-from cl.features import adapter_features, backbone_features
+from cl.features import adapter_features, backbone_features, features_together
 from cl.hyper import hyperparameters
 from cl.store import Tensors
 from cl.stream import Samples, Task
@@ -95,13 +95,15 @@ class Strategy(ABC):
     """Base class. Subclasses set the class attributes and implement `learn` and `scores`.
 
     title, paper: what `list` and `describe` show. Hyper: a dataclass made with `hyperparameters`. presets: named
-    sets of hyperparameter values. rehearsal: whether images of past tasks may be read.
+    sets of hyperparameter values. preset_notes: what a preset stands for, in a line. rehearsal: whether images of past
+    tasks may be read.
     """
 
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     Hyper: ClassVar[type] = NoHyper
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    preset_notes: ClassVar[Mapping[str, str]] = {}
     rehearsal: ClassVar[bool] = False
 
     def __init__(self, hyper: Any, builder: Builder) -> None:
@@ -173,3 +175,10 @@ class Strategy(ABC):
         if adapter is None:
             return self.component("features", backbone_features, samples.plain)
         return self.component("features", adapter_features, samples.plain, adapter, scale=scale)
+
+    def features_under(self, samples: Samples, adapters: Sequence[Part | Handle], scale: float) -> list[Handle]:
+        """`features` of a shard under each of several adapters; those not stored yet share what they have in common."""
+        reads = [(samples.plain, adapter) for adapter in adapters]
+        controls = tuple(self._decisions)
+        self._builder.build_together("features", adapter_features, features_together, reads, controls, scale=scale)
+        return [self.features(samples, adapter, scale) for adapter in adapters]

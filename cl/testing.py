@@ -32,6 +32,7 @@ from torch import Tensor
 from cl import build
 from cl.access import Policy
 from cl.audit.oracle import with_noise
+from cl.augment import crop_flip, views
 from cl.backbone import TimmBackbone
 from cl.build import Builder, Checkpoint
 from cl.digests import digest_bytes, digest_tensors
@@ -42,7 +43,7 @@ from cl.runner import run
 from cl.seeds import Seeds, global_state
 from cl.store import Store
 from cl.strategy import Model, Strategy
-from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
+from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task, concat
 from cl.taint import closure
 
 
@@ -374,6 +375,15 @@ class StreamConformance:
             assert images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] == 3
             one_by_one = [shard.images([row])[0] for row in range(len(images))]
             assert torch.equal(torch.stack(one_by_one), images), "an image must not depend on what it is read with"
+
+    def test_shards_can_be_joined_and_seen_through_views(self, made: Stream) -> None:
+        shard = made.tasks[0].train
+        joined = concat([task.train for task in made.tasks])
+        ids = shard.ids[: self.looked_at]
+        rows = [joined.ids.index(sample) for sample in ids]
+        assert torch.equal(joined.images(rows), shard.images(range(len(ids))))
+        seen = views(crop_flip((0.5, 1.0)), ids, 0, Seeds("views"))
+        assert torch.equal(joined.images(rows, seen), shard.images(range(len(ids)), seen))
 
     def test_other_pixels_have_another_digest(self, made: Stream) -> None:
         for _, shard in _shards(made):

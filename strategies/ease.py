@@ -101,6 +101,22 @@ PRESETS = {
     "vtab": _released(0.03, 45, 16, 5e-3, 16, 0.1),
 }
 
+PRESET_NOTES = {
+    "quick": "two epochs a task, to try things out",
+    "official": "the released code: alpha/(T-1) for other spaces, sources from all tasks since, r = 64",
+    "paper": "the paper's text: alpha for every other space (Eq. 12), sources from the space's own task, r = 16",
+    "cifar100": "released settings; 20 tasks of 5 classes",
+    "cub_in1k": "released settings for ImageNet-1k weights; 20 tasks of 10 classes, the bare backbone's space too",
+    "cub_in21k": "released settings for ImageNet-21k weights; 20 tasks of 10 classes",
+    "imagenet_r": "released settings; 10 tasks of 20 classes",
+    "imagenet_a": "released settings; 10 tasks of 20 classes",
+    "objectnet_in1k": "released settings for ImageNet-1k weights; 20 tasks of 10 classes, Adam",
+    "objectnet_in21k": "released settings for ImageNet-21k weights; 20 tasks of 10 classes",
+    "omni_ease": "true EASE on the released settings; no published figure",
+    "omni_official": "what the released code runs on OmniBenchmark: one adapter, which is APER and not EASE",
+    "vtab": "released settings; 5 tasks of 10 classes",
+}
+
 
 SHARDING = Seeds("ease")  # of no run: a sample stays in its shard whatever the run's seed
 
@@ -222,6 +238,7 @@ class Ease(Strategy):
     paper = "Zhou et al., CVPR 2024, arXiv 2403.12030"
     Hyper = EaseHyper
     presets = PRESETS
+    preset_notes = PRESET_NOTES
     _found: tuple[Model, Handle] | None = None
 
     @property
@@ -235,16 +252,16 @@ class Ease(Strategy):
         if self.hyper.adapt == "each" or not spaces:
             entries |= self._adapters(task)
             spaces = [*spaces, task.id]
-        for space in spaces:
-            adapters = self._in_space({**model.entries, **entries}, space)
-            entries[f"{task.id}/prototypes/{space}"] = self._prototypes(task, adapters)
+        features = self._features(task.train.plain, {**model.entries, **entries}, spaces)
+        for space, there in zip(spaces, features, strict=True):
+            entries[f"{task.id}/prototypes/{space}"] = self._prototypes(task, there)
         if self._bare:
-            entries[f"{task.id}/prototypes/bare"] = self._prototypes(task, [])
+            entries[f"{task.id}/prototypes/bare"] = self._prototypes(task, self.features(task.train.plain))
         return entries
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         spaces = self._spaces(model)
-        features = [self._space_features(samples, self._in_space(model.entries, space)) for space in spaces]
+        features = self._features(samples, model.entries, spaces)
         own = [self._own(model, task, spaces) for task in model.tasks]
         bare = self.features(samples) if self.hyper.beta > 0 else None
         bare_prototypes = [model[f"{task.id}/prototypes/bare"] for task in model.tasks] if bare else []
@@ -300,18 +317,16 @@ class Ease(Strategy):
         names = [f"{space}/adapter", *(f"{space}/adapter/{shard}" for shard in range(self.hyper.shards))]
         return [entries[name] for name in names if name in entries]
 
-    def _space_features(self, images: Samples, adapters: list[Handle]) -> Handle:
-        """Features in the space of these adapters; the bare backbone's without any."""
-        if not adapters:
-            return self.features(images)
-        each = [self.features(images, adapter, self.hyper.scale) for adapter in adapters]
-        return each[0] if len(each) == 1 else self.component("features", join, each)
+    def _features(self, images: Samples, entries: Mapping[str, Handle], spaces: list[str]) -> list[Handle]:
+        """Features of the images in each of the spaces."""
+        adapters = [self._in_space(entries, space) for space in spaces]
+        found = iter(self.features_under(images, [one for several in adapters for one in several], self.hyper.scale))
+        each = [[next(found) for _ in several] for several in adapters]
+        return [own[0] if len(own) == 1 else self.component("features", join, own) for own in each]
 
-    def _prototypes(self, task: Task | PastTask, adapters: list[Handle]) -> Handle:
+    def _prototypes(self, task: Task | PastTask, features: Handle) -> Handle:
         """True prototypes: means of the task's own images, in evaluation mode."""
-        images = task.train.plain
-        features = self._space_features(images, adapters)
-        return self.component("prototypes", class_means, images, features, classes=list(task.classes))
+        return self.component("prototypes", class_means, task.train.plain, features, classes=list(task.classes))
 
     def _spaces(self, model: Model) -> list[str]:
         """The tasks that have an adapter, oldest first."""
@@ -330,7 +345,7 @@ class Ease(Strategy):
         if self.hyper.complete == "diagonal":
             return None
         if self.hyper.complete == "oracle":
-            return self._prototypes(task, self._in_space(model.entries, space))
+            return self._prototypes(task, self._features(task.train.plain, model.entries, [space])[0])
         sources = spaces[place:] if self.hyper.synthesis == "recalc" else [space]
         similar = "bare" if self.hyper.complete == "ptm" else task.id
         return self.component(

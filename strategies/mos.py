@@ -124,6 +124,34 @@ PRESETS = {
     "not_paper_one_adapter": {"one_adapter": True, **_FRESH_HEAD},
 }
 
+_PAPER_NOTE = "the paper's values, the same for every data set, and one pull a step"
+_OFFICIAL_NOTE = (
+    "what the released code's forward passes do to stored adapters, on private copies: 13 pulls a step, statistics and "
+    "evaluation under pulled adapters, prototypes with dropout; for explaining gaps"
+)
+
+PRESET_NOTES = {
+    "quick": "two epochs a task, to try things out",
+    "paper": _PAPER_NOTE,
+    "official": _OFFICIAL_NOTE,
+    "mos_paper": _PAPER_NOTE,
+    "mos_official": _OFFICIAL_NOTE,
+    "cifar100": "released settings; 20 tasks of 5 classes",
+    "cub": "released settings; 20 tasks of 10 classes",
+    "imagenet_r": "released settings; 10 tasks of 20 classes",
+    "imagenet_a": "released settings; 10 tasks of 20 classes, only the variances of a class",
+    "objectnet": "released settings; 10 tasks of 20 classes (the paper's table has 20 of 10)",
+    "omni": "released settings; 15 tasks of 20 classes (the paper's table has 10 of 30)",
+    "vtab": "released settings; 5 tasks of 10 classes, in the data set's order",
+    "not_paper_anchor": "adapters start from the first one and are pulled to it alone",
+    "not_paper_free": "every adapter starts anew and is never merged",
+    "not_paper_batch_orth": "adapters do not read earlier class means",
+    "not_paper_fresh_head": "the head comes from class statistics alone, in seconds",
+    "not_paper_anchor_decoupled": "not_paper_anchor, batch_orth and fresh_head together",
+    "not_paper_free_decoupled": "not_paper_free, batch_orth and fresh_head together",
+    "not_paper_one_adapter": "the first adapter for all tasks: the control for every claim about merging and retrieval",
+}
+
 
 # Progressive adapter merging: A_t and the head's new rows are trained, and each step A_t is pulled to its elders.
 
@@ -302,6 +330,7 @@ class Mos(Strategy):
     paper = "Sun et al., AAAI 2025, arXiv 2412.09441"
     Hyper = MosHyper
     presets = PRESETS
+    preset_notes = PRESET_NOTES
 
     def learn(self, task: Task, model: Model) -> dict[str, Handle]:
         self._check(task, model)
@@ -309,23 +338,7 @@ class Mos(Strategy):
         adapter = tuned["adapter"] if tuned is not None else self._first(model)
         first = self._first(model) if model.tasks else adapter
         entries = {f"{task.id}/tuned": tuned} if tuned is not None else {}
-        images, classes = task.train.plain, list(task.classes)
-        features = self._measured(task, adapter, model)
-        entries |= {
-            f"{task.id}/means": self.component(f"{task.id}/means", class_means, images, features, classes=classes),
-            f"{task.id}/spread": self.component(
-                f"{task.id}/spread",
-                class_spread,
-                images,
-                features,
-                classes=classes,
-                ridge=RIDGE,
-                kind=self.hyper.spread,
-            ),
-            f"{task.id}/prototypes": self.component(
-                f"{task.id}/prototypes", class_means, images, self._under_first(task, first, model), classes=classes
-            ),
-        }
+        entries |= self._statistics(task, adapter, first, model)
         return {**entries, "head": self._head(task, tuned, model, entries)}
 
     def scores(self, model: Model, samples: Samples) -> Handle:
@@ -342,6 +355,16 @@ class Mos(Strategy):
             return blocks
         walks = [[self._walk(model, tests[task.id]) for task in model.tasks] for model in models]
         return {**blocks, "retrieval": self.component("retrieval", retrieval, walks)}
+
+    def _statistics(self, task: Task, adapter: Part, first: Part, model: Model) -> dict[str, Handle]:
+        """A Gaussian of each new class under its task's adapter, and its prototype under the first."""
+        images, classes = task.train.plain, list(task.classes)
+        features, under_first = self._measured(task, adapter, model), self._under_first(task, first, model)
+        name, kind = f"{task.id}/spread", self.hyper.spread
+        spread = self.component(name, class_spread, images, features, classes=classes, ridge=RIDGE, kind=kind)
+        means = self.component(f"{task.id}/means", class_means, images, features, classes=classes)
+        prototypes = self.component(f"{task.id}/prototypes", class_means, images, under_first, classes=classes)
+        return {name: spread, f"{task.id}/means": means, f"{task.id}/prototypes": prototypes}
 
     def _tuned(self, task: Task, model: Model) -> Handle:
         """A_t, and the head after it: a shared one, or a private one that is thrown away."""
@@ -450,18 +473,19 @@ class Mos(Strategy):
         for number in range(EVALUATIONS):
             now = state.open()
             places = sorted(set(now["next"][~now["settled"]].tolist()))
-            spaces = {str(place): self._space(model, place, samples) for place in places}
+            adapters = [self._evaluated(model, place) for place in places]
+            blocks = self.features_under(samples, adapters, self.hyper.scale)
+            spaces = {str(place): block for place, block in zip(places, blocks, strict=True)}
             state = self.component(f"{name}/round-{number}", refine, state, spaces, model["head"], tasks=tasks)
         return state
 
-    def _space(self, model: Model, place: int, samples: Samples) -> Handle:
-        """The shard's features under the adapter at `place`, or under what stands for it."""
-        adapter: Part | Handle = model[f"{model.tasks[place].id}/tuned"]["adapter"]
+    def _evaluated(self, model: Model, place: int) -> Part | Handle:
+        """The adapter at `place`, or what stands for it."""
         if self.hyper.eval_pull == "first":
-            adapter = self._first(model)
-        elif self.hyper.eval_pull == "official" and place > 0:
-            adapter = self._mean_adapter(model, place)
-        return self.features(samples, adapter, self.hyper.scale)
+            return self._first(model)
+        if self.hyper.eval_pull == "official" and place > 0:
+            return self._mean_adapter(model, place)
+        return model[f"{model.tasks[place].id}/tuned"]["adapter"]
 
     def _tag(self, model: Model, samples: Samples) -> str:
         """The tasks that a shard's classes belong to: a name that does not change when a sample goes."""

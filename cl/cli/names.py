@@ -104,6 +104,7 @@ def _describe_strategy(name: str) -> dict[str, Any]:
         "paper": method.paper,
         "hyperparameters": describe_hyper(method.Hyper),
         "presets": {key: dict(value) for key, value in method.presets.items()},
+        "preset_notes": {key: method.preset_notes[key] for key in method.presets if key in method.preset_notes},
     }
 
 
@@ -153,9 +154,9 @@ def _print_description(content: dict[str, Any]) -> None:
             )
         out.print(table)
         for name, values in content["presets"].items():
-            out.print(
-                f"preset {name}: {', '.join(f'{k}={v}' for k, v in values.items()) or 'the defaults'}", soft_wrap=True
-            )
+            note = content["preset_notes"].get(name)
+            what = ", ".join(f"{k}={v}" for k, v in values.items()) or "the defaults"
+            out.print(f"preset {name}: {what}" + (f"  # {note}" if note else ""), soft_wrap=True)
     elif content["kind"] == "stream":
         table = Table("task", "classes", "train", "test", box=None)
         for task in content["tasks"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -177,10 +178,9 @@ def show(
         if as_json:
             print_json(rows)
         elif lineage is not None:
-            _print_tree(rows)
+            _print_tree(rows[0]["name"], rows, {row["name"]: row["reads"] for row in rows})
         else:
-            for row in rows:
-                out.print(f"{row['name']} ({row['role']})", highlight=False, markup=False, soft_wrap=True)
+            _print_tree(known.called(dependents or ""), rows, _readers(rows))
         return
     figures["components"] = components(place, figures["run"])
     if as_json:
@@ -231,33 +231,49 @@ def _print_components(rows: list[dict[str, Any]]) -> None:
     out.print(table)
 
 
-def _print_tree(rows: list[dict[str, Any]]) -> None:
-    """The first row's component and, indented, what it was made from; what came before is not unfolded again."""
+def _readers(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """What each component is read by directly, among `rows`."""
+    readers: dict[str, list[str]] = {}
+    for row in rows:
+        for read in row["reads"]:
+            readers.setdefault(read, []).append(row["name"])
+    return readers
+
+
+def _print_tree(top: str, rows: list[dict[str, Any]], below: Mapping[str, list[str]]) -> None:
+    """The component `top` and, indented, what is `below` each; what came before is not unfolded again."""
     from rich.tree import Tree
 
-    by_name = {row["name"]: row for row in rows}
-    root, shown = Tree("made from", hide_root=True), set[str]()
-    todo = [(root, rows[0]["name"])]
+    roles = {row["name"]: row["role"] for row in rows}
+    root, shown = Tree(top, hide_root=True), set[str]()
+    todo = [(root, top)]
     while todo:
         branch, name = todo.pop()
-        row = by_name.get(name)
-        again = ", see above" if name in shown else ""
-        leaf = branch.add(f"{name} ({row['role']}{again})" if row else name)
-        if row and not again:
+        notes = [roles[name]] if name in roles else []
+        if name in shown and name in below:
+            notes.append("see above")
+        leaf = branch.add(f"{name} ({', '.join(notes)})" if notes else name)
+        if name not in shown:
             shown.add(name)
-            todo += [(leaf, read) for read in reversed(row["reads"])]
+            todo += [(leaf, other) for other in reversed(below.get(name, []))]
     out.print(root, highlight=False, markup=False)
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
     names = ("average_accuracy", "average_incremental_accuracy", "forgetting")
-    table = Table("strategy", *[name.replace("_", " ") for name in names], "seeds", box=None)
+    costs = ("passes an image", "ms an image")
+    table = Table("strategy", *[name.replace("_", " ") for name in names], *costs, "seeds", box=None)
     for row in rows:
         found = [row["metrics"][name] for name in names]
         spread = [
             percent(one["mean"]) + (f" ± {100 * one['std']:.2f}" if one["std"] is not None else "") for one in found
         ]
-        table.add_row(row["strategy"], *spread, str(found[0]["n"]))
+        passes, seconds = (row["metrics"][name]["mean"] for name in ("passes_per_image", "seconds_per_image"))
+        cost = [
+            "-" if passes is None else f"{passes:.2f}",
+            "-" if seconds is None else f"{1000 * seconds:.2f}",
+        ]
+        table.add_row(row["strategy"], *spread, *cost, str(found[0]["n"]))
     out.print(table)
 
 

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from cl.adapters import bottleneck
+from cl.backbone import Backbone
 from cl.build import builds
 from cl.errors import BadInput, NonFinite
+from cl.features import adapter_features, features_together
 from cl.seeds import Seeds
 from cl.store import Tensors
 from cl.stream import Samples
@@ -46,6 +49,12 @@ def at_one(*, line: Line) -> Tensors:
     return {"value": torch.tensor(line.slope + line.start)}
 
 
+@builds("adapter")
+def fresh_adapter(*, backbone: Backbone, seeds: Seeds, row: int) -> Tensors:
+    adapter = bottleneck.init(backbone, 4, seeds.generator("init"))
+    return {name: torch.randn(one.shape, generator=seeds.generator("any", name, row)) for name, one in adapter.items()}
+
+
 @builds("cache")
 def relay(read: Tensors) -> Tensors:
     return read
@@ -63,6 +72,23 @@ def test_a_stored_component_is_not_built_again(tmp_path: Path) -> None:
     again = builder(tmp_path).component("b", total, shard, power=2)
     assert not CALLS and again.key == first.key
     assert torch.equal(first.open()["total"], again.open()["total"])
+
+
+def test_adapters_run_together_give_what_each_gives_alone(tmp_path: Path) -> None:
+    shard, made = tiny_stream().tasks[0].train, [builder(tmp_path / home) for home in ("together", "alone")]
+    adapters = [[one.component(f"a{row}", fresh_adapter, row=row) for row in range(3)] for one in made]
+    reads = [(shard, adapter) for adapter in adapters[0]]
+    made[0].component("features", adapter_features, *reads[1], scale=0.5)  # what is there already is left out
+    made[0].build_together("features", adapter_features, features_together, reads, scale=0.5)
+    found, wanted = (
+        [one.component("features", adapter_features, shard, adapter, scale=0.5) for adapter in own]
+        for one, own in zip(made, adapters, strict=True)
+    )
+    assert [use.built for use in made[0].uses[3:]] == [True] * 3 + [False] * 3
+    assert [one.key for one in found] == [one.key for one in wanted]
+    assert [one.sole.digest for one in found] == [one.sole.digest for one in wanted]
+    assert len({one.sole.digest for one in found}) == 3
+    assert [one.record.passes for one in found] == [len(shard)] * 3 == [one.record.passes for one in wanted]
 
 
 def test_what_changes_the_key(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_describe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     assert {"epochs", "batch_size", "lr", "weight_decay", "bottleneck", "scale", "dropout"} <= set(by_name)
     assert by_name["dropout"]["range"] and by_name["dropout"]["source"] and by_name["dropout"]["default"] == 0.1
     assert {"quick", "official", "paper"} <= set(content["presets"])
+    assert content["preset_notes"].keys() == content["presets"].keys()
 
 
 @pytest.mark.parametrize("name", ["ease", "split-digits", "glyph-vit"])

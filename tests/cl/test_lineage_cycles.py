@@ -212,9 +212,12 @@ def test_parts_have_lineage_and_dependents_by_their_names(tmp_path: Path) -> Non
     adapter = {row["name"] for row in known.dependents("t1/tuned/adapter")}
     whole = {row["name"] for row in known.dependents("t1/tuned")}
     assert adapter and adapter <= whole and "t1/tuned" not in whole
-    assert (
-        CliRunner().invoke(app, ["show", made, "--lineage", "t1/tuned/adapter", "--home", str(tmp_path)]).exit_code == 0
+    above, below = (
+        CliRunner().invoke(app, ["show", made, f"--{way}", "t1/tuned/adapter", "--home", str(tmp_path)]).stdout
+        for way in ("lineage", "dependents")
     )
+    assert above.splitlines()[0] == "t1/tuned (adapter, cache)" and "── t0/tuned" in above  # merged into it
+    assert below.splitlines()[0] == "t1/tuned" and "── t2/tuned" in below and "── t0/tuned" not in below
 
 
 def test_collecting_garbage_ends_too(tmp_path: Path) -> None:

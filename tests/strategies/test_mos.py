@@ -294,6 +294,7 @@ def test_a_class_that_comes_back_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_preset_is_valid() -> None:
+    assert Mos.presets.keys() == Mos.preset_notes.keys()
     for name in Mos.presets:
         resolve(Mos.Hyper, Mos.presets, [name], {})
     with pytest.raises(BadInput, match="merge"):

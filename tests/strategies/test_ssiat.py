@@ -272,6 +272,7 @@ def test_a_class_that_comes_back_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_preset_is_valid() -> None:
+    assert Ssiat.presets.keys() == Ssiat.preset_notes.keys()
     for name in Ssiat.presets:
         resolve(Ssiat.Hyper, Ssiat.presets, [name], {})
     assert resolve(Ssiat.Hyper, Ssiat.presets, [], {"sigma": "2.5"}).sigma == 2.5
