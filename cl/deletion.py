@@ -18,6 +18,7 @@ from cl.code import code_digest
 from cl.errors import BadInput, DeletionError, PalimpsestError, UnknownName
 from cl.rehearsal import RehearsingBuilder, rehearse
 from cl.replay import replay
+from cl.results import Results
 from cl.runner import Session
 from cl.runs import Live, Runs
 from cl.store import DURABLE, Record, Store
@@ -27,7 +28,7 @@ from cl.veil import origins
 
 Kind = Literal["task", "class", "subject", "sample"]
 Scope = Literal["home", "run"]
-WRITE_SECONDS = 0.02  # what a component costs beside its build: opening its reads, digests, two files, its purge
+WRITE_SECONDS = 0.02  # what a component costs beside its build where the run's own log does not tell
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,11 @@ def plan(session: Session, selectors: Sequence[Selector], scope: Scope = "home")
     forget = resolve(session, live, selectors)
     rest = _rest(session, live, forget)
     uses = _uses(session.store, live)
-    touched = closure(session.store, forget.samples)
     start = time.perf_counter()
+    touched = closure(session.store, forget.samples)
     rehearsal = rehearse(session, rest, uses)
-    overhead = time.perf_counter() - start + WRITE_SECONDS * len(rehearsal.planned)
+    walks = time.perf_counter() - start  # executing goes the same ways: through the lineage, then through the stream
+    beside = _seconds_beside(session)
     return Plan(
         run=session.request.id,
         scope=scope,
@@ -146,8 +148,8 @@ def plan(session: Session, selectors: Sequence[Selector], scope: Scope = "home")
         steps=_steps(uses, touched, rehearsal),
         build=len(rehearsal.planned),
         reuse=len({use.key for use in rehearsal.uses if not use.built}),
-        predicted_seconds=overhead + _seconds(rehearsal, built=True),
-        full_retrain_seconds=overhead + _seconds(rehearsal, built=True) + _seconds(rehearsal, built=False),
+        predicted_seconds=walks + _seconds(rehearsal, beside, built=True),
+        full_retrain_seconds=_seconds(rehearsal, beside, built=True) + _seconds(rehearsal, beside, built=False),
         blast_radius=_blast(uses, touched),
         amplification=_visits(rehearsal) / max(1, len(forget.samples)),
         raw_data_needed=_raw_data(rest, rehearsal),
@@ -280,8 +282,16 @@ def _action(name: str, record: Record, kept: set[str], built: set[str]) -> Liter
     return "drop" if any(part["role"] in DURABLE for part in record.parts.values()) else "purge"
 
 
-def _seconds(rehearsal: RehearsingBuilder, built: bool) -> float:
-    return sum({use.key: use.seconds for use in rehearsal.uses if use.built == built}.values())
+def _seconds(rehearsal: RehearsingBuilder, beside: float, built: bool) -> float:
+    """What it takes to make the components to be built, or those to be reused: builds, and `beside` for each."""
+    return sum({use.key: use.seconds + beside for use in rehearsal.uses if use.built == built}.values())
+
+
+def _seconds_beside(session: Session) -> float:
+    """What a component cost this run beside its build: opening what it reads, digests, two files made safe."""
+    rows = [row for row in Results(session.store.home).all() if row["run"] == session.request.id]
+    cold = [row for row in rows if row["components_built"] > row["components_reused"]]
+    return float(cold[0]["seconds"]["other"]) / cold[0]["components_built"] if cold else WRITE_SECONDS
 
 
 def _visits(rehearsal: RehearsingBuilder) -> int:

@@ -7,16 +7,21 @@ The error of a vector x is the mean over its d entries of (AE(x) - x)^2.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cl.build import Checkpoint
 from cl.seeds import Seeds
+from cl.train import Batch, Optimisation, epoch_batches, fit
 
 Descriptor = dict[str, Tensor]
+Inputs = Callable[[Batch], Tensor]  # x `(batch, d)` of a batch of training images
 
+RING = 500  # how many errors the ring of the released code holds
 FEWEST = 3  # errors below which a statistic says nothing
 _HELD_OUT = 5  # one sample in so many
 
@@ -36,6 +41,51 @@ def principal(x: Tensor, hidden: int) -> Descriptor:
     scatter = (rows - mean).T @ (rows - mean)
     axes = torch.linalg.eigh(scatter).eigenvectors[:, -hidden:].T  # (hidden, d); eigenvalues ascend
     return _descriptor(axes.float(), -(axes @ mean).float(), axes.T.float(), mean.float())
+
+
+def reconstructing(
+    start: Descriptor,
+    inputs: Inputs,
+    ids: Sequence[str],
+    kept: Sequence[int],
+    ring: Tensor,
+    how: Optimisation,
+    seeds: Seeds,
+    activation: str,
+    checkpoint: Checkpoint,
+) -> tuple[Descriptor, Tensor]:
+    """`start` after gradient descent on the errors of the rows `kept` of a shard, and the ring once it has met them.
+
+    ids: of all rows of the shard. ring: `(n,)` errors met before, at most RING.
+    """
+    held = torch.cat([torch.full((RING - len(ring),), torch.nan), ring])  # changed in place, so that a pause saves it
+
+    def loss(live: Descriptor, batch: Batch) -> Tensor:
+        found = errors(live, inputs(replace(batch, rows=[kept[row] for row in batch.rows])), activation)
+        met = ringed(held[~held.isnan()], found.detach().cpu())
+        held[RING - len(met) :] = met
+        return found.mean()
+
+    trained = fit(start, loss, [ids[row] for row in kept], how, seeds, checkpoint, kept={"ring": held})
+    return trained, held[~held.isnan()]
+
+
+def ring_before(
+    untrained: Descriptor, inputs: Inputs, ids: Sequence[str], how: Optimisation, seeds: Seeds, activation: str
+) -> Tensor:
+    """The ring after the epochs that train something else: the released code fills it there too."""
+    ring = torch.zeros(0)
+    for epoch in range(how.epochs):
+        for batch in epoch_batches(ids, how.batch_size, epoch, seeds):
+            ring = ringed(ring, errors(untrained, inputs(batch), activation).cpu())
+    return ring
+
+
+def ringed(ring: Tensor, new: Tensor, size: int = RING) -> Tensor:
+    """The ring with errors of one more batch, oldest first. The batch that fills it loses what does not fit, as in the
+    released code; later ones push the oldest out."""
+    room = size - len(ring)
+    return torch.cat([ring, new[:room]]) if room > 0 else torch.cat([ring, new])[-size:]
 
 
 def errors(descriptor: Mapping[str, Tensor], x: Tensor, activation: str = "none") -> Tensor:

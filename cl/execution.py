@@ -24,6 +24,7 @@ from cl.deletion import Plan, Scope, Selector, need_selectors, open_run
 from cl.deletion import plan as make_plan
 from cl.errors import DeletionError
 from cl.graph import component_graph
+from cl.home import stale_runs
 from cl.purge import purge
 from cl.results import Results
 from cl.runner import Journal, Session
@@ -88,10 +89,10 @@ def execute(
                 return _noop(home, plan)
             _refuse_changed(plan)
             confirm(plan)
-            request = _receive(home, plan, wanted, method, reason)
             if method != "exact":
-                return _compare(home, request, session, plan, method)
-        return Deletion(home, request).finish()
+                return _compare(home, session, plan, wanted, method, reason)
+            request = _receive(home, plan, wanted, method, reason)
+        return Deletion(home, request, session).finish()
 
 
 def writing(home: Path) -> FileLock:
@@ -103,10 +104,11 @@ def writing(home: Path) -> FileLock:
 
 @dataclass
 class Deletion:
-    """One request, from `approved` to `purged`."""
+    """One request, from `approved` to `purged`. opened: its run, opened before the samples were suppressed."""
 
     home: Path
     request: str
+    opened: Session | None = None
     content: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -192,16 +194,20 @@ class Deletion:
                 f"'{surplus[0]}' was built anew although nothing it declares was deleted: a hidden read, or a name "
                 "that depends on a position; mend the strategy and delete again"
             )
-        whole = sum(use.seconds for use in uses.values())
+        built = {use.key: use.seconds for use in session.builder.uses if use.built}
+        beside = max(0.0, session.elapsed() - sum(built.values()))  # lookups and files; building all takes more of them
+        whole = sum(use.seconds for use in uses.values()) + beside
         return {"rebuilt": len(fresh), "reused": len(uses) - len(fresh), "full_retrain_seconds": f"{whole:.3f}"}
 
     def _surplus(self, session: Session, journal: Journal, fresh: Mapping[str, str]) -> list[str]:
         """Names of what was built anew outside the tainted closure; there must be none. What the run did not have
-        before is allowed where a decision, taken again, asked for it."""
+        before is allowed where a decision, taken again, asked for it, and where a whole task is gone: the table of
+        tasks is part of the model, and a method may treat the first one of it in a way of its own."""
         tainted = set(self.content["tainted_names"])
         known = {*self.content["names"], *tainted}
         entries = {name for name, handle in journal.model.entries.items() if handle.key in fresh}
-        names = {name for key, name in fresh.items() if name in known or not _decided(session.store, key)}
+        shorter = self.content["emptied"]["tasks"] > 0
+        names = {n for key, n in fresh.items() if n in known or not (shorter or _decided(session.store, key))}
         return sorted((names | (entries & known)) - tainted)
 
     def _switch(self) -> dict[str, Any]:
@@ -211,21 +217,21 @@ class Deletion:
         return {"manifest": journal.manifest}
 
     def _purge(self) -> dict[str, Any]:
-        with Store(self.home).locked(exclusive=True):
-            return purge(self.home, self.content)
+        store = Store(self.home)
+        with store.locked(exclusive=True):
+            return purge(store, self.content)
 
     def _drive(self) -> tuple[Session, Journal]:
         """The run on the filtered stream. What an interrupted attempt built is in the store already."""
         if self._driven is None:
-            session = open_run(self.home, self.content["run"])
+            session = open_run(self.home, self.content["run"]) if self.opened is None else replace(self.opened)
             self._driven = session, session.drive()
         return self._driven
 
 
-def rebuild_stale(home: Path, request: str) -> list[str]:
-    """Run again, without the deleted samples, every run that `request` made stale; their ids."""
-    runs = Runs(Store(home))
-    stale = [run for run in runs.ids() if runs.stale(run) == request]
+def rebuild_stale(home: Path) -> list[str]:
+    """Run again, without the deleted samples, every run that deletions made stale; their ids."""
+    stale = list(stale_runs(home))
     for run in stale:
         open_run(home, run).run()
     return stale
@@ -340,9 +346,13 @@ def _refuse_changed(plan: Plan) -> None:
         )
 
 
-def _compare(home: Path, request: str, session: Session, plan: Plan, method: Method) -> Outcome:
-    """A baseline on a copy: its finding is sealed with the request, for verification."""
+def _compare(
+    home: Path, session: Session, plan: Plan, selectors: list[list[str]], method: Method, reason: str
+) -> Outcome:
+    """A baseline on a copy: its finding is sealed with the request, for verification. Measured before it is recorded:
+    where nothing can be dropped, there is no request."""
     found = measure(session, plan, method)
+    request = _receive(home, plan, selectors, method, reason)
     vault, ledger = Vault(home), Ledger(home)
     content = {**vault.get(request), "finding": dict(found.finding), "left": found.left}
     vault.put(request, content)

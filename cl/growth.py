@@ -1,13 +1,15 @@
 """How a model grows: adapters by block, parameters by role, what was decided and why, and what is reused.
 
-Where adapters lie follows from their names: an adapter part whose manifest name has a segment `block-N` lies in block N
-(counted from 0); any other one lies in every block of the backbone, its parameters in equal shares. A method that
-decides on growth keeps its grounds in its entries, as parts of role evidence by these names:
+Where parts lie follows from their names: one whose manifest name has a segment `block-N` lies in block N (counted from
+0). An adapter part without one lies in every block of the backbone, its parameters in equal shares; any other part
+(heads, prototypes) lies in none. A method that decides on growth keeps its grounds in its entries, as parts of role
+evidence by these names:
 
     zscores   blocks (b), zbar (b, K), signal (b), threshold ()     what the decision of the same component rests on
     routing   blocks (b), weights (b, K)                            mean weight of each adapter of a block on the task
 
-An entry's name begins with the id of its task. K runs over what a block held by then, oldest first, padded with NaN.
+An entry's name begins with the id of its task. K runs over what a block held by then, oldest first, padded with NaN; a
+signal of minus infinity tells that the block was not looked at.
 """
 
 from __future__ import annotations
@@ -27,25 +29,27 @@ _BLOCK = re.compile(r"(?:^|/)block-(\d+)(?:/|$)")
 
 @dataclass(frozen=True)
 class Size:
-    """A model's size: adapters and their parameters by block, parameters by role."""
+    """A model's size: adapters, their parameters and all parameters by block; all parameters by role."""
 
     adapters: tuple[int, ...]
     adapter_parameters: tuple[float, ...]
+    parameters: tuple[float, ...]
     roles: Mapping[str, int]
 
 
 def size(model: Model, blocks: int) -> Size:
     """The size of `model` on a backbone of `blocks` blocks."""
-    adapters, weights = [0] * blocks, [0.0] * blocks
+    adapters, adapter_parameters, parameters = [0] * blocks, [0.0] * blocks, [0.0] * blocks
     roles: dict[str, int] = {}
     for name, part in model.parts:
         roles[part.role] = roles.get(part.role, 0) + part.numel
-        if part.role == "adapter":
-            lies = [block for block in range(blocks) if _lies_in(name, block)]
-            for block in lies:
+        lies = [block for block in range(blocks) if _lies_in(name, part.role, block)]
+        for block in lies:
+            parameters[block] += part.numel / len(lies)
+            if part.role == "adapter":
                 adapters[block] += 1
-                weights[block] += part.numel / len(lies)
-    return Size(tuple(adapters), tuple(weights), roles)
+                adapter_parameters[block] += part.numel / len(lies)
+    return Size(tuple(adapters), tuple(adapter_parameters), tuple(parameters), roles)
 
 
 def figures(
@@ -60,14 +64,16 @@ def figures(
     totals = [sum(one.roles.values()) for one in sizes]
     added = _changes([sum(one.adapters) for one in sizes])
     roles = sorted({role for one in sizes for role in one.roles})
-    columns = zip(*(one.adapters for one in sizes), strict=True)
-    growing = sum(any(later > 0 for later in _changes(column)[1:]) for column in columns)
+    adapters_by_layer = _changes_by_layer([one.adapters for one in sizes])
+    growing = sum(any(row[layer] > 0 for row in adapters_by_layer[1:]) for layer in range(len(sizes[0].adapters)))
     return {
         "adapters": [list(one.adapters) for one in sizes],
         "adapters_added": added,
+        "adapters_added_by_layer": adapters_by_layer,
         "adapter_parameters": [[round(value) for value in one.adapter_parameters] for one in sizes],
         "parameters": totals,
         "parameters_added": {role: _changes([one.roles.get(role, 0) for one in sizes]) for role in roles},
+        "parameters_added_by_layer": _changes_by_layer([one.parameters for one in sizes]),
         "expansions": [place + 1 for place, count in enumerate(added) if place and count > 0],
         "expansion_rate": metrics.expansion_rate(added),
         "reuse_rate": metrics.reuse_rate(added, [sum(one.adapters) for one in sizes]),
@@ -86,6 +92,12 @@ def _changes(totals: Sequence[int]) -> list[int]:
     return [after - before for before, after in zip([0, *totals], totals, strict=False)]
 
 
+def _changes_by_layer(totals: Sequence[Sequence[float]]) -> list[list[int]]:
+    """What each task added in each layer."""
+    columns = [_changes([round(value) for value in column]) for column in zip(*totals, strict=True)]
+    return [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in totals]
+
+
 def _interval(exponent: metrics.GrowthExponent | None) -> dict[str, float] | None:
     return None if exponent is None else exponent._asdict()
 
@@ -101,6 +113,8 @@ def _decisions(model: Model) -> Iterator[dict[str, Any]]:
         (decision,) = [part for part in handle.parts.values() if part.role == "decision"]
         grow = next(iter(decision.open().values())).tolist()
         for place, block in enumerate(found["blocks"]):
+            if found["signal"][place] == -math.inf:  # the scan did not come to this block
+                continue
             yield {
                 "task": task,
                 "block": block,
@@ -129,13 +143,13 @@ def _with_evidence(model: Model, part: str) -> Iterator[tuple[str, Handle]]:
 
 def _owners(model: Model, block: int) -> list[str]:
     """The tasks that have an adapter in `block`, oldest first."""
-    adapters = [name for name, part in model.parts if part.role == "adapter" and _lies_in(name, block)]
+    adapters = [name for name, part in model.parts if part.role == "adapter" and _lies_in(name, "adapter", block)]
     return [task.id for task in model.tasks if any(name.startswith(f"{task.id}/") for name in adapters)]
 
 
-def _lies_in(name: str, block: int) -> bool:
+def _lies_in(name: str, role: str, block: int) -> bool:
     named = _BLOCK.search(name)
-    return named is None or int(named[1]) == block
+    return role == "adapter" if named is None else int(named[1]) == block
 
 
 def _number(value: float) -> float | None:

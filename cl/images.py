@@ -77,13 +77,24 @@ def whole(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
+def side_of(path: Path) -> int:
+    """Height and width of an image file that is a square. Raises BadInput naming the file."""
+    with _named(path, _content(path)) as image:
+        if image.width != image.height:
+            raise BadInput(f"image {shown(path)} is {image.width} x {image.height}, not a square; is it cropped?")
+        return image.width
+
+
 def read_square(path: Path, size: int) -> np.ndarray:
     """The largest central square of an image file, uint8 `(size, size, 3)`. Raises BadInput naming the file."""
+    return np.asarray(whole(_named(path, _content(path)), size))
+
+
+def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise BadInput(f"image {shown(path)} cannot be read ({error.strerror}); check the path") from None
-    return np.asarray(whole(_named(path, content), size))
 
 
 def _named(path: Path, content: bytes) -> Image.Image:
@@ -101,12 +112,13 @@ def decoder_digest() -> str:
 class FilePixels:
     """Images in files, decoded when asked for, in threads where many are asked for at once.
 
-    paths: sample id -> file. image_size: height and width of what `read` gives. Raises BadInput, in one line that names
-    the file, for any that cannot be decoded; what was found sound is remembered by its content in `files`.
+    paths: sample id -> file. image_size: height and width of what `read` gives. exact: every image must have that size
+    already. Raises BadInput, in one line that names the file, for any that cannot be decoded; what was found sound is
+    remembered by its content in `files`.
     """
 
-    def __init__(self, paths: Mapping[str, Path], image_size: int, files: Files) -> None:
-        self._paths, self._size = dict(paths), image_size
+    def __init__(self, paths: Mapping[str, Path], image_size: int, files: Files, exact: bool = False) -> None:
+        self._paths, self._size, self._exact = dict(paths), image_size, exact
         found = files.digests(list(self._paths.values()))
         self._digests = {sample: digest for sample, (digest, _) in zip(self._paths, found, strict=True)}
         self._stamps = {sample: stamp for sample, (_, stamp) in zip(self._paths, found, strict=True)}
@@ -137,10 +149,19 @@ class FilePixels:
         return _named(path, content)
 
     def _check(self, files: Files) -> None:
-        known = files.sound(set(self._digests.values()), self._decoder)
+        check = f"{self._decoder} of {self._size} pixels" if self._exact else self._decoder
+        known = files.sound(set(self._digests.values()), check)
         new = {digest: sample for sample, digest in self._digests.items() if digest not in known}
-        mapped(lambda sample: self._decoded(sample).close(), list(new.values()), "checking images")
-        files.found_sound(new, self._decoder)
+        mapped(self._check_one, list(new.values()), "checking images")
+        files.found_sound(new, check)
+
+    def _check_one(self, sample: str) -> None:
+        with self._decoded(sample) as image:
+            if self._exact and image.size != (self._size, self._size):
+                raise BadInput(
+                    f"image {shown(self._paths[sample])} is {image.width} x {image.height}, not {self._size} x "
+                    f"{self._size} as the others; this layout is cropped already"
+                )
 
 
 def _line(error: Exception) -> str:

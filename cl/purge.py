@@ -15,14 +15,13 @@ from cl.taint import Closure, closure
 PAGES = (".html", ".svg", ".png", ".pdf", ".csv", ".json")
 
 
-def purge(home: Path, content: Mapping[str, Any]) -> dict[str, int]:
+def purge(store: Store, content: Mapping[str, Any]) -> dict[str, int]:
     """Remove components, shards, checkpoints, results rows, indexes and pages; how many of each.
 
-    content: the request's sealed content. The caller holds the home's lock alone. Begun again, it removes the rest:
-    shard files, from which the closure starts, go last.
+    content: the request's sealed content. The caller holds the home's lock alone, through this very store. Begun again,
+    it removes the rest: shard files, from which the closure starts, go last.
     """
-    store = Store(home)
-    runs = Runs(store)
+    home, runs = store.home, Runs(store)
     touched = closure(store, content["samples"])
     live = {key for _, run in runs.all_live() for key in run.keys}
     gone = sorted(set(touched.components) - live)
@@ -37,7 +36,7 @@ def purge(home: Path, content: Mapping[str, Any]) -> dict[str, int]:
         remove_database(home / cache)
     Results(home).remove(content["stale"])
     Results(home).scrub()
-    _prune(store, set(gone))
+    _prune(store, {*gone, *content["digests"]} - live)  # by an attempt that was interrupted too
     counts["shards"] = _unlink(_orphans(store, touched))
     return counts
 

@@ -47,7 +47,7 @@ def replay(home: Path, request: Mapping[str, Any], source: Mapping[str, Any], po
 
 
 class Replay:
-    """A finished run again: its strategy, its stream, and its model after the last task.
+    """A finished run again: its strategy, its stream, and its model after the last task. A stale run is built first.
 
     user: the same for what this user may read now, if that takes no training. Raises BadInput for a run that cannot be
     made again, or is another user's; DeletionError for one that a deletion has taken out of service.
@@ -55,6 +55,8 @@ class Replay:
 
     def __init__(self, home: Path, run: str, user: str | None = None) -> None:
         runs = Runs(Store(home))
+        if runs.stale(run) is not None:
+            replay(home, runs.request(run), runs.source(run)).run()
         runs.served(run)
         request, source = runs.request(run), runs.source(run)
         if user is not None and request["user"] not in (None, user):

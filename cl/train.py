@@ -63,9 +63,37 @@ def fit(
     """
 
     def batches(epoch: int) -> list[Batch]:
-        return _epoch(ids, how.batch_size, epoch, seeds)
+        return epoch_batches(ids, how.batch_size, epoch, seeds)
 
     return descend(parameters, loss, batches, how, checkpoint, rates=rates, after_step=after_step, kept=kept)
+
+
+def fit_parts(
+    parts: Mapping[str, Parameters],
+    loss: Callable[[dict[str, Parameters], Batch], Tensor],
+    ids: Sequence[str],
+    how: Optimisation,
+    seeds: Seeds,
+    checkpoint: Checkpoint,
+) -> dict[str, Parameters]:
+    """`fit` for the parameters of several parts (an adapter, its head, ...), by part and name."""
+    joined = {f"{part}/{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
+    return _split(fit(joined, lambda live, batch: loss(_split(live), batch), ids, how, seeds, checkpoint))
+
+
+def _split(joined: Parameters) -> dict[str, Parameters]:
+    parts: dict[str, Parameters] = {}
+    for place, value in joined.items():
+        part, _, name = place.partition("/")
+        parts.setdefault(part, {})[name] = value
+    return parts
+
+
+def epoch_batches(ids: Sequence[str], size: int, epoch: int, seeds: Seeds) -> list[Batch]:
+    """The batches of one epoch: ids in the order of hash(epoch, id); the last one may be short."""
+    order = seeds.order(ids, "order", epoch)
+    chunks = [order[start : start + size] for start in range(0, len(order), size)]
+    return [Batch(rows, [ids[row] for row in rows], epoch) for rows in chunks]
 
 
 def descend(
@@ -208,12 +236,6 @@ def tune_adapter(
 def augmented(samples: Samples, batch: Batch, seeds: Seeds) -> Tensor:
     """The batch's raw images under the stream's augmentation, uint8; seeded by (sample id, epoch)."""
     return samples.images(batch.rows, views(samples.augment, batch.ids, batch.epoch, seeds))
-
-
-def _epoch(ids: Sequence[str], size: int, epoch: int, seeds: Seeds) -> list[Batch]:
-    order = seeds.order(ids, "order", epoch)
-    chunks = [order[start : start + size] for start in range(0, len(order), size)]
-    return [Batch(rows, [ids[row] for row in rows], epoch) for rows in chunks]
 
 
 def _optimizer(live: Parameters, how: Optimisation, rates: Mapping[str, float]) -> torch.optim.Optimizer:

@@ -235,10 +235,16 @@ def _phases(runs: Sequence[Run]) -> list[str]:
     return sorted(seconds, key=lambda name: (-seconds[name], name))
 
 
+def _adapters(run: Run) -> Any:
+    """Adapters after each task, those of each layer counted by themselves where that is known."""
+    layers = (run.get("growth") or {}).get("adapters")
+    return [sum(row) for row in layers] if layers else run.get("adapters")
+
+
 def _figures(strategies: Sequence[Entry], phases: Sequence[str]) -> dict[str, Any]:
     """All drawings by name; nothing where no run has the figures for it."""
     curves = _per_task(strategies, lambda run: run.get("curve"))
-    adapters = _per_task(strategies, lambda run: run.get("adapters"))
+    adapters = _per_task(strategies, _adapters)
     added = _per_task(strategies, lambda run: list(accumulate(run.get("parameters_added") or ())))
     return {
         "curve": _lines("curve", curves, "percent", "Accuracy", width=1040, height=430),

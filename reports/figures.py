@@ -187,15 +187,22 @@ def signals(
     full: NDArray[np.bool_],
     rows: Sequence[str],
     threshold: float | None,
+    new: Sequence[bool],
     *,
     width: int,
     height: int,
 ) -> Markup:
-    """A signal `(rows, tasks)` against its threshold (None: infinite); dots are full where `full` is set."""
+    """A signal `(rows, tasks)` against its threshold (None: infinite); dots are full where `full` is set.
+
+    new: tasks that are shaded.
+    """
     tasks = signal.shape[1]
     figure, axes = _canvas(width, height, left=40, right=70, top=10, bottom=38)
     axes.grid(True, axis="y")
     places = np.arange(1, tasks + 1)
+    for place, shaded in zip(places, new, strict=False):
+        if shaded:
+            axes.axvspan(place - 0.5, place + 0.5, color=LIGHT["muted"], alpha=0.16, linewidth=0)
     for number, (row, values, marks) in enumerate(zip(rows, signal, full, strict=True)):
         colour = LIGHT[f"p{number % _PHASE_COLOURS}"]
         axes.plot(places, values, color=colour, linewidth=1.2)

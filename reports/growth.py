@@ -29,12 +29,24 @@ def panels(strategies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "strategy": entry["strategy"],
                     "index": entry["index"],
                     "seed": run["seed"],
+                    "exponents": _exponents(growth),
                     "layers": _layers(growth["adapters"]),
                     "signals": _signals(entry["index"], growth["decisions"], run),
                     "routing": [_routing(routing, block, run) for block in sorted({one["block"] for one in routing})],
                 }
             )
     return found
+
+
+def _exponents(growth: Mapping[str, Any]) -> str:
+    """The growth exponents with their intervals, in words."""
+    told = []
+    for name, title in (("growth_exponent", "growth exponent"), ("expansion_exponent", "expansion exponent")):
+        found = growth.get(name)
+        if found:
+            low, high = quantity(found["low"], "ratio"), quantity(found["high"], "ratio")
+            told.append(f"{title} {quantity(found['slope'], 'ratio')} [{low}, {high}]")
+    return ", ".join(told)
 
 
 def _layers(adapters: Sequence[Sequence[int]]) -> Grid:
@@ -83,6 +95,8 @@ def _signals(index: int, decisions: Sequence[Mapping[str, Any]], run: Run) -> Ma
         if one["signal"] is not None:
             signal[place] = np.fmax(signal[place], one["signal"])
     layers = [f"layer {block + 1}" for block in blocks]
+    truth = run["growth"].get("truth")
+    new = [False, *truth["new"][1:]] if truth else []
     return figures.signals(
-        f"signals-{index}", signal, expanded, layers, decisions[0]["threshold"], width=500, height=260
+        f"signals-{index}", signal, expanded, layers, decisions[0]["threshold"], new, width=500, height=260
     )

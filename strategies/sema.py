@@ -12,7 +12,7 @@ Where paper, released code and this engine differ, options are named; the preset
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -24,18 +24,21 @@ from torch.nn import functional as F
 from cl import descriptors
 from cl.adapters import bottleneck as adapters
 from cl.adapters import mixture
-from cl.adapters.mixture import Stack
-from cl.backbone import BATCH, Attach, Backbone, rows
+from cl.adapters.mixture import Mixtures, Stack
+from cl.backbone import Attach, Backbone, on_device
 from cl.build import Checkpoint, Handle, Part, builds
+from cl.descriptors import Inputs
 from cl.errors import BadInput, NonFinite
-from cl.heads import uniform_rows
+from cl.heads import linear
 from cl.hyper import Training, hyperparameters, setting
-from cl.prefix import entering, fits, frozen_prefix
+from cl.mixtures import frozen, mean_weights, mixture_features, pooled_inputs, pooling, ragged
+from cl.prefix import fits, frozen_prefix
 from cl.seeds import Seeds
+from cl.shared_head import Places, head_scores, newest_rows, shrink, start_rows
 from cl.store import Tensors
 from cl.strategy import Model, Strategy
 from cl.stream import Samples, Task
-from cl.train import Batch, Frozen, Optimisation, fit
+from cl.train import Batch, Frozen, Optimisation, fit, fit_parts
 
 # JSON has no infinity, so that the threshold that is never passed is a word.
 Threshold = Annotated[
@@ -55,7 +58,7 @@ class SemaHyper(Training):
     bottleneck: int = setting(16, "hidden width r of the adapter", "released code", ge=1)
     growing: int = setting(3, "how many of the last blocks may grow", "released code (blocks 10 to 12 of 12)", ge=1)
     threshold: Threshold = setting(
-        2.0, "z-score from 0 up, above which a block grows; inf: never", "released CIFAR-100"
+        2.0, "z-score above which a block grows; 0: always, inf: never", "released CIFAR-100"
     )
     rd_share: float = setting(1 / 6, "hidden width of a descriptor over d (128 of 768)", "released code", gt=0, le=1)
     rd_epochs: int = setting(20, "passes of descriptor training", "released code", ge=1, le=10_000)
@@ -113,75 +116,9 @@ PRESETS = {
 
 
 SCAN_BATCH = 128
-RING = 500
 CLOSED = -6.0  # logit of a closed column, less the log-sum-exp of the others
 
-Opened = Mapping[str, Any]  # the mixtures of all blocks, as `Mixtures.reads` hands them to a build
-
-
-# Frozen passes: from the stream that enters the first block that may grow, stored or computed from the images.
-
-
-def frozen(
-    samples: Samples,
-    stored: Tensors | None,
-    mixtures: Opened,
-    backbone: Backbone,
-    seeds: Seeds,
-    start: int,
-    after: Callable[[Tensor, Attach], tuple[Tensor, ...]],
-) -> Frozen:
-    """`after`, a function of the stream that enters block `start` and of the adapters' branch, for training batches."""
-    branch = mixture.attach(mixtures["adapter"], mixture.stacks(mixtures, start))
-    stream = stored["stream"] if stored else None
-    return Frozen(samples, backbone, seeds, lambda x: after(x, branch), block=start, below=branch, stored=stream)
-
-
-def every_row(function: Frozen, samples: Samples, view: int = 0) -> Tensor:
-    """The function's first tensor for all images, seen as in epoch `view`, on the CPU."""
-    rows_of = [range(start, min(start + BATCH, len(samples))) for start in range(0, len(samples), BATCH)]
-    batches = [Batch(list(place), [samples.ids[row] for row in place], view) for place in rows_of]
-    return torch.cat([function(batch)[0].cpu() for batch in batches])
-
-
-def pooling(backbone: Backbone, start: int, block: int) -> Callable[[Tensor, Attach], tuple[Tensor, ...]]:
-    """m `(n, d)` of `block`, from the stream that enters `start`."""
-
-    def pooled(x: Tensor, branch: Attach) -> tuple[Tensor, ...]:
-        h, _ = backbone.site(block, backbone.through(x, branch, start, block))
-        return (h.mean(1),)
-
-    return pooled
-
-
-@builds("cache")
-def pooled_inputs(
-    samples: Samples,
-    stored: Tensors | None,
-    mixtures: Opened,
-    *,
-    backbone: Backbone,
-    seeds: Seeds,
-    start: int,
-    block: int,
-    view: int,
-) -> Tensors:
-    """m `(n, d)` of `block`, what descriptors and router see; images as in epoch `view`."""
-    m = frozen(samples, stored, _on(mixtures, backbone), backbone, seeds, start, pooling(backbone, start, block))
-    return {"m": every_row(m, samples, view)}
-
-
-@builds("cache")
-def mixture_features(
-    samples: Samples, stored: Tensors | None, mixtures: Opened, *, backbone: Backbone, start: int
-) -> Tensors:
-    """Features `(n, d)` under the mixtures of all blocks."""
-    mixtures = _on(mixtures, backbone)
-    branch = mixture.attach(mixtures["adapter"], mixture.stacks(mixtures, start))
-    streams = entering(samples, backbone, start, branch, stored["stream"] if stored else None)
-    return {
-        "features": rows(backbone, streams, lambda x: backbone.finish(backbone.site(start, x), branch, first=start))
-    }
+Read = Mapping[str, Any]  # the adapters and router columns of all blocks, as `Grown.reads` hands them to a build
 
 
 # Training: adapters, router columns and head rows, by cross-entropy among the task's own classes.
@@ -198,10 +135,7 @@ def train_first(
     start: int,
     classes: list[str],
     bottleneck: int,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
+    how: Optimisation,
 ) -> dict[str, Tensors]:
     """An adapter in every block, and the head. A softmax over one logit is 1, so columns only decay."""
     columns = [
@@ -215,22 +149,20 @@ def train_first(
     targets = samples.targets(classes).to(backbone.device)
     site = Frozen(samples, backbone, seeds, lambda x: backbone.site(0, x))
 
-    def loss(live: Tensors, batch: Batch) -> Tensor:
-        now = _split(live)
-        stacked = mixture.stacks({**now, "grown": {}}, start)
+    def loss(live: dict[str, Tensors], batch: Batch) -> Tensor:
+        branch = Mixtures.of({**live, "grown": {}}, start, backbone.device).branch
         h, y = site(batch)
-        features = backbone.finish((h, y), mixture.attach(now["adapter"], stacked), lean=True)
-        return F.cross_entropy(_logits(features, now["head"]), targets[batch.rows])
+        features = backbone.finish((h, y), branch, lean=True)
+        return F.cross_entropy(linear(features, live["head"]), targets[batch.rows])
 
-    how = Optimisation(epochs, batch_size, lr, weight_decay)
-    return _split(fit(_joined(_on(parts, backbone)), loss, samples.ids, how, seeds, checkpoint))
+    return fit_parts(_on_device(parts, backbone), loss, samples.ids, how, seeds, checkpoint)
 
 
 @builds(adapter="adapter", column="router", head="checkpoint")
 def train_addition(
     samples: Samples,
     stored: Tensors | None,
-    mixtures: Opened,
+    read: Read,
     head: Tensors,
     closing: Tensors | None,
     *,
@@ -241,23 +173,19 @@ def train_addition(
     block: int,
     classes: list[str],
     bottleneck: int,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
+    how: Optimisation,
 ) -> dict[str, Tensors]:
     """A new adapter and router column in `block`, and the head's rows; everything older is frozen.
 
     closing: the task's m in `block`, for a column that starts closed; None for a random one.
     """
-    mixtures = _on(mixtures, backbone)
-    others, (old, columns) = mixture.stacks(mixtures, start), mixture.members(mixtures, block, start)
+    mixtures = Mixtures.of(read, start, backbone.device)
 
     def to_site(x: Tensor, branch: Attach) -> tuple[Tensor, ...]:
         return backbone.site(block, backbone.through(x, branch, start, block))
 
     site = frozen(samples, stored, mixtures, backbone, seeds, start, to_site)
-    closed = closed_column(others[block], closing["m"].to(backbone.device)) if closing else None
+    closed = closed_column(mixtures.stacks[block], closing["m"].to(backbone.device)) if closing else None
     parts = {
         "adapter": adapters.init(backbone, bottleneck, seeds.generator("init"), only=1),
         "column": closed or mixture.column(backbone.dim, seeds.generator("column")),
@@ -265,16 +193,13 @@ def train_addition(
     }
     targets = samples.targets(classes).to(backbone.device)
 
-    def loss(live: Tensors, batch: Batch) -> Tensor:
-        now = _split(live)
-        grown = Stack.of([*old, now["adapter"]], [*columns, now["column"]])
-        branch = mixture.attach(mixtures["adapter"], {**others, block: grown})
+    def loss(live: dict[str, Tensors], batch: Batch) -> Tensor:
+        branch = mixtures.with_addition(block, live["adapter"], live["column"])
         h, y = site(batch)
         features = backbone.finish((h, y), branch, lean=True, first=block)
-        return F.cross_entropy(_logits(features, now["head"]), targets[batch.rows])
+        return F.cross_entropy(linear(features, live["head"]), targets[batch.rows])
 
-    how = Optimisation(epochs, batch_size, lr, weight_decay)
-    return _split(fit(_joined(_on(parts, backbone)), loss, samples.ids, how, seeds, checkpoint))
+    return fit_parts(_on_device(parts, backbone), loss, samples.ids, how, seeds, checkpoint)
 
 
 def closed_column(stack: Stack, m: Tensor) -> Tensors:
@@ -287,7 +212,7 @@ def closed_column(stack: Stack, m: Tensor) -> Tensors:
 def train_rows(
     samples: Samples,
     stored: Tensors | None,
-    mixtures: Opened,
+    read: Read,
     head: Tensors,
     *,
     backbone: Backbone,
@@ -295,10 +220,7 @@ def train_rows(
     checkpoint: Checkpoint,
     start: int,
     classes: list[str],
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
+    how: Optimisation,
 ) -> Tensors:
     """The head's rows of a task that added nothing, on frozen features."""
     targets = samples.targets(classes).to(backbone.device)
@@ -306,78 +228,19 @@ def train_rows(
     def to_features(x: Tensor, branch: Attach) -> tuple[Tensor, ...]:
         return (backbone.finish(backbone.site(start, x), branch, first=start),)
 
-    features = frozen(samples, stored, _on(mixtures, backbone), backbone, seeds, start, to_features)
+    mixtures = Mixtures.of(read, start, backbone.device)
+    features = frozen(samples, stored, mixtures, backbone, seeds, start, to_features)
 
     def loss(live: Tensors, batch: Batch) -> Tensor:
-        return F.cross_entropy(_logits(features(batch)[0], live), targets[batch.rows])
+        return F.cross_entropy(linear(features(batch)[0], live), targets[batch.rows])
 
-    how = Optimisation(epochs, batch_size, lr, weight_decay)
-    return fit(_on(head, backbone), loss, samples.ids, how, seeds, checkpoint)
-
-
-# The head: a row and a bias for each class, shared by all tasks; a task trains its own rows only.
-
-Places = list[list[int]]  # of each class: head among those given (-1 for none), row in it, first shrink since then
-
-
-@builds("checkpoint")
-def start_rows(
-    heads: list[Tensors],
-    shrinks: list[Tensors],
-    *,
-    backbone: Backbone,
-    seeds: Seeds,
-    classes: list[str],
-    places: Places,
-) -> Tensors:
-    """Where a task's rows start, weight `(c, d)` and bias: the class's newest row, or a new one seeded by its name."""
-    fresh = {"weight": uniform_rows(classes, backbone.dim, seeds), "bias": torch.zeros(len(classes))}
-    sources = [[-1, row, since] if head < 0 else [head, old, since] for row, (head, old, since) in enumerate(places)]
-    return gathered([*heads, fresh], shrinks, sources)
-
-
-@builds("cache")
-def linear_scores(features: Tensors, heads: list[Tensors], shrinks: list[Tensors], *, places: Places) -> Tensors:
-    """Logits `(n, classes)` of the shared head."""
-    # Head by head: a product of another shape rounds otherwise, and a new task must not move the old logits.
-    every = [_logits(features["features"], head) for head in heads]
-    return {"scores": torch.stack([every[head][:, row] * factor(shrinks, since) for head, row, since in places], dim=1)}
-
-
-def gathered(heads: list[Tensors], shrinks: list[Tensors], places: Places) -> Tensors:
-    """The rows at `places`, each times all shrinks since it was trained."""
-    return {
-        name: torch.stack([heads[head][name][row] * factor(shrinks, since) for head, row, since in places])
-        for name in ("weight", "bias")
-    }
-
-
-def factor(shrinks: list[Tensors], since: int) -> float:
-    """The product of all shrinks from number `since` on."""
-    return math.prod(one["factor"].item() for one in shrinks[since:])
+    return fit(on_device(head, backbone), loss, samples.ids, how, seeds, checkpoint)
 
 
 @builds("head")
 def settle(head: Tensors) -> Tensors:
     """The task's rows, as its last addition left them."""
     return dict(head)
-
-
-@builds("statistics")
-def shrink(samples: Samples, *, phases: int, epochs: int, batch_size: int, lr: float, weight_decay: float) -> Tensors:
-    """The factor that a task's weight decay puts on every row it does not train.
-
-    The released code keeps all rows in the optimiser: the number of steps of one task shows in the rows of all others.
-    """
-    steps, value = math.ceil(len(samples) / batch_size), 1.0
-    for _ in range(phases):
-        velocity = 0.0
-        for epoch in range(epochs):
-            rate = lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-            for _ in range(steps):
-                velocity = Optimisation.momentum * velocity + weight_decay * value
-                value -= rate * velocity
-    return {"factor": torch.tensor(value, dtype=torch.float64)}
 
 
 # Representation descriptors: autoencoders of m, and the statistics of their errors.
@@ -387,7 +250,8 @@ def shrink(samples: Samples, *, phases: int, epochs: int, batch_size: int, lr: f
 def train_descriptor(
     samples: Samples,
     stored: Tensors | None,
-    mixtures: Opened,
+    plain: Tensors,
+    read: Read,
     *,
     backbone: Backbone,
     seeds: Seeds,
@@ -399,68 +263,69 @@ def train_descriptor(
     rd_share: float,
     stats: str,
     epochs: int,
-    rd_epochs: int,
-    batch_size: int,
-    rd_lr: float,
-    weight_decay: float,
+    how: Optimisation,
 ) -> dict[str, Tensors]:
-    """The descriptor of m in `block`, with mean, deviation and number of the errors that z-scores refer to."""
-    pooled = frozen(samples, stored, _on(mixtures, backbone), backbone, seeds, start, pooling(backbone, start, block))
-    m = every_row(pooled, samples)
-    held = [row for row, sample in enumerate(samples.ids) if stats == "heldout" and descriptors.held_out(sample)]
-    kept = sorted(set(range(len(samples))) - set(held)) or held
-    untrained = descriptors.new(backbone.dim, max(1, round(rd_share * backbone.dim)), seeds)
+    """The descriptor of m in `block`, with mean, deviation and number of the errors that z-scores refer to.
+
+    plain: m of the images without augmentation. epochs: those of the adapters' training, whose errors a ring takes too.
+    """
+    m, ids = plain["m"], samples.ids
+    held = [row for row, sample in enumerate(ids) if stats == "heldout" and descriptors.held_out(sample)]
+    kept = sorted(set(range(len(ids))) - set(held)) or held
+    hidden = max(1, round(rd_share * backbone.dim))
     if rd == "pca":
-        hidden = len(untrained["encode.bias"])
-        trained, met = descriptors.principal(m[kept], hidden), m.new_zeros(0)
+        trained = descriptors.principal(m[kept], hidden)
     else:
-        how = Optimisation(rd_epochs, batch_size, rd_lr, weight_decay)
-        trained, met = reconstruct(samples, pooled, kept, _on(untrained, backbone), how, seeds, rd_act, checkpoint)
-    if stats == "heldout":
-        seen = descriptors.errors(trained, m[held].double(), rd_act)
-    else:  # the released code's ring also takes the errors of the adapters' epochs, before the descriptor is trained
-        seen = torch.cat([*[descriptors.errors(untrained, m, rd_act)] * epochs, met])[-RING:]
+        untrained = on_device(descriptors.new(backbone.dim, hidden, seeds), backbone)
+        inputs = _inputs(samples, stored, m, read, backbone, seeds, start, block)
+        # Errors of the adapters' epochs matter only where the descriptor's own do not push them out of the ring.
+        few = stats == "ring500" and how.epochs * len(kept) < 2 * descriptors.RING + how.batch_size
+        before = replace(how, epochs=epochs if few else 0)
+        ring = descriptors.ring_before(untrained, inputs, ids, before, seeds, rd_act)
+        trained, ring = descriptors.reconstructing(untrained, inputs, ids, kept, ring, how, seeds, rd_act, checkpoint)
+    seen = descriptors.errors(trained, m[held].double(), rd_act) if stats == "heldout" else ring
     return {"descriptor": trained, "statistics": descriptors.statistics(seen)}
 
 
-def reconstruct(
+def _inputs(
     samples: Samples,
-    pooled: Frozen,
-    kept: list[int],
-    start: Tensors,
-    how: Optimisation,
+    stored: Tensors | None,
+    plain: Tensor,
+    read: Read,
+    backbone: Backbone,
     seeds: Seeds,
-    act: str,
-    checkpoint: Checkpoint,
-) -> tuple[Tensors, Tensor]:
-    """The descriptor trained on the rows `kept`, and the last errors that it met on the way."""
-    ring = torch.full((RING,), torch.nan)
-
-    def loss(live: Tensors, batch: Batch) -> Tensor:
-        m = pooled(replace(batch, rows=[kept[row] for row in batch.rows]))[0]
-        errors = descriptors.errors(live, m, act)
-        ring.copy_(torch.cat([ring, errors.detach().cpu()])[-RING:])
-        return errors.mean()
-
-    trained = fit(start, loss, [samples.ids[row] for row in kept], how, seeds, checkpoint, kept={"ring": ring})
-    return trained, ring[~ring.isnan()]
+    start: int,
+    block: int,
+) -> Inputs:
+    """m of training batches in `block`: read back where no augmentation stands in front, else computed each time."""
+    if samples.augment == "none":
+        known = plain.to(backbone.device)
+        return lambda batch: known[batch.rows]
+    mixtures = Mixtures.of(read, start, backbone.device)
+    pooled = frozen(samples, stored, mixtures, backbone, seeds, start, pooling(backbone, start, block))
+    return lambda batch: pooled(batch)[0]
 
 
 # Expansion: a block grows where the data look new to every descriptor that it has.
 
 
-@builds(grow="decision", place="checkpoint", zscores="evidence")
+@builds("cache")
+def scan_order(samples: Samples, *, seeds: Seeds, turn: int) -> Tensors:
+    """The rows of a shard in the order in which pass `turn` of a scan visits them."""
+    return {"rows": torch.tensor(seeds.order(samples.ids, "scan", turn))}
+
+
+@builds(grow="decision", visited="checkpoint", zscores="evidence")
 def scan(
     samples: Samples,
     pooled: list[Tensors],
     known: list[list[list[Tensors]]],
-    place: Tensors | None,
+    order: Tensors | None,
+    before: Tensors | None,
     *,
-    seeds: Seeds,
     blocks: list[int],
     threshold: float | str,
     z: str,
-    scan: str,
     rd_act: str,
     sigma_floor: str,
     min_scan_batch: int,
@@ -468,100 +333,91 @@ def scan(
 ) -> dict[str, Tensors]:
     """Which of `blocks` grows next, if any: the first, batch by batch, with min over RDs k of mean_i z_ik > tau.
 
-    pooled, known: of each block m of the task, and pairs of descriptor and statistics. place: where the last scan
-    stopped. grow: one flag a block, at most one set. zscores: of each block, the batch with the highest minimum.
+    pooled, known: of each block m of the task, and pairs of descriptor and statistics. order: rows in batches of 128;
+    None for all in one. before: what this pass had visited when an addition broke it off. grow: one flag a block, at
+    most one set. zscores: of each block, the batch with the highest minimum.
     """
-    scores = []
-    for one, described in zip(pooled, known, strict=True):
-        found = [descriptors.errors(descriptor, one["m"].double(), rd_act) for descriptor, _ in described]
-        if non_finite == "raise":
-            refuse_non_finite(samples.ids, found)
-        pairs = zip(found, described, strict=True)
-        floor, signed = sigma_floor == "small", z == "signed"
-        scores.append(torch.stack([descriptors.z_scores(r, stats, signed, floor) for r, (_, stats) in pairs], 1))
-    grow, best = torch.zeros(len(blocks), dtype=torch.bool), [torch.full((one.shape[1],), -torch.inf) for one in scores]
-    stop = torch.zeros(2, dtype=torch.int64)
-    for batch, behind in visits(samples.ids, seeds, SCAN_BATCH if scan == "batch128" else len(samples), place):
-        first = strongest(scores, batch, best, float(threshold)) if len(batch) >= min_scan_batch else None
+    tau = float(threshold)
+    scores = [
+        _z_scores(samples.ids, m["m"].double(), described, z == "signed", rd_act, sigma_floor == "small", non_finite)
+        for m, described in zip(pooled, known, strict=True)
+    ]
+    batches = order["rows"].split(SCAN_BATCH) if order is not None else [torch.arange(len(samples))]
+    visited = int(before["visited"]) if before is not None else 0
+    grow = torch.zeros(len(blocks), dtype=torch.bool)
+    best = [torch.full((one.shape[1],), -torch.inf) for one in scores]
+    while visited < len(batches) and not grow.any():
+        batch, visited = batches[visited], visited + 1
+        first = strongest(scores, batch, best, tau) if len(batch) >= min_scan_batch else None
         if first is not None:
-            grow[first], stop = True, behind
-            break
-    return {"grow": {"grow": grow}, "place": {"place": stop}, "zscores": _evidence(blocks, best, float(threshold))}
+            grow[first] = True
+    signal = torch.stack([one.min() for one in best])
+    evidence = {"blocks": torch.tensor(blocks), "zbar": ragged(best), "signal": signal, "threshold": torch.tensor(tau)}
+    return {"grow": {"grow": grow}, "visited": {"visited": torch.tensor(visited)}, "zscores": evidence}
 
 
-def visits(ids: Sequence[str], seeds: Seeds, size: int, place: Tensors | None) -> Iterator[tuple[list[int], Tensor]]:
-    """Batches still to be scanned, with the place (pass, next batch) behind each: the rest of the pass that was broken
-    off by an addition and, because it added something, one pass more; or a first pass."""
-    turn, start = place["place"].tolist() if place else (0, 0)
-    for number in range(turn, turn + (2 if place else 1)):
-        order = seeds.order(ids, "scan", number)
-        chunks = [order[at : at + size] for at in range(0, len(order), size)]
-        for count, chunk in enumerate(chunks):
-            if number > turn or count >= start:
-                yield chunk, torch.tensor([number, count + 1])
+def _z_scores(
+    ids: Sequence[str],
+    m: Tensor,
+    described: list[list[Tensors]],
+    signed: bool,
+    activation: str,
+    floor: bool,
+    non_finite: str,
+) -> Tensor:
+    """z `(n, K)` of each image to each of a block's K descriptors."""
+    columns = []
+    for descriptor, statistics in described:
+        errors = descriptors.errors(descriptor, m, activation)
+        bad = torch.nonzero(~torch.isfinite(errors))
+        if non_finite == "raise" and len(bad):
+            raise NonFinite(f"the image '{ids[int(bad[0])]}' gives features that are not finite; remove it")
+        columns.append(descriptors.z_scores(errors, statistics, signed, floor))
+    return torch.stack(columns, 1)
 
 
-def strongest(scores: list[Tensor], batch: list[int], best: list[Tensor], threshold: float) -> int | None:
-    """The first block whose z-scores `(n, K)`, mean over the batch, are all above the threshold; `best` is updated."""
+def strongest(scores: list[Tensor], batch: Tensor, best: list[Tensor], tau: float) -> int | None:
+    """The first block whose z-scores `(n, K)`, mean over the batch, are all above tau (0: always); updates `best`."""
     for place, one in enumerate(scores):
         means = one[batch].mean(0)
         if not means.min() <= best[place].min():
             best[place] = means
-        if means.min() > threshold:
+        if means.min() > tau or tau == 0:
             return place
     return None
 
 
-def refuse_non_finite(ids: Sequence[str], found: list[Tensor]) -> None:
-    """Raises NonFinite, naming a sample, if an error is not finite."""
-    for errors in found:
-        bad = torch.nonzero(~torch.isfinite(errors))
-        if len(bad):
-            raise NonFinite(f"the image '{ids[int(bad[0])]}' gives features that are not finite; remove it")
-
-
-def _evidence(blocks: list[int], best: list[Tensor], threshold: float) -> Tensors:
-    """zbar `(blocks, K)`, NaN where a block has fewer descriptors, the signal min over k of it, and the threshold."""
-    zbar = _ragged(best)
-    signal = torch.stack([one.min() for one in best])
-    return {"blocks": torch.tensor(blocks), "zbar": zbar, "signal": signal, "threshold": torch.tensor(threshold)}
-
-
-@builds(routing="evidence")
-def route(pooled: list[Tensors], mixtures: Opened, *, start: int) -> dict[str, Tensors]:
-    """The router's mean weight of each adapter on the task's images: weights `(blocks, K)`, NaN where there is none."""
-    stacked = mixture.stacks(mixtures, start)
-    means = [stack.weights(m["m"]).mean(0) for stack, m in zip(stacked.values(), pooled, strict=True)]
-    return {"routing": {"blocks": torch.tensor(list(stacked)), "weights": _ragged(means)}}
-
-
 @dataclass(frozen=True)
-class Mixtures:
+class Grown:
     """The first task's adapter (of every block) and router columns, and the additions of each block, oldest first."""
 
     first: Handle
-    grown: Mapping[int, tuple[Handle, ...]]
+    additions: Mapping[int, tuple[Handle, ...]]
 
     def reads(self, below: int | None = None) -> dict[str, Any]:
         """What a build reads, with the additions of all blocks, or of those below `below`."""
-        kept = [block for block in sorted(self.grown) if below is None or block < below]
+        kept = [block for block in sorted(self.additions) if below is None or block < below]
         return {
             "adapter": self.first["adapter"],
             "columns": self.first["columns"],
-            "grown": {str(block): [[one["adapter"], one["column"]] for one in self.grown[block]] for block in kept},
+            "grown": {str(block): [[one["adapter"], one["column"]] for one in self.additions[block]] for block in kept},
         }
 
-    def with_addition(self, block: int, addition: Handle) -> Mixtures:
+    def with_addition(self, block: int, addition: Handle) -> Grown:
         """These, and one adapter more in `block`."""
-        return replace(self, grown={**self.grown, block: (*self.grown.get(block, ()), addition)})
+        return replace(self, additions={**self.additions, block: (*self.additions.get(block, ()), addition)})
 
 
 @dataclass(frozen=True)
 class Growing:
-    """A task halfway: the mixtures and head rows as its additions so far left them, and the entries that it made."""
+    """A task halfway: the adapters and head rows as its additions so far left them, and the entries that it made.
 
-    mixtures: Mixtures
+    prefix: the stream of its images at the first block that may grow. It is there before any decision and reads none.
+    """
+
+    grown: Grown
     head: Part
+    prefix: Handle | None
     entries: Mapping[str, Handle] = field(default_factory=dict)
     additions: int = 0
 
@@ -579,160 +435,181 @@ class Sema(Strategy):
     presets = PRESETS
 
     def learn(self, task: Task, model: Model) -> dict[str, Handle]:
-        self._check(task)
+        self._check(task, first=not model.tasks)
         if not model.tasks:
             return self._finished(task, self._first(task, model))
-        now = Growing(self._mixtures(model), self._start(task, model))
+        grown = self._grown(model)
+        now = Growing(grown, self._start(task, model), self._prefix(task.train.plain, grown))
         grow = self._by_batch if self.hyper.order == "batch" else self._block_by_block
         return self._finished(task, grow(task, model, now))
 
     def scores(self, model: Model, samples: Samples) -> Handle:
-        mixtures, plain = self._mixtures(model), samples.plain
-        stored = self._stored(plain, mixtures)
-        features = self.component(
-            "features", mixture_features, plain, stored, mixtures.reads(), start=self._start_block
-        )
+        grown, plain = self._grown(model), samples.plain
+        stored = self._prefix(plain, grown)
+        features = self.component("features", mixture_features, plain, stored, grown.reads(), start=self._blocks.start)
         heads, places = self._places(model, model.classes)
-        return self.component("scores", linear_scores, features, heads, self._shrinks(model), places=places)
+        return self.component("scores", head_scores, features, heads, self._shrinks(model), places=places)
 
     def _first(self, task: Task, model: Model) -> Growing:
         """The first task: an adapter in every block, a descriptor in each one that may grow."""
-        h, head = self.hyper, self._start(task, model)
         first = self.component(
-            f"{task.id}/first", train_first, task.train, head, start=self._start_block, classes=list(task.classes),
-            bottleneck=h.bottleneck, **self._training,
-        )  # fmt: skip
-        now = Growing(Mixtures(first, {}), first["head"], {f"{task.id}/first": first}, additions=1)
+            f"{task.id}/first", train_first, task.train, self._start(task, model), **self._training(task)
+        )
+        grown = Grown(first, {})
+        prefix = self._prefix(task.train.plain, grown)
+        now = Growing(grown, first["head"], prefix, {f"{task.id}/first": first}, additions=1)
         for block in self._blocks:
-            now = now.noting(f"{task.id}/block-{block}/rd", self._descriptor(task, now.mixtures, block))
+            now = now.noting(f"{task.id}/block-{block}/rd", self._descriptor(task, now, block))
         return now
 
     def _block_by_block(self, task: Task, model: Model, now: Growing) -> Growing:
         """One decision a block, shallow to deep; deeper blocks see what the shallower ones have added."""
+        order = self._order(task, turn=0)
         for block in self._blocks:
-            name = f"{task.id}/block-{block}/grow"
-            found = self._scan(name, task, model, now, [block], None)
-            now = now.noting(name, found)
+            found = self._scan(f"{task.id}/block-{block}/grow", task, model, now, [block], order)
+            now = now.noting(f"{task.id}/block-{block}/grow", found)
             if self.decide(found["grow"])["grow"].any():
                 now = self._expanded(task, now, block)
         return now
 
     def _by_batch(self, task: Task, model: Model, now: Growing) -> Growing:
-        """Scan in batches until a pass adds nothing; a block grows once."""
-        waiting, place = list(self._blocks), None
+        """Scan in batches; an addition breaks the pass off, and it goes on behind; until a pass adds nothing."""
+        waiting, turn, scans = list(self._blocks), 0, 0
+        order = self._order(task, turn)
+        before: Part | None = None  # what broke this pass off
         while waiting:
-            name = f"{task.id}/scan-{now.additions}"
-            found = self._scan(name, task, model, now, waiting, place)
-            now, place = now.noting(name, found), found["place"]
+            name = f"{task.id}/scan-{scans}"
+            found = self._scan(name, task, model, now, waiting, order, turn, before)
+            now, scans = now.noting(name, found), scans + 1
             flags = self.decide(found["grow"])["grow"]
-            if not flags.any():
+            if flags.any():
+                block = waiting.pop(int(flags.nonzero()[0]))
+                now, before = self._expanded(task, now, block), found["visited"]
+            elif before is not None:
+                turn, before = turn + 1, None
+                order = self._order(task, turn)
+            else:
                 break
-            block = waiting[int(flags.nonzero()[0])]
-            waiting = [other for other in waiting if other != block]
-            now = self._expanded(task, now, block)
         return now
 
-    def _scan(self, name: str, task: Task, model: Model, now: Growing, blocks: list[int], place: Part | None) -> Handle:
+    def _scan(
+        self,
+        name: str,
+        task: Task,
+        model: Model,
+        now: Growing,
+        blocks: list[int],
+        order: Handle | None,
+        turn: int = 0,
+        before: Part | None = None,
+    ) -> Handle:
+        """Pass `turn` over the task's images, from where `before` broke it off."""
         h = self.hyper
         images = task.train if h.scan == "batch128" else task.train.plain
-        view = now.additions if images.augment != "none" else 0
-        pooled = [self._pooled(task, images, now.mixtures, block, view) for block in blocks]
         known = [
             [[rd["descriptor"], rd["statistics"]] for past in model.tasks
              if (rd := model.entries.get(f"{past.id}/block-{block}/rd"))]
             for block in blocks
         ]  # fmt: skip
         return self.component(
-            name, scan, images, pooled, known, place, blocks=blocks, threshold=h.threshold, z=h.z, scan=h.scan,
-            rd_act=h.rd_act, sigma_floor=h.sigma_floor, min_scan_batch=h.min_scan_batch, non_finite=h.non_finite,
+            name, scan, images, [self._pooled(task, images, now, block, turn) for block in blocks], known, order,
+            before, blocks=blocks, threshold=h.threshold, z=h.z, rd_act=h.rd_act, sigma_floor=h.sigma_floor,
+            min_scan_batch=h.min_scan_batch, non_finite=h.non_finite,
         )  # fmt: skip
+
+    def _order(self, task: Task, turn: int) -> Handle | None:
+        """The order of pass `turn`, fixed when the pass begins; None where the scan is one mean over the task."""
+        if self.hyper.scan == "task_mean":
+            return None
+        return self.component(f"{task.id}/scan-order-{turn}", scan_order, task.train, turn=turn)
 
     def _expanded(self, task: Task, now: Growing, block: int) -> Growing:
         """`now` with an adapter, a router column and a descriptor more in `block`."""
-        h, name = self.hyper, f"{task.id}/block-{block}"
-        stored = self._stored(task.train, now.mixtures)
-        closed = h.new_column == "closed"
-        closing = self._pooled(task, task.train.plain, now.mixtures, block, 0) if closed else None
+        name, plain = f"{task.id}/block-{block}", task.train.plain
+        closing = self._pooled(task, plain, now, block) if self.hyper.new_column == "closed" else None
         addition = self.component(
-            name, train_addition, task.train, stored, now.mixtures.reads(), now.head, closing, start=self._start_block,
-            block=block, classes=list(task.classes), bottleneck=h.bottleneck, **self._training,
+            name, train_addition, task.train, _stored(task.train, now), now.grown.reads(), now.head, closing,
+            block=block, **self._training(task),
         )  # fmt: skip
-        entries = {**now.entries, name: addition, f"{name}/rd": self._descriptor(task, now.mixtures, block)}
-        return Growing(now.mixtures.with_addition(block, addition), addition["head"], entries, now.additions + 1)
+        now = now.noting(name, addition).noting(f"{name}/rd", self._descriptor(task, now, block))
+        grown = now.grown.with_addition(block, addition)
+        return replace(now, grown=grown, head=addition["head"], additions=now.additions + 1)
 
     def _finished(self, task: Task, now: Growing) -> dict[str, Handle]:
-        """All entries of the task: its rows, and how the router mixes the adapters on its images."""
-        name, training = f"{task.id}/head", self._training
+        """All entries of the task: its rows, and how the routers mix the adapters on its images."""
+        h, name, start = self.hyper, f"{task.id}/head", self._blocks.start
         if now.additions:
             head = self.component(name, settle, now.head)
         else:
-            stored, reads = self._stored(task.train, now.mixtures), now.mixtures.reads()
+            stored, classes = _stored(task.train, now), list(task.classes)
             head = self.component(
-                name, train_rows, task.train, stored, reads, now.head, start=self._start_block,
-                classes=list(task.classes), **training,
+                name, train_rows, task.train, stored, now.grown.reads(), now.head, start=start, classes=classes,
+                how=h.optimisation,
             )  # fmt: skip
-        pooled = [self._pooled(task, task.train.plain, now.mixtures, block, 0) for block in self._blocks]
-        routing = self.component(f"{task.id}/routing", route, pooled, now.mixtures.reads(), start=self._start_block)
-        entries = {**now.entries, name: head, f"{task.id}/routing": routing}
-        if self.hyper.head_rows == "decay":
+        pooled = [self._pooled(task, task.train.plain, now, block) for block in self._blocks]
+        routing = self.component(f"{task.id}/routing", mean_weights, pooled, now.grown.reads(), start=start)
+        now = now.noting(name, head).noting(f"{task.id}/routing", routing)
+        if h.head_rows == "decay":
             phases = max(1, now.additions)
-            entries[f"{task.id}/shrink"] = self.component("shrink", shrink, task.train, phases=phases, **training)
-        return entries
+            now = now.noting(
+                f"{task.id}/shrink", self.component("shrink", shrink, task.train, phases=phases, how=h.optimisation)
+            )
+        return dict(now.entries)
 
-    def _descriptor(self, task: Task, mixtures: Mixtures, block: int) -> Handle:
-        h = self.hyper
+    def _descriptor(self, task: Task, now: Growing, block: int) -> Handle:
+        h, train = self.hyper, task.train
+        how = replace(h.optimisation, epochs=h.rd_epochs, lr=h.rd_lr)
         return self.component(
-            f"{task.id}/block-{block}/rd", train_descriptor, task.train, self._stored(task.train, mixtures),
-            mixtures.reads(below=block), start=self._start_block, block=block, rd=h.rd, rd_act=h.rd_act,
-            rd_share=h.rd_share, stats=h.stats, rd_epochs=h.rd_epochs, rd_lr=h.rd_lr, epochs=h.epochs,
-            batch_size=h.batch_size, weight_decay=h.weight_decay,
+            f"{task.id}/block-{block}/rd", train_descriptor, train, _stored(train, now),
+            self._pooled(task, train.plain, now, block), now.grown.reads(below=block), start=self._blocks.start,
+            block=block, rd=h.rd, rd_act=h.rd_act, rd_share=h.rd_share, stats=h.stats, epochs=h.epochs, how=how,
         )  # fmt: skip
 
-    def _pooled(self, task: Task, images: Samples, mixtures: Mixtures, block: int, view: int) -> Handle:
-        stored, start = self._stored(images, mixtures), self._start_block
-        reads = mixtures.reads(below=block)
+    def _pooled(self, task: Task, images: Samples, now: Growing, block: int, turn: int = 0) -> Handle:
+        """m of the task's images in `block`, as pass `turn` sees them."""
+        view = turn if images.augment != "none" else 0
         return self.component(
-            f"{task.id}/pooled", pooled_inputs, images, stored, reads, start=start, block=block, view=view
-        )
+            f"{task.id}/pooled-{view}", pooled_inputs, images, _stored(images, now), now.grown.reads(below=block),
+            start=self._blocks.start, block=block, view=view,
+        )  # fmt: skip
 
-    def _stored(self, samples: Samples, mixtures: Mixtures) -> Handle | None:
-        """The shard's stream at the first block that may grow, where it never changes and is worth keeping."""
-        backbone, start = self._builder.backbone, self._start_block
-        if start == 0 or samples.augment != "none" or not fits(samples, backbone.tokens, backbone.dim):
+    def _prefix(self, plain: Samples, grown: Grown) -> Handle | None:
+        """The shard's stream at the first block that may grow, where there is one below and it is small enough."""
+        backbone, start = self._builder.backbone, self._blocks.start
+        if start == 0 or not fits(plain, backbone.tokens, backbone.dim):
             return None
-        return self.component("prefix", frozen_prefix, samples, mixtures.first["adapter"], block=start)
+        return self.component("prefix", frozen_prefix, plain, grown.first["adapter"], block=start)
 
-    def _mixtures(self, model: Model) -> Mixtures:
-        grown = {
+    def _grown(self, model: Model) -> Grown:
+        additions = {
             block: tuple(model[name] for past in model.tasks if (name := f"{past.id}/block-{block}") in model)
             for block in self._blocks
         }
-        return Mixtures(model[f"{model.tasks[0].id}/first"], {block: added for block, added in grown.items() if added})
+        return Grown(model[f"{model.tasks[0].id}/first"], {block: added for block, added in additions.items() if added})
 
     def _start(self, task: Task, model: Model) -> Part:
         """Where the rows of the task's classes start."""
         heads, places = self._places(model, task.classes)
-        classes, shrinks = list(task.classes), self._shrinks(model)
-        return self.component(f"{task.id}/rows", start_rows, heads, shrinks, classes=classes, places=places).sole
+        return self.component(
+            f"{task.id}/rows", start_rows, task.train, heads, self._shrinks(model), classes=list(task.classes),
+            places=places,
+        ).sole  # fmt: skip
 
     def _places(self, model: Model, classes: Sequence[str]) -> tuple[list[Handle], Places]:
         """The newest heads that hold rows of `classes`, and where in them each class lies."""
-        newest = {name: number for number, past in enumerate(model.tasks) for name in past.classes}
-        used = sorted({newest[name] for name in classes if name in newest})
-        places = []
-        for name in classes:
-            number = newest.get(name, -1)
-            row = model.tasks[number].classes.index(name) if name in newest else 0
-            places.append([used.index(number) if name in newest else -1, row, number + 1])
+        used, places = newest_rows([past.classes for past in model.tasks], classes)
         return [model[f"{model.tasks[number].id}/head"] for number in used], places
 
     def _shrinks(self, model: Model) -> list[Handle]:
         return [model[f"{past.id}/shrink"] for past in model.tasks] if self.hyper.head_rows == "decay" else []
 
-    @property
-    def _training(self) -> dict[str, Any]:
+    def _training(self, task: Task) -> dict[str, Any]:
+        """How adapters are trained on this task."""
         h = self.hyper
-        return {"epochs": h.epochs, "batch_size": h.batch_size, "lr": h.lr, "weight_decay": h.weight_decay}
+        return {
+            "start": self._blocks.start, "classes": list(task.classes), "bottleneck": h.bottleneck,
+            "how": h.optimisation,
+        }  # fmt: skip
 
     @property
     def _blocks(self) -> range:
@@ -740,48 +617,26 @@ class Sema(Strategy):
         blocks, _ = self._builder.backbone.require_sites("SEMA's adapters")
         return range(max(0, blocks - self.hyper.growing), blocks)
 
-    @property
-    def _start_block(self) -> int:
-        return self._blocks.start
-
-    def _check(self, task: Task) -> None:
-        if self.hyper.rd == "pca" and self.hyper.stats != "heldout":
+    def _check(self, task: Task, first: bool) -> None:
+        h, count, fewest = self.hyper, len(task.train), descriptors.FEWEST
+        if h.rd == "pca" and h.stats != "heldout":
             raise BadInput("rd = pca fits the images it saw too well for statistics on them; add --set stats=heldout")
         held = sum(map(descriptors.held_out, task.train.ids))
-        if self.hyper.stats == "heldout" and held < descriptors.FEWEST:
+        if h.stats == "heldout" and held < fewest:
             self.warn(
-                f"task '{task.id}' has {held} images to take statistics on, fewer than {descriptors.FEWEST}: "
-                "a descriptor made from it never calls data new"
+                f"task '{task.id}' has {held} images to take statistics on, fewer than {fewest}: a descriptor made "
+                "from it never calls data new"
+            )
+        if not first and count < h.min_scan_batch:
+            self.warn(
+                f"task '{task.id}' has {count} images, fewer than min_scan_batch = {h.min_scan_batch}: it adds nothing"
             )
 
 
-def _logits(features: Tensor, head: Mapping[str, Tensor]) -> Tensor:
-    return F.linear(features, head["weight"], head["bias"])
+def _stored(images: Samples, now: Growing) -> Handle | None:
+    """The prefix of the task's images, where no augmentation stands in front."""
+    return now.prefix if images.augment == "none" else None
 
 
-def _joined(parts: Mapping[str, Tensors]) -> Tensors:
-    """Named tensors of several parts as one mapping, names like `part/name`."""
-    return {f"{part}/{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
-
-
-def _split(joined: Tensors) -> dict[str, Tensors]:
-    """The parts that `_joined` put together."""
-    parts: dict[str, Tensors] = {}
-    for place, value in joined.items():
-        part, _, name = place.partition("/")
-        parts.setdefault(part, {})[name] = value
-    return parts
-
-
-def _on(tensors: Any, backbone: Backbone) -> Any:
-    """Tensors in nested mappings and lists, on the backbone's device."""
-    if isinstance(tensors, Tensor):
-        return tensors.to(backbone.device)
-    if isinstance(tensors, Mapping):
-        return {name: _on(value, backbone) for name, value in tensors.items()}
-    return [_on(value, backbone) for value in tensors]
-
-
-def _ragged(uneven: Sequence[Tensor]) -> Tensor:
-    """Rows of unequal length as `(rows, longest)`, filled up with NaN."""
-    return torch.nn.utils.rnn.pad_sequence(list(uneven), batch_first=True, padding_value=torch.nan)
+def _on_device(parts: Mapping[str, Tensors], backbone: Backbone) -> dict[str, Tensors]:
+    return {part: on_device(tensors, backbone) for part, tensors in parts.items()}

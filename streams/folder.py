@@ -26,6 +26,7 @@ from cl.tables import Table, check_table
 from streams.naming import task_id
 
 SPLITS = ("train", "test")
+MEND = "make data/train/CLASS and data/test/CLASS, or list the images in a CSV file (samples = ...)"
 NEEDED, OPTIONAL = ("sample", "class", "split"), ("subject", "labels")
 
 Name = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
@@ -176,10 +177,10 @@ def _groups(told: ClassIncremental, order: list[str], path: Path) -> list[list[s
 def _from_folders(data: Path) -> Iterator[Row]:
     seen: set[str] = set()
     for split in SPLITS:
-        for folder in _entries(data / split):
+        for folder in entries(data / split, MEND):
             if not folder.is_dir():
                 raise BadInput(f"{shown(folder)} lies beside the class folders; move it into one, or away")
-            for path in _entries(folder):
+            for path in entries(folder, MEND):
                 if not path.is_file():
                     raise BadInput(f"{shown(path)} is not a file; images lie directly in their class folder")
                 sample = _name(path.relative_to(data))
@@ -189,12 +190,11 @@ def _from_folders(data: Path) -> Iterator[Row]:
                 yield Row(sample, path, _name(Path(folder.name)), split)
 
 
-def _entries(folder: Path) -> list[Path]:
-    """What lies in `folder`, sorted; hidden files are left out."""
+def entries(folder: Path, mend: str) -> list[Path]:
+    """What lies in `folder`, sorted; hidden files are left out. Raises BadInput with the mend."""
     try:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
-        mend = "make data/train/CLASS and data/test/CLASS, or list the images in a CSV file (samples = ...)"
         raise BadInput(f"folder {shown(folder)} cannot be read ({error.strerror}); {mend}") from error
 
 

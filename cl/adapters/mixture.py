@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -71,28 +72,55 @@ def column(dim: int, generator: torch.Generator) -> dict[str, Tensor]:
     return {"weight": draws[None, :dim], "bias": draws[dim:]}
 
 
-Grown = tuple[list[Tensors], list[Tensors]]  # adapters and router columns of one block, oldest first
+Members = tuple[list[Tensors], list[Tensors]]  # adapters and router columns of one block, oldest first
 
 
-def members(mixtures: Mapping[str, Any], block: int, start: int) -> Grown:
-    """The adapters of one block and their router columns.
+@dataclass(frozen=True)
+class Mixtures:
+    """Every block's adapters: one of `adapter` (all blocks stacked) in the blocks without a router, else `members`."""
 
-    mixtures: `adapter`, of every block; `columns`, of the blocks from `start` on; `grown`, block (as text) -> list of
-    pairs of adapter and column that came later.
-    """
-    first = {name: value[block : block + 1] for name, value in mixtures["adapter"].items()}
-    column = {name: value[block - start : block - start + 1] for name, value in mixtures["columns"].items()}
-    added = mixtures["grown"].get(str(block), [])
-    return [first, *(adapter for adapter, _ in added)], [column, *(column for _, column in added)]
+    adapter: Tensors
+    members: Mapping[int, Members]
+
+    @classmethod
+    def of(cls, read: Mapping[str, Any], start: int, device: torch.device | str = "cpu") -> Mixtures:
+        """read: `adapter`, of every block; `columns`, of the blocks from `start` on, which have a router; `grown`,
+        block (as text) -> pairs of adapter and column that came later, oldest first."""
+        adapter, columns = _on(read["adapter"], device), _on(read["columns"], device)
+        members: dict[int, Members] = {}
+        for place in range(len(columns["bias"])):
+            block = start + place
+            grown = [(_on(one, device), _on(column, device)) for one, column in read["grown"].get(str(block), [])]
+            members[block] = (
+                [_slice(adapter, block), *(one for one, _ in grown)],
+                [_slice(columns, place), *(column for _, column in grown)],
+            )
+        return cls(adapter, members)
+
+    @cached_property
+    def stacks(self) -> dict[int, Stack]:
+        """A stack for each block with a router."""
+        return {block: Stack.of(*members) for block, members in self.members.items()}
+
+    @property
+    def branch(self) -> Attach:
+        """What all these adapters add in each block."""
+        return self.with_stacks({})
+
+    def with_addition(self, block: int, adapter: Tensors, column: Tensors) -> Attach:
+        """The branch if `block` had this adapter and router column besides."""
+        adapters, columns = self.members[block]
+        return self.with_stacks({block: Stack.of([*adapters, adapter], [*columns, column])})
+
+    def with_stacks(self, changed: Mapping[int, Stack]) -> Attach:
+        """The branch with other stacks in some blocks."""
+        plain, stacks = bottleneck.attach(self.adapter, 1.0), {**self.stacks, **changed}
+        return lambda block, h: stacks[block].branch(h) if block in stacks else plain(block, h)
 
 
-def stacks(mixtures: Mapping[str, Any], start: int) -> dict[int, Stack]:
-    """A stack for each block from `start` on."""
-    blocks = range(start, start + len(mixtures["columns"]["bias"]))
-    return {block: Stack.of(*members(mixtures, block, start)) for block in blocks}
+def _slice(tensors: Tensors, place: int) -> Tensors:
+    return {name: value[place : place + 1] for name, value in tensors.items()}
 
 
-def attach(adapter: Tensors, stacked: Mapping[int, Stack]) -> Attach:
-    """A mixture in the blocks that have a stack; in the others the plain adapter, all blocks of it stacked."""
-    plain = bottleneck.attach(adapter, 1.0)
-    return lambda block, h: stacked[block].branch(h) if block in stacked else plain(block, h)
+def _on(tensors: Tensors, device: torch.device | str) -> Tensors:
+    return {name: value.to(device) for name, value in tensors.items()}

@@ -22,7 +22,6 @@ NOT_COVERED = (
     "what the backbone was pretrained on",
     "predictions, figures and pages that left the home before the deletion",
     "copies of the model or of the data that somebody else holds, and backups of the home",
-    "the images themselves where they came from: their source is only read; the suppression list keeps them out",
     "bytes that a file system or a disk keeps after a file is removed",
 )
 GRADES = {
@@ -44,20 +43,36 @@ def certify(home: Path, request: str) -> Path:
     with Store(home).locked(exclusive=True):
         clear_temporaries(home)
     if state(records) == "certified":
-        vault.destroy(request)  # a crash may have come between
+        if vault.holds(request):  # a crash came between
+            _destroy(vault, request)
+        vault.destroy(request)
         return path
     verified = body(records, "verified")
     if state(records) != "verified" or verified is None:
         raise DeletionError(f"request {request} is {state(records)}; palimpsest forget verify {request} comes first")
     content = vault.get(request)
+    if content["method"] != "exact":
+        raise DeletionError(
+            f"request {request} measured '{content['method']}' on a copy and deleted nothing to certify"
+        )
     if manifest_now(home, content["run"]) != verified["manifest_after"]:
         raise DeletionError(f"run {content['run']} has changed since request {request} was verified; verify it again")
     certificate = _compose(home, request, records, content, verified)
     write_atomic(path, canonical({**certificate, "signature": sign(home, canonical(certificate))}))
     _page(path)
     ledger.append("certified", request, {"grade": verified["grade"], "manifest": verified["manifest_after"]})
-    vault.destroy(request)
+    _destroy(vault, request)
     return path
+
+
+def _destroy(vault: Vault, request: str) -> None:
+    """Forget what the request was about, and with it what baselines that measured the same samples have kept."""
+    samples = vault.get(request)["samples"].keys()
+    for other in vault.requests():
+        content = vault.get(other)
+        if content["method"] != "exact" and not samples.isdisjoint(content["samples"]):
+            vault.destroy(other)
+    vault.destroy(request)
 
 
 def place(home: Path, request: str) -> Path:
@@ -154,7 +169,10 @@ def _compose(
 
 
 def _exceptions(content: Mapping[str, Any]) -> list[str]:
-    found = [f"run {run} read the samples and was left as it is (scope: run)" for run in content["exceptions"]]
+    """What of the samples is still there under the operator's hand, each with the reason."""
+    kept_from = "every run of this home" if content["scope"] == "home" else "this run"
+    found = [f"the images where they came from: that source is only read; a list keeps them out of {kept_from}"]
+    found += [f"run {run} read the samples and was left as it is (scope: run)" for run in content["exceptions"]]
     if content["twins"]:
         found.append(f"{content['twins']} samples of equal content under other ids were not selected and stay")
     return found

@@ -48,6 +48,7 @@ class Ledger:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._path = home / "audit" / "ledger.jsonl"
+        self._newest = home / "audit" / "ledger.head"  # names the newest record, so that a cut ledger is noticed
 
     def records(self) -> list[dict[str, Any]]:
         """Every record, oldest first. Raises LedgerError on a line that is none."""
@@ -80,12 +81,16 @@ class Ledger:
         }
         digest = digest_json(content)
         record = {**content, "hash": digest, "signature": sign(self._home, digest.encode())}
+        if not self._newest.exists():
+            write_atomic(self._newest, START.encode())
         # The whole file anew: a crash leaves either the old ledger or the new one, never half a line.
         write_atomic(self._path, b"".join(canonical(one) + b"\n" for one in [*records, record]))
+        write_atomic(self._newest, digest.encode())  # after the record: a crash between leaves the one before named
         return record
 
     def verify(self, anchors: Iterable[str] = ()) -> list[dict[str, Any]]:
         """All records, if chain and signatures hold and every anchored head is in it. Raises LedgerError if not."""
+        named = self._named_head()  # read first: another process may add a record meanwhile
         records = self.records()
         before = START
         public = public_key(self._home) if records else b""
@@ -97,6 +102,10 @@ class Ledger:
         heads = {record["hash"] for record in records}
         if not heads.issuperset(anchors):
             raise LedgerError(f"{self._path} was cut or written anew: a certificate names a head that is not in it")
+        if named not in {None, START, *heads}:
+            raise LedgerError(f"{self._path} was cut: {self._newest.name} names a record that is not in it")
+        if records and not self._newest.exists():
+            raise LedgerError(f"{self._newest} is missing; put back the one that was there")
         return records
 
     @property
@@ -104,6 +113,10 @@ class Ledger:
         """The hash of the newest record."""
         records = self.records()
         return str(records[-1]["hash"]) if records else START
+
+    def _named_head(self) -> str | None:
+        """What the file beside the ledger says is its head; it is there before the first record is."""
+        return self._newest.read_text(encoding="ascii", errors="replace") if self._newest.exists() else None
 
     def _check(self, record: Any, seq: int, before: str, public: bytes) -> None:
         place = f"{self._path} was edited at record {seq}"

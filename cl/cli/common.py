@@ -47,6 +47,15 @@ def settings_of(pairs: list[str] | None) -> dict[str, Any]:
     return dict(pair.split("=", 1) for pair in pairs or [])
 
 
+def find_run(home: Path, run: str) -> str:
+    """The id that begins with `run`, of a run with results or a stale one. Raises BadInput if there is none."""
+    from cl.home import stale_runs
+    from cl.results import Results
+
+    stale = [name for name in stale_runs(home) if name.startswith(run)]
+    return stale[0] if len(stale) == 1 else Results(home).find(run).id
+
+
 def percent(value: float | None) -> str:
     """A fraction in percent; empty where nothing was measured."""
     return "" if value is None else f"{100 * value:.2f}"

@@ -81,7 +81,9 @@ def execute(
     ] = "exact",
     reason: Annotated[str, typer.Option(help="A code for the ledger; never a name.")] = "unspecified",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where nobody can answer.")] = False,
-    rebuild_all: Annotated[bool, typer.Option("--rebuild-all", help="Build other runs that went stale now.")] = False,
+    rebuild_all: Annotated[
+        bool, typer.Option("--rebuild-all", help="Build stale runs again now, not on next use.")
+    ] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -97,12 +99,13 @@ def execute(
         if not sys.stdin.isatty():
             raise BadInput("nobody is here to say yes; look at palimpsest forget plan, then add --yes")
         _print_plan(found)
-        typer.confirm("Delete?", abort=True, err=True)
+        if not typer.confirm("Delete?", err=True):
+            raise BadInput("nothing was deleted")
 
     with progress(quiet=True):
         outcome = carry_out(_home(home), run, selectors, scope=scope, method=method, reason=reason, confirm=confirm)
         if rebuild_all:
-            rebuild_stale(_home(home), outcome.request)
+            rebuild_stale(_home(home))
     if as_json:
         print_json(outcome.as_json())
         return

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from cl.cli.common import out, percent
+from cl.cli.common import out
 
 _SHARE = 0.1  # router weight from which a task is said to use an adapter
 
@@ -19,15 +19,16 @@ def print_growth(figures: Mapping[str, Any]) -> None:
     out.print(_grid(growth["adapters"]))
     out.print(_sizes(growth, tasks, domains))
     if growth["decisions"]:
-        out.print(_decisions(growth["decisions"]))
-        out.print(_reuse(growth["routing"]))
+        out.print(_decisions(growth["decisions"], tasks))
+        for block in sorted({one["block"] for one in growth["routing"]}):
+            out.print(_routing([one for one in growth["routing"] if one["block"] == block], block, tasks))
     for line in _summary(growth):
         out.print(line, highlight=False, soft_wrap=True)
 
 
 def _grid(adapters: Sequence[Sequence[int]]) -> Table:
     """One row a layer, the deepest first, one column a task; an addition is bold."""
-    table = Table("layer", *map(str, range(1, len(adapters) + 1)), box=None, title="adapters after each task")
+    table = _table("adapters after each task", "layer", *map(str, range(1, len(adapters) + 1)))
     for layer, counts in reversed(list(enumerate(zip(*adapters, strict=True)))):
         grew = [count > before for before, count in zip([0, *counts], counts, strict=False)]
         cells = [f"[bold]{count}[/bold]" if new else str(count) for count, new in zip(counts, grew, strict=True)]
@@ -36,33 +37,42 @@ def _grid(adapters: Sequence[Sequence[int]]) -> Table:
 
 
 def _sizes(growth: Mapping[str, Any], tasks: Sequence[str], domains: Sequence[str | None]) -> Table:
-    roles = list(growth["parameters_added"])
-    table = Table("task", "domain", "adapters added", *[f"{role} added" for role in roles], "parameters", box=None)
+    """Adapters and parameters after each task; a domain is marked where it is new."""
+    known = ["domain"] if any(domains) else []
+    table = _table("size", "", "task", *known, "adapters added", "parameters added", "parameters")
     for place, task in enumerate(tasks):
-        added = [f"{growth['parameters_added'][role][place]:,}" for role in roles]
-        count, total = growth["adapters_added"][place], growth["parameters"][place]
-        table.add_row(task, domains[place] or "", str(count), *added, f"{total:,}")
+        total, added = growth["parameters"][place], sum(row[place] for row in growth["parameters_added"].values())
+        domain = [f"{domains[place]}{' (new)' if domains[place] not in domains[:place] else ''}"] if known else []
+        cells = (str(growth["adapters_added"][place]), f"{added:,}", f"{total:,}")
+        table.add_row(str(place + 1), task, *domain, *cells)
     return table
 
 
-def _decisions(decisions: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("task", "layer", "z-score to each descriptor", "signal", "threshold", "decision", box=None)
+def _decisions(decisions: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> Table:
+    table = _table("decisions", "task", "layer", "signal", "threshold", "decision", "z-score to each descriptor")
     for one in decisions:
-        scores = " ".join(map(_number, one["z"]))
         signal, threshold = _number(one["signal"]), "inf" if one["threshold"] is None else _number(one["threshold"])
         decision = "[bold]expand[/bold]" if one["expand"] else "reuse"
-        table.add_row(one["task"], str(one["block"] + 1), scores, signal, threshold, decision)
+        task, scores = str(tasks.index(one["task"]) + 1), " ".join(map(_number, one["z"]))
+        table.add_row(task, str(one["block"] + 1), signal, threshold, decision, scores)
     return table
 
 
-def _reuse(routing: Sequence[Mapping[str, Any]]) -> Table:
-    """Mean router weight of each adapter, named by the task that made it; earlier ones of some weight are reused."""
-    table = Table("task", "layer", "router weight of each adapter", "reuses", box=None)
+def _routing(routing: Sequence[Mapping[str, Any]], block: int, tasks: Sequence[str]) -> Table:
+    """Mean router weight of each adapter on each task, in percent; earlier adapters of some weight are reused."""
+    makers = list(routing[-1]["weights"])
+    numbers = [str(tasks.index(maker) + 1) for maker in makers]
+    table = _table(f"layer {block + 1}: router weights of the adapters by task", "task", *numbers, "reuses those of")
     for one in routing:
-        weights = [f"{owner} {percent(weight)} %" for owner, weight in one["weights"].items()]
-        reused = [owner for owner, weight in one["weights"].items() if owner != one["task"] and weight >= _SHARE]
-        table.add_row(one["task"], str(one["block"] + 1), ", ".join(weights), ", ".join(reused))
+        cells = [f"{100 * one['weights'][maker]:.0f}" if maker in one["weights"] else "" for maker in makers]
+        reused = [maker for maker, weight in one["weights"].items() if maker != one["task"] and weight >= _SHARE]
+        told = " ".join(str(tasks.index(maker) + 1) for maker in reused)
+        table.add_row(str(tasks.index(one["task"]) + 1), *cells, told)
     return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, box=None, title=title, title_justify="left")
 
 
 def _summary(growth: Mapping[str, Any]) -> list[str]:

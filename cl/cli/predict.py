@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from cl.cli.common import AsJson, Home, User, out, print_json, progress
+from cl.cli.common import AsJson, Home, User, find_run, out, print_json, progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,10 +31,9 @@ def predict(
     """Classify images with what a run has learnt. Nothing of them is stored."""
     from cl.home import default_home
     from cl.replay import Replay
-    from cl.results import Results
 
     place = home if home is not None else default_home()
-    name = Results(place).find(run).id
+    name = find_run(place, run)
     with progress(as_json):
         found = Replay(place, name, user)
         rows = _abstained(images) if found.abstains else _classified(found, images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from cl.cli.common import (
     StreamName,
     Threads,
     User,
+    find_run,
     out,
     percent,
     print_json,
@@ -29,7 +31,7 @@ from cl.cli.common import (
     settings_of,
     warn,
 )
-from cl.errors import StoreError
+from cl.errors import DeletionError, StoreError
 
 app = typer.Typer()
 
@@ -134,9 +136,10 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
     from cl.home import default_home
     from cl.results import Results
 
-    store = Results(home if home is not None else default_home())
+    place = home if home is not None else default_home()
+    store, stale = Results(place), _stale(place)
     if as_json:
-        print_json(store.all())
+        print_json([{**figures, "state": "live"} for figures in store.all()] + stale)
         return
     run = Column("run", no_wrap=True)
     table = Table(run, "stream", "strategy", "seed", "average", "incremental", "forgetting", "created", box=None)
@@ -144,7 +147,28 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
         figures = (one["average_accuracy"], one["average_incremental_accuracy"], one["forgetting"])
         name = f"{one['strategy']} as {one['user']}" if one.get("user") else one["strategy"]
         table.add_row(one["run"], one["stream"], name, str(one["seed"]), *map(percent, figures), one["created"][:16])
+    for one in stale:
+        table.add_row(one["run"], one["stream"], one["strategy"], str(one["seed"]), "stale")
     out.print(table)
+
+
+def _stale(home: Path) -> list[dict[str, Any]]:
+    """Runs that lost their figures to a deletion and are built again on next use."""
+    from cl.home import stale_runs
+
+    found = stale_runs(home)
+    requests = {run: json.loads((home / "runs" / run / "request.json").read_bytes()) for run in found}
+    return [
+        {
+            "run": run,
+            "stream": request["stream"]["name"],
+            "strategy": request["strategy"],
+            "seed": request["seed"],
+            "state": "stale",
+            "deletion": found[run],
+        }
+        for run, request in requests.items()
+    ]
 
 
 @app.command(epilog="Example: palimpsest show 3fa9 --growth")
@@ -161,12 +185,17 @@ def show(
     """One run: accuracy matrix, growth, components with what they read, manifest."""
     from cl.ancestry import Ancestry
     from cl.cli.growth import print_growth
-    from cl.home import default_home
+    from cl.home import default_home, stale_runs
     from cl.lineage import components
     from cl.results import Results
 
     place = home if home is not None else default_home()
-    figures = dict(Results(place).find(run).figures)
+    name = find_run(place, run)
+    if name in stale_runs(place):
+        raise DeletionError(
+            f"run {name} is stale: its data were deleted; run it again, or forget execute --rebuild-all"
+        )
+    figures = dict(Results(place).find(name).figures)
     if growth:
         print_json(figures["growth"]) if as_json else print_growth(figures)
         return

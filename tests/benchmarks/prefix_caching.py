@@ -19,12 +19,14 @@ import cl.train
 from cl.adapters import bottleneck, mixture
 from cl.backbone import TimmBackbone, load_backbone
 from cl.build import Checkpoint
+from cl.mixtures import mixture_features, pooled_inputs
 from cl.numerics import configure
 from cl.prefix import frozen_prefix
 from cl.seeds import Seeds
 from cl.store import Tensors
 from cl.stream import ArrayPixels, Samples
-from strategies.sema import mixture_features, pooled_inputs, train_addition
+from cl.train import Optimisation
+from strategies.sema import train_addition
 
 GROWING = 3
 IMAGES = 240
@@ -66,12 +68,12 @@ def jobs(backbone: TimmBackbone) -> dict[str, Callable[[Tensors | None], object]
     samples, mixed = pictures(backbone.image_size), mixtures(backbone, start)
     seeds, nowhere = Seeds("benchmark"), Checkpoint(None)
     head = {"weight": torch.zeros(2, backbone.dim), "bias": torch.zeros(2)}
-    training = {"epochs": EPOCHS, "batch_size": 32, "lr": 0.005, "weight_decay": 5e-4, "bottleneck": 16}
+    how = Optimisation(EPOCHS, batch_size=32, lr=0.005, weight_decay=5e-4)
 
     def add(block: int) -> Callable[[Tensors | None], object]:
         return lambda stored: ADDITION(
             samples, stored, mixed, head, None, backbone=backbone, seeds=seeds, checkpoint=nowhere, start=start,
-            block=block, classes=["0", "1"], **training,
+            block=block, classes=["0", "1"], bottleneck=16, how=how,
         )  # fmt: skip
 
     last = backbone.blocks - 1

@@ -20,7 +20,7 @@ from cl.store import Store
 from cl.stream import Stream
 from tests.cl import tiny
 
-STRATEGIES = ("ease", "simplecil", "finetune", "joint")
+STRATEGIES = ("ease", "simplecil", "finetune", "joint", "mos", "ssiat", "sema")
 
 
 def start(home: Path, strategy: str, stream: Stream | None = None, seed: int = 0) -> Result:

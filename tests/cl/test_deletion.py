@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cl.audit.oracle import observe, picked
 from cl.audit.residue import residue
 from cl.deletion import Kind, Selector, open_run, plan
 from cl.errors import BadInput, DataDeleted, DeletionError, UnknownName
@@ -16,6 +19,8 @@ from cl.execution import execute, readmit, rebuild_stale
 from cl.gc import collect
 from cl.replay import Replay
 from cl.results import Results
+from cl.runner import Session
+from cl.runner import run as start_run
 from cl.runs import Runs
 from cl.store import Store
 from tests.cl import tiny
@@ -34,6 +39,7 @@ def test_after_equals_the_cold_oracle_and_the_store_holds_nothing_else(ids: set[
         outcome = forget_ids(home, run, ids)
         session, components = oracle(home, run, ids, cold)
         assert dict(outcome.components_after) == components
+        assert outputs(open_run(home, run), ids) == outputs(session, ids)
         assert keys(home) == {use.key for use in session.builder.uses}
         contents = {
             sample: content
@@ -42,7 +48,12 @@ def test_after_equals_the_cold_oracle_and_the_store_holds_nothing_else(ids: set[
             for sample, content in zip(shard.ids, shard.contents, strict=True)
             if sample in ids
         }
-        assert residue(home, contents) == []
+        assert residue(home, contents, picked(session.whole, ids)) == []
+
+
+def outputs(session: Session, ids: set[str]) -> Mapping[str, str]:
+    """Digests of the scores of the model on test sets, on the forgotten samples and on noise."""
+    return observe(session, session.drive(), ids, 0.0).outputs
 
 
 @settings(max_examples=3)
@@ -60,7 +71,7 @@ def test_two_deletions_come_to_one(first: set[str], second: set[str], strategy: 
 
 
 @settings(max_examples=6)
-@given(ids=SOME, more=SOME, strategy=st.sampled_from(STRATEGIES))
+@given(ids=SOME, more=SOME, strategy=st.sampled_from(("ease", "simplecil", "finetune", "joint")))
 def test_the_plan_foretells_the_work_touches_nothing_and_grows_with_the_set(
     ids: set[str], more: set[str], strategy: str
 ) -> None:
@@ -77,8 +88,10 @@ def test_the_plan_foretells_the_work_touches_nothing_and_grows_with_the_set(
         assert outcome.rebuilt <= outcome.tainted
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("task", ["t0", "t1", "t2"])
+@pytest.mark.parametrize(
+    ("strategy", "task"),
+    [*((name, "t1") for name in STRATEGIES), *((name, end) for name in ("ease", "finetune") for end in ("t0", "t2"))],
+)
 def test_deleting_a_task_equals_the_stream_without_it(tmp_path: Path, strategy: str, task: str) -> None:
     run = started(tmp_path / "home", strategy)
     outcome = forget(tmp_path / "home", run, ("task", task))
@@ -198,7 +211,7 @@ def test_other_runs_go_stale_and_are_built_again(tmp_path: Path) -> None:
     assert [figures["run"] for figures in Results(tmp_path).all()] == [run]
     with pytest.raises(DeletionError, match="stale"):
         forget(tmp_path, other, ("sample", "t0/c0/1"))
-    assert rebuild_stale(tmp_path, outcome.request) == [other]
+    assert rebuild_stale(tmp_path) == [other]
     _, components = oracle(tmp_path, other, {"t1/c0/1"}, tmp_path / "cold")
     assert runs.live(other).components == components  # type: ignore[union-attr]
 
@@ -260,6 +273,34 @@ def test_taint_of_ease_by_the_table(tmp_path: Path) -> None:
     after = Runs(Store(tmp_path)).live(run)
     assert after is not None and after.components == components
     assert {key for name, key in after.manifest["uses"] if name in clean} >= {synthesised[name] for name in clean}
+
+
+@pytest.mark.parametrize(("synthesis", "clean"), [("recalc", {(0, 3), (1, 3)}), ("once", {(0, 1), (0, 3), (1, 3)})])
+def test_taint_of_a_synthesised_prototype_of_ease(tmp_path: Path, synthesis: str, clean: set[tuple[int, int]]) -> None:
+    """A sample of task k = 2. (i, j), classes of i in space j: `recalc` reads all spaces from j on, so it is clean iff
+    i != k and j > k; `once` reads spaces i and j alone, so it is clean iff neither is k."""
+    session = open_run(tmp_path, four_tasks(tmp_path, synthesis=synthesis))
+    found = plan(session, [Selector("sample", "t2/c0/1")])
+    tainted = {step.key for step in found.steps}
+    synthesised = {name: key for name, key in found.live.manifest["uses"] if "/synthesised/" in name}
+    assert {name for name, key in synthesised.items() if key not in tainted} == {
+        f"t{i}/synthesised/t{j}" for i, j in clean
+    }
+
+
+@pytest.mark.parametrize(("kind", "value", "trained"), [("task", "t1", set()), ("class", "t1/c0", {"t1/adapter"})])
+def test_a_whole_task_of_ease_costs_no_training_and_a_class_one_adapter(
+    tmp_path: Path, kind: Kind, value: str, trained: set[str]
+) -> None:
+    found = plan(open_run(tmp_path, four_tasks(tmp_path)), [Selector(kind, value)])
+    actions = {step.name: step.action for step in found.steps if "adapter" in step.roles}
+    assert {name for name, action in actions.items() if action == "rebuild"} == trained
+    assert set(actions) == {"t1/adapter"} and (kind == "class" or actions["t1/adapter"] == "drop")
+
+
+def four_tasks(home: Path, **more: Any) -> str:
+    settings = {**tiny.FAST, **more}
+    return start_run(tiny.stream(tasks=4), "ease", backbone=tiny.BACKBONE, settings=settings, home=home).id
 
 
 def test_a_deletion_seen_from_another_release_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,8 @@ def test_an_adapter_in_every_block_with_every_task_is_linear(tmp_path: Path) -> 
     assert (growth["expansion_rate"], growth["reuse_rate"], growth["fill"]) == (1, 0, 1)
     blocks, d, r = 2, tiny_backbone().dim, QUICK["bottleneck"]
     assert growth["parameters_added"]["adapter"] == [blocks * (2 * d * r + r + d)] * 3
+    assert growth["adapters_added_by_layer"] == [[1, 1]] * 3
+    assert growth["parameters_added_by_layer"] == [[2 * d * r + r + d] * 2] * 3  # prototypes lie in no layer
     assert growth["adapter_parameters"][-1] == [3 * (2 * d * r + r + d)] * 2
     assert growth["truth"] is None and growth["decisions"] == []
 
@@ -53,8 +55,12 @@ def test_decisions_and_routing_are_told_by_layer(tmp_path: Path) -> None:
 def test_several_scans_of_a_task_are_told_in_order(tmp_path: Path) -> None:
     official = {"order": "batch", "scan": "batch128", "stats": "ring500"}
     growth = run_tiny(tmp_path, "sema", tiny_stream(2, train=20), **SEMA, **official).figures["growth"]
-    assert [(one["block"], one["expand"]) for one in growth["decisions"]] == [(0, True), (1, False), (1, True)]
-    assert growth["decisions"][1]["signal"] is None  # the first scan stopped before it came to the second block
+    # The first scan stopped before it came to the second block, the rest of that pass was empty, the next one grew it.
+    assert [(one["block"], one["expand"]) for one in growth["decisions"]] == [(0, True), (1, True)]
+    added = growth["parameters_added_by_layer"][1]
+    assert sum(added) == sum(
+        row[1] for role, row in growth["parameters_added"].items() if role not in ("head", "decision")
+    )
 
 
 def test_show_growth(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,7 +174,7 @@ def call(home: Path, *words: str) -> Any:
 
 
 @pytest.mark.usefixtures("_cold_in_this_process")
-@pytest.mark.parametrize("strategy", ["circling", "mos", "ssiat"])
+@pytest.mark.parametrize("strategy", ["circling", "mos", "ssiat", "sema"])
 def test_plan_execute_and_verify_end_at_e0(tmp_path: Path, strategy: str) -> None:
     if strategy == "circling":
         made = run(tiny.stream(), Circling, backbone=tiny.BACKBONE, home=tmp_path).id

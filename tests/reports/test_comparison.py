@@ -323,6 +323,7 @@ def test_growth_is_drawn_where_a_run_has_it(tmp_path: Path) -> None:
     assert "layer 2, after task 2: 2" in tips
     assert "task 3 gives 25.0 % to the adapter of task 2" in tips
     assert any(tip and "layer 2  3.00, added" in tip for tip in tips)
+    assert "growth exponent 0.42 [0.10, 0.70]" in parsed.text
     assert "0.42" in parsed.text and "what decided, and what is reused (seed 0)" in parsed.text
     assert "Where adapters were added" not in page(tmp_path, [figures()])
 

@@ -15,15 +15,18 @@ import torch
 from cl import descriptors
 from cl.adapters import mixture
 from cl.adapters.mixture import Stack
+from cl.augment import crop_flip
 from cl.build import Handle
 from cl.errors import BadInput, NonFinite
 from cl.hyper import resolve
 from cl.seeds import Seeds
+from cl.shared_head import gathered, shrink
 from cl.store import Tensors
 from cl.strategy import Model
 from cl.stream import ArrayPixels, Samples, Stream, Task
 from cl.testing import StrategyConformance
-from strategies.sema import EXACT, OFFICIAL, Sema, closed_column, gathered, scan, shrink
+from cl.train import Optimisation
+from strategies.sema import EXACT, OFFICIAL, Sema, SemaHyper, closed_column, scan
 from tests.helpers import builder, run_tiny, same, tiny_stream
 
 T = torch.tensor
@@ -55,6 +58,19 @@ def learnt(home: Path, stream: Stream, **settings: Any) -> tuple[Sema, list[Mode
 
 def grown(model: Model) -> set[str]:
     return {name for name, handle in model.entries.items() if "column" in handle.parts}
+
+
+# Sizes
+
+
+def test_sizes_on_the_published_backbone() -> None:  # invariant 1, and Table 5 by 24 adapters and 50 classes
+    d, r, hidden = 768, SemaHyper().bottleneck, round(SemaHyper().rd_share * 768)
+    adapter = 2 * d * r + r + d
+    descriptor = sum(value.numel() for value in descriptors.new(d, hidden, Seeds("x")).values())
+    column = sum(value.numel() for value in mixture.column(d, torch.Generator()).values())
+    assert (adapter, descriptor, column) == (25_360, 197_504, 769)
+    assert 24 * adapter + 50 * (d + 1) == 647_090
+    assert 12 * adapter + 12 * column + 3 * descriptor + 100 * (d + 1) == 982_960
 
 
 # The signal
@@ -89,27 +105,50 @@ def test_principal_components_reconstruct_what_they_span() -> None:
     assert descriptors.errors(descriptors.principal(x, 2), x).max() > 1e-3
 
 
+def test_a_ring_loses_what_overfills_it_once() -> None:  # invariant 2
+    ring = torch.zeros(0)
+    for batch in ([1.0, 2, 3], [4.0, 5, 6], [7.0, 8]):
+        ring = descriptors.ringed(ring, T(batch), 5)
+    assert ring.tolist() == [3, 4, 5, 7, 8]
+    assert (ring.mean().item(), ring.var().item()) == pytest.approx((5.4, 4.3))
+
+
+@pytest.mark.parametrize("before", [0, 37, 500, 900])
+def test_two_rings_full_of_later_errors_do_not_tell_what_came_before(before: int) -> None:
+    rings = []
+    for early in (torch.zeros(0), torch.rand(before)):
+        ring = descriptors.ringed(torch.zeros(0), early)
+        for batch in torch.arange(2.0 * descriptors.RING + 32).split(32):
+            ring = descriptors.ringed(ring, batch)
+        rings.append(ring)
+    assert same(*rings)
+
+
 def identity(dim: int, gain: float) -> dict[str, torch.Tensor]:
     """A descriptor that gives gain * x back: the error of x is (1 - gain)^2 mean(x^2)."""
     weights = {"encode.weight": torch.eye(dim), "decode.weight": gain * torch.eye(dim)}
     return {**weights, "encode.bias": torch.zeros(dim), "decode.bias": torch.zeros(dim)}
 
 
-def scanned(values: list[float], thresholds: float | str, mus: list[list[float]], place: Any = None, **how: Any) -> Any:
+def scanned(
+    values: list[float],
+    threshold: float | str,
+    mus: list[list[float]],
+    order: list[int] | None = None,
+    before: Any = None,
+    **how: Any,
+) -> Any:
     """A scan of images whose error is `values`, for blocks with one descriptor (sigma 1) for each of `mus`."""
     ids = tuple(f"{row:03d}" for row in range(len(values)))
     samples = Samples.of(dict.fromkeys(ids, "a"), ArrayPixels(ids, np.zeros((len(ids), 2, 2, 3), np.uint8)))
     m = {"m": T(values, dtype=torch.float64).sqrt()[:, None]}
     known = [[[identity(1, 0.0), {"mu": T(mu), "sigma": T(1.0), "count": T(9)}] for mu in block] for block in mus]
     plain: dict[str, Any] = {
-        "z": "signed", "scan": "task_mean", "rd_act": "none", "sigma_floor": "none", "min_scan_batch": 1,
-        "non_finite": "ignore",
+        "z": "signed", "rd_act": "none", "sigma_floor": "none", "min_scan_batch": 1, "non_finite": "ignore",
     }  # fmt: skip
-    settings = {**plain, **how}
+    rows = {"rows": T(order)} if order is not None else None
     blocks = list(range(len(mus)))
-    return SCAN(
-        samples, [m] * len(mus), known, place, seeds=Seeds("s"), blocks=blocks, threshold=thresholds, **settings
-    )
+    return SCAN(samples, [m] * len(mus), known, rows, before, blocks=blocks, threshold=threshold, **{**plain, **how})
 
 
 def test_a_signal_must_pass_the_threshold() -> None:  # invariants 3 and 4
@@ -128,25 +167,27 @@ def test_the_evidence_tells_what_led_there() -> None:
     assert found["signal"].tolist() == [1.0, 0.0] and found["threshold"] == 2
 
 
+def test_a_threshold_of_zero_needs_no_signal() -> None:
+    assert scanned([4.0, 16.0], 0, [[90.0]])["grow"]["grow"].tolist() == [True]  # the signed signal is far below
+
+
 def test_of_several_blocks_the_shallowest_grows_first_and_the_scan_goes_on_behind() -> None:
-    found = scanned([4.0, 16.0], 1.0, [[10.0], [7.0], [7.0]])
-    assert found["grow"]["grow"].tolist() == [False, True, False]
-    rest = scanned([4.0, 16.0], 1.0, [[10.0], [7.0]], found["place"])
-    assert rest["grow"]["grow"].tolist() == [False, True]  # in the pass that follows an addition
-    assert rest["place"]["place"].tolist() == [1, 1] and found["place"]["place"].tolist() == [0, 1]
+    order, values = list(range(300)), [4.0] * 128 + [16.0] * 128 + [5.0] * 44
+    found = scanned(values, 1.0, [[20.0], [7.0], [7.0]], order)
+    assert found["grow"]["grow"].tolist() == [False, True, False] and found["visited"]["visited"] == 2
+    rest = scanned(values, 1.0, [[20.0], [7.0]], order, found["visited"])
+    assert not rest["grow"]["grow"].any()  # the batch that broke the pass off is not seen again in it
+    assert rest["visited"]["visited"] == 3 and rest["zscores"]["signal"].tolist() == pytest.approx([-15, -2])
+    again = scanned(values, 1.0, [[20.0], [7.0]], order)
+    assert again["grow"]["grow"].tolist() == [False, True]  # but in the pass that follows an addition
 
 
 def test_a_scan_by_batches_takes_the_largest_mean() -> None:
     values = [0.0] * 128 + [9.0] * 3
-    ids = [f"{row:03d}" for row in range(len(values))]
-    order = Seeds("s").order(ids, "scan", 0)
-    shuffled = [0.0] * len(values)
-    for position, row in enumerate(order):
-        shuffled[row] = values[position]  # the three high errors make up the tail batch
-    by_batch = {"scan": "batch128"}
-    assert scanned(shuffled, 2.0, [[0.0]], **by_batch)["grow"]["grow"].any()
-    assert not scanned(shuffled, 2.0, [[0.0]], **by_batch, min_scan_batch=4)["grow"]["grow"].any()
-    assert not scanned(shuffled, 2.0, [[0.0]])["grow"]["grow"].any()
+    order = list(range(len(values)))  # the three high errors make up the tail batch
+    assert scanned(values, 2.0, [[0.0]], order)["grow"]["grow"].any()
+    assert not scanned(values, 2.0, [[0.0]], order, min_scan_batch=4)["grow"]["grow"].any()
+    assert not scanned(values, 2.0, [[0.0]])["grow"]["grow"].any()
 
 
 def test_an_error_that_is_not_finite() -> None:  # invariant 12
@@ -237,9 +278,10 @@ def test_the_shrink_is_what_the_optimiser_does_to_an_unused_weight() -> None:
         for _ in range(2):  # 12 images in batches of 8
             weight.grad = torch.zeros_like(weight)
             optimizer.step()
-    found = SHRINK(tiny_stream().tasks[0].train, phases=1, epochs=2, batch_size=8, lr=0.1, weight_decay=0.01)
+    how = Optimisation(epochs=2, batch_size=8, lr=0.1, weight_decay=0.01)
+    found = SHRINK(tiny_stream().tasks[0].train, phases=1, how=how)
     assert found["factor"].item() == pytest.approx(weight.item(), rel=1e-12)
-    twice = SHRINK(tiny_stream().tasks[0].train, phases=2, epochs=2, batch_size=8, lr=0.1, weight_decay=0.01)
+    twice = SHRINK(tiny_stream().tasks[0].train, phases=2, how=how)
     assert twice["factor"].item() == pytest.approx(weight.item() ** 2, rel=1e-12)
 
 
@@ -258,7 +300,7 @@ def test_the_first_task_has_an_adapter_in_every_block(tmp_path: Path) -> None:
 def test_a_threshold_of_infinity_never_grows_and_one_of_zero_always(
     tmp_path: Path, threshold: Any, count: int, preset: dict[str, Any]
 ) -> None:  # one addition per block and task at most: invariant 9
-    settings = {**preset, "min_scan_batch": 1, "threshold": threshold, "z": "abs"}
+    settings = {**preset, "min_scan_batch": 1, "threshold": threshold}
     _, models = learnt(tmp_path, tiny_stream(3, train=20), **settings)
     assert [len(grown(model)) for model in models] == [0, count, 2 * count]
 
@@ -412,3 +454,34 @@ def test_runs_are_equal_and_a_warm_one_builds_nothing(tmp_path: Path, preset: st
     assert first["manifest"] == second["manifest"] == again["manifest"]
     assert first["components_built"] > 0 and again["components_built"] == 0
     assert first["growth"] == again["growth"]
+
+
+def plain_and_cropped(preset: dict[str, Any], home: Path) -> tuple[Model, Model]:
+    """SEMA after one task without and with random crops, its adapters never trained apart."""
+    stream = tiny_stream(1, train=20)
+    (task,) = stream.tasks
+    cropped = replace(stream, tasks=(replace(task, train=replace(task.train, augment=crop_flip((0.5, 1.0)))),))
+    (_, (first,)), (_, (second,)) = (learnt(home, one, **preset, rd="pca") for one in (stream, cropped))
+    return first, second
+
+
+def test_held_out_statistics_see_images_as_the_scan_does(tmp_path: Path) -> None:
+    first, second = plain_and_cropped(EXACT, tmp_path)
+    # Block 0 has nothing below it that training changes, so crops would be the only difference.
+    for part in ("descriptor", "statistics"):
+        assert first["t0/block-0/rd"][part].digest == second["t0/block-0/rd"][part].digest
+
+
+def test_a_task_of_equal_images_has_no_deviation(tmp_path: Path) -> None:
+    def grey(name: str) -> Task:
+        shards = []
+        for split in ("train", "test"):
+            ids = [f"{name}/{split}/{row:02d}" for row in range(20)]
+            pixels = ArrayPixels(ids, np.full((20, 16, 16, 3), 90, np.uint8))
+            shards.append(Samples.of(dict.fromkeys(ids, name), pixels))
+        return Task(name, (name,), *shards)
+
+    stream = Stream("grey", (grey("one"), grey("two"), far("white")))
+    _, models = learnt(tmp_path, stream, **{**EXACT, "min_scan_batch": 1})
+    assert models[0]["one/block-0/rd"]["statistics"].open()["sigma"] < 1e-6
+    assert not grown(models[1]) and "white/block-0" in grown(models[2])

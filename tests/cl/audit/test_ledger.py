@@ -66,16 +66,31 @@ def test_lines_that_are_dropped_swapped_repeated_or_chained_again(home: Path, ed
         path.write_bytes(good)
 
 
-def test_a_cut_ledger_is_noticed_by_who_holds_a_head(home: Path) -> None:
-    path, head = path_of(home), Ledger(home).head
+def test_a_cut_ledger_is_noticed_and_by_who_holds_a_head_even_if_its_own_was_cut_too(home: Path) -> None:
+    path, newest, head = path_of(home), path_of(home).with_suffix(".head"), Ledger(home).head
     good = path.read_bytes()
-    path.write_text("\n".join(good.decode().splitlines()[:-1]) + "\n")
+    lines = good.decode().splitlines()[:-1]
+    path.write_text("\n".join(lines) + "\n")
     try:
+        with pytest.raises(LedgerError, match="was cut"):
+            Ledger(home).verify()
+        newest.unlink()
+        with pytest.raises(LedgerError, match="is missing"):
+            Ledger(home).verify()
+        newest.write_text(json.loads(lines[-1])["hash"])
         Ledger(home).verify()
         with pytest.raises(LedgerError, match="was cut"):
             Ledger(home).verify([head])
     finally:
         path.write_bytes(good)
+        newest.write_text(head)
+
+
+def test_a_crash_between_record_and_head_is_no_cut(home: Path) -> None:
+    newest, head = path_of(home).with_suffix(".head"), Ledger(home).head
+    newest.write_text(Ledger(home).records()[-2]["hash"])
+    Ledger(home).verify()
+    newest.write_text(head)
 
 
 def test_nothing_outside_the_vault_names_what_was_deleted(home: Path) -> None:
