@@ -44,6 +44,7 @@ class Backbone(Protocol):
     """A frozen network.
 
     digest: of weights, preprocessing and code. dim: features of one image. blocks: transformer blocks, 0 without sites.
+    network: its modules, to be looked at and not changed.
     passes: images run so far; one that ran through some of the blocks counts as their share.
     """
 
@@ -54,6 +55,7 @@ class Backbone(Protocol):
     tokens: int
     device: torch.device
     passes: float
+    network: nn.Module
 
     def require_sites(self, what: str) -> tuple[int, int]:
         """(blocks, width) of the adapter sites. Raises BadInput naming `what` if the network has none."""
@@ -96,6 +98,12 @@ class Backbone(Protocol):
 
     def with_parameters(self, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
         """Features `(n, dim)` of raw images with some weights replaced."""
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Raw images at the network's size, float32 `(n, 3, side, side)` in [0, 1] on its device, not normalised."""
+
+    def from_pixels(self, parameters: dict[str, Tensor], pixels: Tensor) -> Tensor:
+        """Features `(n, dim)` of what `pixels` gives, with some weights replaced."""
 
 
 class TimmBackbone:
@@ -147,11 +155,14 @@ class TimmBackbone:
         return len(self._blocks), self.dim
 
     def prepare(self, images: Tensor) -> Tensor:
+        return (self.pixels(images) - self._mean) / self._std
+
+    def pixels(self, images: Tensor) -> Tensor:
         pixels = images.to(self.device).float() / 255
         if tuple(pixels.shape[-2:]) != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
-        return (pixels - self._mean) / self._std
+        return pixels
 
     def features(self, images: Tensor, attach: Attach | None = None) -> Tensor:
         if attach is not None:
@@ -212,10 +223,13 @@ class TimmBackbone:
         return dict(self.network.named_parameters())
 
     def with_parameters(self, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
-        self.passes += len(images)
+        return self.from_pixels(parameters, self.pixels(images))
+
+    def from_pixels(self, parameters: dict[str, Tensor], pixels: Tensor) -> Tensor:
+        self.passes += len(pixels)
         shim = _Features(self.network)
         renamed = {f"network.{name}": value for name, value in parameters.items()}
-        return torch.func.functional_call(shim, renamed, (self.prepare(images),))
+        return torch.func.functional_call(shim, renamed, ((pixels - self._mean) / self._std,))
 
     def _hook(self, block: int, name: str, change: Change) -> RemovableHandle:
         layer = self._blocks[block].get_submodule(name)

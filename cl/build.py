@@ -89,8 +89,8 @@ class Handle:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """Every part by name."""
-        return {name: Part(self, name) for name in self.record.parts}
+        """Every part by name, sorted: a record read back names them in another order than one just made."""
+        return {name: Part(self, name) for name in sorted(self.record.parts)}
 
     @property
     def sole(self) -> Part:
@@ -197,6 +197,7 @@ class Builder:
     seed: int
     uses: list[Use] = field(default_factory=list)
     phase: str = "setup"
+    place: str = ""
     on_build: Callable[[str, str], None] | None = None
     _memo: OrderedDict[tuple[str, str], Tensors] = field(default_factory=OrderedDict)
     _memo_bytes: int = 0
@@ -261,6 +262,15 @@ class Builder:
         finally:
             self.phase = before
 
+    @contextmanager
+    def at(self, place: str) -> Iterator[None]:
+        """Call what is built inside `place/name`. Seeds and keys know the plain name alone."""
+        before, self.place = self.place, f"{place}/"
+        try:
+            yield
+        finally:
+            self.place = before
+
     def warn(self, line: str) -> None:
         """Add a line to the run's warnings, unless it is there."""
         if line not in self.store.warnings:
@@ -293,7 +303,9 @@ class Builder:
             key = digest_json(identity)
         except (TypeError, ValueError) as error:
             raise BadInput(f"argument of {identity['build']} is not plain JSON: {error}") from error
-        return Plan(name, key, build, roles, tuple(reads), tuple(controls), arguments, tuple(wanted), identity)
+        return Plan(
+            f"{self.place}{name}", key, build, roles, tuple(reads), tuple(controls), arguments, tuple(wanted), identity
+        )
 
     def _build(self, plan: Plan, store: bool, before: tuple[float, float] = (0.0, 0.0)) -> Handle:
         """before: seconds and passes that went into it already."""
@@ -302,7 +314,7 @@ class Builder:
         checkpoint = Checkpoint(self._paused(plan) if store else None, self.store.write)
         provided = {
             "backbone": self.backbone,
-            "seeds": Seeds(f"{self.seed}|{plan.name}"),
+            "seeds": Seeds(plan.identity["seed"] or ""),
             "checkpoint": checkpoint,
             "numerics": self.numerics,
         }

@@ -7,6 +7,7 @@ import torch
 from cl.build import builds
 from cl.store import Tensors
 from cl.stream import Samples
+from cl.veil import order
 
 
 @builds("prediction")
@@ -39,3 +40,16 @@ def predictions(samples: Samples, scores: Tensors, *, classes: list[str], known:
         "log_p": log_p,
         "margin": margin,
     }
+
+
+@builds("prediction")
+def online_predictions(samples: Samples, scores: Tensors, *, classes: list[str]) -> Tensors:
+    """As `predictions`, of labelled samples whose scores lie in the order of their opaque keys; and the highest class
+    probability and the Brier score of each, with every true class outside `classes` at probability 0."""
+    logits = torch.empty_like(scores["scores"])
+    logits[order(samples)] = scores["scores"]
+    found = predictions(samples, {"scores": logits}, classes=classes, known=classes)
+    p = torch.softmax(logits.double(), 1)
+    labelled = found["target"] >= 0
+    true = torch.where(labelled, p.gather(1, found["target"].clamp(min=0)[:, None])[:, 0], 0.0)
+    return {**found, "confidence": p.max(1).values, "brier": p.square().sum(1) - 2 * true + 1}

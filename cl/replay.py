@@ -11,10 +11,11 @@ from typing import Any
 
 from cl.access import Grants, Policy
 from cl.backbone import load_backbone
-from cl.build import Builder, Handle, Plan
+from cl.build import TRAINED, Builder, Handle, Plan
 from cl.errors import BadInput, CorruptComponent
 from cl.hyper import resolve
 from cl.numerics import configure
+from cl.online import adapted
 from cl.progress import track
 from cl.recipes import OBJECT, resolve_stream, strategy_of
 from cl.runner import Request, Session, Source, readable
@@ -89,10 +90,11 @@ class Replay:
 
     def _learnt(self) -> Model:
         model, tasks = Model(), self.stream.tasks
-        with self._builder.in_phase("learn"):
-            for position, task in enumerate(track(tasks, f"learning {self.stream.name} again")):
-                model = self.strategy.extended(model, task, len(tasks) - position - 1)
-        return model
+        for position, task in enumerate(track(tasks, f"learning {self.stream.name} again")):
+            model = self.strategy.extended(model, task, len(tasks) - position - 1)
+        segments = self.stream.segments if tasks else ()
+        label = f"{self.stream.name} at test time, again"
+        return [model, *(step[-1] for step in adapted(self.strategy, self._builder, model, segments, label))][-1]
 
 
 @dataclass
@@ -102,7 +104,7 @@ class Frugal(Builder):
     refusal: str = ""
 
     def _build(self, plan: Plan, store: bool, before: tuple[float, float] = (0.0, 0.0)) -> Handle:
-        if self._phase(plan) == "train":
+        if not TRAINED.isdisjoint(plan.roles.values()):
             raise BadInput(self.refusal)
         return super()._build(plan, store, before)
 

@@ -81,10 +81,12 @@ class Result:
         return pandas.DataFrame(columns, index=self.accuracy.index)
 
     def as_json(self) -> dict[str, Any]:
-        """The object that `run --json` prints: what every run records, then the method's own blocks of figures."""
+        """The object that `run --json` prints: what every run records, what one at test time records beside it, then
+        the method's own blocks of figures."""
+        common = {name: self.figures[name] for name in PRINTED}
         user = self.figures.get("user")
         asked = {} if user is None else {"user": user}
-        return {**{name: self.figures[name] for name in PRINTED}, **asked, **self.figures["blocks"]}
+        return {**common, **asked, **self.figures.get("online", {}), **self.figures["blocks"]}
 
 
 class Results:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cl import growth, metrics
+from cl import growth, metrics, online
 from cl.access import Grants
 from cl.audit.suppression import Suppression
 from cl.backbone import TimmBackbone, load_backbone
@@ -24,6 +24,7 @@ from cl.home import default_home
 from cl.hyper import resolve
 from cl.memory import Peak
 from cl.numerics import Numerics, configure
+from cl.online import Met
 from cl.progress import track
 from cl.recipes import resolve_stream, strategy_of
 from cl.results import Result, Results
@@ -134,7 +135,8 @@ def _values(hyper: Any) -> dict[str, Any]:
 
 @dataclass
 class Journal:
-    """What was learnt and measured, task by task."""
+    """What was learnt and measured, task by task, then segment by segment (`met`). again: predictions on the tasks'
+    test sets with the model as it is after the last segment."""
 
     model: Model = field(default_factory=Model)
     models: list[Model] = field(default_factory=list)
@@ -147,6 +149,8 @@ class Journal:
     sizes: list[growth.Size] = field(default_factory=list)
     predictions: dict[str, str] = field(default_factory=dict)
     blocks: Mapping[str, Handle] = field(default_factory=dict)
+    met: list[Met] = field(default_factory=list)
+    again: list[Handle] = field(default_factory=list)
     inference: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -231,7 +235,24 @@ class Session:
             journal.sizes.append(growth.size(journal.model, self.backbone.blocks))
         with self.builder.in_phase("evaluate"):
             journal.blocks = strategy.figures(journal.models, tasks) if journal.models else {}
+        if tasks and self.stream.segments:
+            self._go_online(strategy, journal)
         return journal
+
+    def _go_online(self, strategy: Strategy, journal: Journal) -> None:
+        """Meet the segments one after another; then look at the source again, with the model as it is at the end."""
+        classes, label = list(journal.model.classes), f"{self.request.strategy} on {self.stream.name}, test time"
+        for segment, piece, found, model in online.adapted(
+            strategy, self.builder, journal.model, self.stream.segments, label
+        ):
+            met = online.judge(self.builder, segment, piece, found, classes)
+            journal.predictions[f"{piece.id}/predictions"] = met.judged.sole.digest
+            journal.met.append(met)
+            journal.model = model
+        with self.builder.in_phase("evaluate"), self.builder.at("adapted"):
+            for task in self.stream.tasks:
+                if len(task.test):
+                    journal.again.append(self.prediction(strategy, self.stream.tasks[-1], task, journal, classes))
 
     def _evaluate(self, strategy: Strategy, after: Task, journal: Journal, measured: bool) -> None:
         journal.models.append(journal.model)
@@ -274,7 +295,7 @@ class Session:
         name = f"{after.id}/predictions/{task.id}"
         known = [label for label in classes if label in task.classes]
         handle = self.builder.component(name, predictions, task.test, scores, classes=classes, known=known)
-        journal.predictions[name] = handle.sole.digest
+        journal.predictions[f"{self.builder.place}{name}"] = handle.sole.digest
         return handle
 
     def figures(self, journal: Journal) -> dict[str, Any]:
@@ -305,6 +326,7 @@ class Session:
             ),
             **_effort(self.builder, self.elapsed()),
             "inference": journal.inference,
+            **({"online": self._online(journal)} if journal.met else {}),
             "blocks": {name: _plain(handle) for name, handle in journal.blocks.items()},
             "peak_memory_bytes": self._peak.bytes(),
             "manifest": journal.manifest,
@@ -314,6 +336,15 @@ class Session:
             "warnings": [*self.store.warnings, *self._skipped()],
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         }
+
+    def _online(self, journal: Journal) -> dict[str, Any]:
+        used = {use.key: use for use in self.builder.uses if use.phase == "adapt"}.values()
+        cost = {"seconds": sum(use.seconds for use in used), "passes": sum(use.passes for use in used)}
+        tests = sum(len(task.test) for task in self.stream.tasks)
+        right = sum(int((found["predicted"] == found["target"]).sum()) for found in map(Handle.open, journal.again))
+        last = journal.curve[-1]
+        before, after = None if last is None else 1 - last, 1 - right / tests if tests else None
+        return online.figures(journal.met, before, after, cost)
 
     def save(self, figures: Mapping[str, Any], journal: Journal) -> None:
         """Switch the run to what was built now, then record the figures."""
@@ -389,7 +420,8 @@ def _quality(journal: Journal) -> dict[str, Any]:
 
 def _effort(builder: Builder, wall: float) -> dict[str, Any]:
     """Now: components built and reused, images run, seconds. `cost`: what the components cost when they were built."""
-    phases = ("train", "statistics", "evaluate")
+    phases = ["train", "statistics", "evaluate"]
+    phases += ["adapt"] if any(use.phase == "adapt" for use in builder.uses) else []
     built = {use.key for use in builder.uses if use.built}
     every = {use.key: use for use in reversed(builder.uses)}
     now = [use for use in builder.uses if use.built]

@@ -9,6 +9,12 @@ and after the last one, once,
 
     strategy.figures(models, tasks)  -> the method's own figures, beside those that every run records
 
+Where the stream goes on at test time, each segment then comes, in order of arrival, without labels or names, to
+
+    strategy.adapt(model, segment)   -> the scores of its images, and the entries that the model has from now on
+
+Scores are final when they are returned: a segment's batches are scored in turn, each before it is learnt from.
+
 A model is an immutable mapping from stable names to built components, plus the ordered table of tasks. Nothing else is
 remembered between tasks: a strategy object holds hyperparameters only, and everything it makes goes through
 `self.component`, whose builds are pure module-level functions. Whatever is in the store already is not built again.
@@ -34,6 +40,7 @@ from cl.features import adapter_features, backbone_features, features_together
 from cl.hyper import hyperparameters
 from cl.store import Tensors
 from cl.stream import Samples, Task
+from cl.veil import Veiled
 
 
 @hyperparameters
@@ -85,10 +92,26 @@ class Model:
             for part in durable(handle):
                 yield (f"{name}/{part.name}" if part.name else name), part
 
+    def with_entries(self, entries: Mapping[str, Handle]) -> Model:
+        """The model with these entries added or replaced."""
+        return replace(self, entries={**self.entries, **entries})
+
     def after(self, task: Task, entries: Mapping[str, Handle], rehearsal: bool) -> Model:
         """The model once `task` has been learnt."""
         past = PastTask(task.id, task.classes, task.domain, task.train if rehearsal else None)
         return replace(self, entries={**self.entries, **entries}, tasks=(*self.tasks, past))
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What a segment came to. scores: one tensor `scores` `(n, classes)`, rows as `segment.samples`, columns as
+    `model.classes`. entries: what the model holds from now on. evidence: tensors `(batches,)` by name, in order of
+    arrival; `updated` (1 where something was learnt from the batch) and `passes` (images run, a backward pass counting
+    as two) have a meaning for every method."""
+
+    scores: Part | Handle
+    entries: Mapping[str, Handle] = field(default_factory=dict)
+    evidence: Part | None = None
 
 
 class Strategy(ABC):
@@ -128,6 +151,22 @@ class Strategy(ABC):
         """
         return {}
 
+    def adapt(self, model: Model, segment: Veiled) -> Adaptation:
+        """The scores of a segment's images, each batch scored before it is learnt from, and what was learnt. A method
+        without test-time adaptation scores with the model as it is."""
+        return Adaptation(self.scores(model, segment.samples))
+
+    @property
+    def batches_kept(self) -> int | None:
+        """A segment is handed to `adapt` in pieces of so many batches, so that a state is kept after each; None for
+        whole segments."""
+        return None
+
+    @property
+    def forgets_segments(self) -> bool:
+        """Whether each segment begins with the model as it was before the first one: no continual adaptation."""
+        return False
+
     @classmethod
     def isolates(cls, hyper: Any) -> bool:
         """Whether a user's model is made from the user's view alone. A strategy that says no is given everybody's
@@ -139,7 +178,14 @@ class Strategy(ABC):
         return True
 
     def extended(self, model: Model, task: Task, remaining: int) -> Model:
-        """The model once `task` has been dealt with, `remaining` tasks still to come. Called by the engine."""
+        """The model once `task` has been dealt with, `remaining` tasks still to come. Called by the engine.
+
+        Raises BadInput for a task without training images, unless the strategy takes a trained model as `checkpoint`.
+        """
+        if not len(task.train) and not getattr(self.hyper, "checkpoint", ""):
+            raise BadInput(
+                "the stream has no labelled source split; give it a source, or a model (--set checkpoint=FILE)"
+            )
         self.forget_decisions()
         entries = self.learn(task, model) if self.learns(task, remaining) else {}
         self.forget_decisions()

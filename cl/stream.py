@@ -261,7 +261,7 @@ class Stream:
     """Tasks in order. `subjects` and `access` map sample ids to a person and to access labels; `policy` says who reads.
 
     segments: what arrives at test time, in order; then `tasks` is the labelled source split, usually one task whose
-    test shard is the clean test set.
+    test shard is the clean test set. Its training shard may be empty: then a model must be given.
 
     recipe: None for a stream made from bare objects; it trains, but no other process can replay it.
     """
@@ -403,7 +403,8 @@ def _check(stream: Stream) -> None:
         raise BadInput(f"stream '{stream.name}' has two batches of one id; give each its own")
     seen: set[str] = set()
     for task in stream.tasks:
-        if not len(task.train):
+        sourceless = bool(stream.segments) and not len(task.train)  # at test time a model may be given instead
+        if not len(task.train) and not sourceless:
             raise BadInput(f"task '{task.id}' of stream '{stream.name}' has no training images; drop it or fill it")
         unknown = sorted({*task.train.labels, *task.test.labels} - set(task.classes))
         if unknown:
@@ -411,7 +412,7 @@ def _check(stream: Stream) -> None:
                 f"task '{task.id}' of stream '{stream.name}' has images of '{unknown[0]}', not one of its classes"
             )
         empty = sorted(set(task.classes) - set(task.train.labels))
-        if empty:
+        if empty and not sourceless:
             raise BadInput(f"class '{empty[0]}' of task '{task.id}' has no training image; drop it or fill it")
     for segment in stream.segments:
         _check_segment(stream, segment)

@@ -29,7 +29,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from cl import build
+from cl import build, veil
 from cl.access import Policy
 from cl.audit.oracle import with_noise
 from cl.augment import crop_flip, views
@@ -43,7 +43,7 @@ from cl.runner import run
 from cl.seeds import Seeds, global_state
 from cl.store import Store
 from cl.strategy import Model, Strategy
-from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task, concat
+from cl.stream import ArrayPixels, Recipe, Samples, Segment, Stream, Task, concat
 from cl.taint import closure
 
 
@@ -90,6 +90,51 @@ def _tiny_image(sample: str, name: str) -> np.ndarray:
 def _noise(name: str, side: int) -> np.ndarray:
     generator = Seeds(name).generator("pixels")
     return torch.randint(0, 256, (side, side, 3), generator=generator).numpy()
+
+
+CONDITIONS = ("noise", "dark", "blur")
+
+
+def tiny_drift(rounds: int = 1, batches: int = 2, size: int = 4, conditions: Sequence[str] = CONDITIONS) -> Stream:
+    """One task of two classes as source split, and `rounds` times a segment under each condition, of new images."""
+    source = tiny_stream(1, 12, 6)
+    segments = [
+        tiny_segment(f"r{number:02d}/{name}/5", name, batches, size) for number in range(rounds) for name in conditions
+    ]
+    arguments = {"rounds": rounds, "batches": batches, "size": size, "conditions": list(conditions)}
+    ids = sorted(sample for segment in segments for sample in segment.samples.ids)
+    subjects = {sample: f"person-{row % 4}" for row, sample in enumerate(ids)}
+    return Stream(
+        "tiny-drift",
+        source.tasks,
+        Recipe("cl.testing:tiny_drift", arguments),
+        {**source.subjects, **subjects},
+        segments=tuple(segments),
+    )
+
+
+def tiny_segment(name: str, condition: str, batches: int, size: int) -> Segment:
+    """Test images of the tiny stream under a condition, each another time, dealt out to batches."""
+    test = _tiny_task(0, 1, 6).test
+    clean = test.images().permute(0, 2, 3, 1).numpy()
+    ids = [f"{name}/{row:03d}" for row in range(batches * size)]
+    images = np.stack([_corrupted(clean[row % len(clean)], condition, sample) for row, sample in enumerate(ids)])
+    labels = {sample: test.labels[row % len(clean)] for row, sample in enumerate(ids)}
+    pixels = ArrayPixels(ids, images)
+    chunks = {f"{name}/b{number:04d}": ids[number::batches] for number in range(batches)}
+    held = {key: Samples.of({sample: labels[sample] for sample in chunk}, pixels) for key, chunk in chunks.items()}
+    return Segment(name, condition, held)
+
+
+def _corrupted(image: np.ndarray, condition: str, sample: str) -> np.ndarray:
+    grain = torch.randn(image.shape, generator=Seeds("drift").generator(condition, sample)).numpy()
+    if condition == "noise":
+        changed = image + 60 * grain
+    elif condition == "dark":
+        changed = 0.3 * image + 4 * grain
+    else:
+        changed = np.mean([np.roll(image, step, 0) for step in (-2, 0, 2, 4)], axis=0) + 4 * grain
+    return np.asarray(changed).clip(0, 255).astype(np.uint8)
 
 
 def contents(home: Path) -> dict[str, str]:
@@ -281,6 +326,72 @@ class StrategyConformance:
 
     def _scores(self, strategy: Strategy, model: Model, samples: Samples) -> Tensor:
         return strategy.scores(model, samples).open()["scores"]
+
+
+class OnlineConformance(StrategyConformance):
+    """What every strategy promises where the stream goes on at test time. Subclass it as `StrategyConformance`."""
+
+    stream: ClassVar[Stream] = tiny_drift(2, 2, 2, CONDITIONS[:2])
+
+    def test_nothing_is_learnt_from_labels_or_names(
+        self, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Other labels, ids, segments and domains behind the same opaque keys: every byte that was built stays."""
+        opaque = veil.opaque
+        monkeypatch.setattr(veil, "opaque", lambda name: opaque(name.removeprefix(RENAMED)))
+        self._run(tmp_path, replace(self.stream, segments=tuple(map(_renamed, self.stream.segments)), subjects={}))
+        assert self._adapted(tmp_path) == self._adapted(straight)
+
+    def test_no_score_depends_on_what_arrives_later(self, straight: Path, tmp_path: Path) -> None:
+        first, second, *_ = self.stream.segments
+        self._run(tmp_path, replace(self.stream, segments=(first, *self.stream.segments[2:])))
+        assert self._components(tmp_path, first) == self._components(straight, first)
+        other = replace(second, batches=dict(list(second.batches.items())[::-1]))
+        self._run(tmp_path, replace(self.stream, segments=(first, other, *self.stream.segments[2:])))
+        assert self._components(tmp_path, first) == self._components(straight, first)
+
+    def test_forgetting_a_streamed_sample_equals_a_run_that_never_saw_it(self, straight: Path, tmp_path: Path) -> None:
+        middle = self.stream.segments[1]
+        batches = list(middle.batches.values())
+        for number, gone in enumerate(({batches[0].ids[0]}, set(batches[1].ids), set(middle.samples.ids))):
+            warm, cold = Path(shutil.copytree(straight, tmp_path / f"warm-{number}")), tmp_path / f"cold-{number}"
+            rest = self.stream.without(gone)
+            assert self._run(warm, rest)["components"] == self._run(cold, rest)["components"]
+            assert self._uses(warm) == self._uses(cold)
+            assert self._components(warm, self.stream.segments[0]) == self._components(
+                straight, self.stream.segments[0]
+            )
+
+    def test_every_segment_is_scored_and_told_of(self, tmp_path: Path) -> None:
+        online = self._run(tmp_path)["online"]
+        assert list(online["online_error"]) == [segment.id for segment in self.stream.segments]
+        assert all(0 <= error <= 1 for error in online["online_error"].values())
+        batches = sum(len(segment.batches) for segment in self.stream.segments)
+        assert {len(values) for values in online["test_time"]["batches"].values()} == {batches}
+
+    def _components(self, home: Path, segment: Segment) -> set[tuple[str, str]]:
+        """(name, key) of what was built for a segment."""
+        return {(name, key) for name, key in self._uses(home) if name.startswith(segment.id)}
+
+    def _adapted(self, home: Path) -> set[str]:
+        """Digests of all parts of what strategies built, judged predictions left out."""
+        records = [Store(home).record(key) for _, key in self._uses(home)]
+        mine = [record for record in records if not record.build.endswith("online_predictions")]
+        return {part["digest"] for record in mine for part in record.parts.values()}
+
+
+RENAMED = "renamed/"
+
+
+def _renamed(segment: Segment) -> Segment:
+    """The segment under other ids, another domain and other labels; the images stay."""
+    batches = {}
+    for name, batch in segment.batches.items():
+        ids = [f"{RENAMED}{sample}" for sample in batch.ids]
+        labels = [*batch.labels[1:], batch.labels[0]][::-1]
+        pixels = ArrayPixels(ids, batch.images().permute(0, 2, 3, 1).numpy())
+        batches[f"{RENAMED}{name}"] = Samples.of(dict(zip(ids, labels, strict=True)), pixels)
+    return Segment(f"{RENAMED}{segment.id}", "another domain", batches)
 
 
 class _interrupt:

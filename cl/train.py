@@ -254,18 +254,20 @@ def _step(loss: Tensor, optimizer: torch.optim.Optimizer, epoch: int) -> None:
 
 
 def _state(live: Parameters, optimizer: torch.optim.Optimizer, epoch: int) -> Parameters:
+    return {**packed(live, optimizer), "epoch": torch.tensor(epoch)}
+
+
+def packed(live: Parameters, optimizer: torch.optim.Optimizer) -> Parameters:
+    """Parameters and what their optimiser remembers, as one flat set of tensors; `live` in the optimiser's order."""
     state = {f"parameter/{name}": value for name, value in live.items()}
     names = list(live)
     for row, values in optimizer.state_dict()["state"].items():
-        state |= {f"optimizer/{name}/{names[row]}": value for name, value in values.items()}
-    return {**state, "epoch": torch.tensor(epoch)}
+        state |= {f"optimizer/{slot}/{names[row]}": v for slot, v in values.items() if isinstance(v, Tensor)}
+    return state
 
 
-def _resume(live: Parameters, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> int:
-    """Put parameters and optimiser where an interrupted attempt left them; the epoch to go on with."""
-    saved = checkpoint.load()
-    if saved is None:
-        return 0
+def unpack(live: Parameters, optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
+    """Put parameters and optimiser back to where `packed` found them."""
     with torch.no_grad():
         for name, value in live.items():
             value.copy_(saved[f"parameter/{name}"])
@@ -273,7 +275,15 @@ def _resume(live: Parameters, optimizer: torch.optim.Optimizer, checkpoint: Chec
     state: dict[int, Parameters] = {}
     for place, value in saved.items():
         if place.startswith("optimizer/"):
-            _, name, parameter = place.split("/", 2)
-            state.setdefault(rows[parameter], {})[name] = value
+            _, slot, parameter = place.split("/", 2)
+            state.setdefault(rows[parameter], {})[slot] = value.clone()  # it is changed in place
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _resume(live: Parameters, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> int:
+    """Put parameters and optimiser where an interrupted attempt left them; the epoch to go on with."""
+    saved = checkpoint.load()
+    if saved is None:
+        return 0
+    unpack(live, optimizer, saved)
     return int(saved["epoch"])

@@ -18,11 +18,11 @@ from markupsafe import Markup
 
 from cl.errors import BadInput
 from cl.metrics import forgetting_per_task
-from reports import figures, growth
+from reports import drift, figures, growth
 from reports.figures import Series
 from reports.pages import environment, write
 from reports.quantities import Kind
-from reports.summary import COST, GROWTH, LEARNING, METRICS, Metric, Run, by_strategy, ranking_metric
+from reports.summary import COST, GROWTH, LEARNING, METRICS, ONLINE, Metric, Run, by_strategy, ranking_metric
 from reports.summary import aggregate as aggregate
 from reports.summary import paired_differences as paired_differences
 
@@ -79,7 +79,8 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
         "growth": _measured(GROWTH, rows),
         "panels": growth.panels(strategies),
         "costs": _measured(COST, rows),
-        "metrics": METRICS,
+        "online": {**_measured(ONLINE, rows), **drift.drawings(strategies)},
+        "metrics": {name: one for name, one in METRICS.items() if one not in ONLINE or any(map(drift.of, runs))},
         "pairs": _pairs(runs, rows),
         "matrices": _matrices(strategies),
         "phases": phases,

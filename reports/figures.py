@@ -97,9 +97,19 @@ class Series:
 
 @_styled
 def lines(
-    name: str, series: Sequence[Series], kind: Kind, what: str, *, width: int, height: int, from_zero: bool
+    name: str,
+    series: Sequence[Series],
+    kind: Kind,
+    what: str,
+    *,
+    width: int,
+    height: int,
+    from_zero: bool,
+    axis: str = "tasks learned",
+    place: str = "task",
 ) -> Markup:
-    """Values after each of two or more tasks, shape (tasks,): lines with bands of one spread, labels at their ends.
+    """Values after each of two or more tasks, or what else a `place` is, shape (tasks,): lines with bands of one
+    spread, labels at their ends.
 
     Each series has a measured task; one that has a single one (a joint model trained last) is a marker on a dashed line
     across the figure.
@@ -109,10 +119,10 @@ def lines(
     figure, axes = _canvas(width, height, left=40, right=right, top=10, bottom=38)
     for one in series:
         _draw_line(axes, one, tasks)
-    _style_axes(axes, tasks, kind, from_zero=from_zero)
-    tips = _task_columns(axes, series, tasks, kind)
+    _style_axes(axes, tasks, kind, axis, from_zero=from_zero)
+    tips = _task_columns(axes, series, tasks, kind, place)
     _label_ends(axes, series, tasks)
-    return _svg(figure, name, f"{what} after each task", tips)
+    return _svg(figure, name, f"{what} after each {place}", tips)
 
 
 @_styled
@@ -262,11 +272,11 @@ def _draw_line(axes: Axes, one: Series, tasks: int) -> None:
     )  # fmt: skip
 
 
-def _style_axes(axes: Axes, tasks: int, kind: Kind, *, from_zero: bool) -> None:
+def _style_axes(axes: Axes, tasks: int, kind: Kind, axis: str, *, from_zero: bool) -> None:
     axes.grid(True, axis="y")
     axes.set_xlim(1 - 0.02 * tasks, tasks * 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(min(tasks, 12), integer=True))
-    axes.set_xlabel("tasks learned", fontsize=11, color=LIGHT["muted"], labelpad=3)
+    axes.set_xlabel(axis, fontsize=11, color=LIGHT["muted"], labelpad=3)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=kind == "number"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value, kind)))
     if from_zero:
@@ -277,7 +287,7 @@ def _style_axes(axes: Axes, tasks: int, kind: Kind, *, from_zero: bool) -> None:
     axes.autoscale(False)
 
 
-def _task_columns(axes: Axes, series: Sequence[Series], tasks: int, kind: Kind) -> list[str]:
+def _task_columns(axes: Axes, series: Sequence[Series], tasks: int, kind: Kind, place: str = "task") -> list[str]:
     """Invisible columns, one per task, for the pointer to rest on; returns what each has to say."""
     tips = []
     for task in range(tasks):
@@ -285,7 +295,7 @@ def _task_columns(axes: Axes, series: Sequence[Series], tasks: int, kind: Kind) 
         shown = [one for one in series if task < len(one.mean) and np.isfinite(one.mean[task])]
         shown.sort(key=lambda one: -one.mean[task])
         values = [f"{one.label}  {quantity(one.mean[task], kind, one.spread[task])}" for one in shown]
-        tips.append("\n".join([f"task {task + 1}", *values]))
+        tips.append("\n".join([f"{place} {task + 1}", *values]))
     return tips
 
 

@@ -173,7 +173,63 @@ GROWTH = (
         _grown("accuracy_per_million_parameters"),
     ),
 )  # fmt: skip
-METRICS = {metric.name: metric for metric in (*LEARNING, *GROWTH, *COST)}
+
+
+def _online(*path: str) -> Callable[[Run], float | None]:
+    def read(run: Run) -> float | None:
+        found: Any = run.get("online")
+        for name in path:
+            found = (found or {}).get(name)
+        return _finite(found)
+
+    return read
+
+
+def _passes(run: Run) -> float | None:
+    """Forward passes an image at test time, a backward pass counting as two."""
+    told = ((run.get("online") or {}).get("test_time") or {}).get("batches") or {}
+    pairs = [(p, n) for p, n in zip(told.get("passes", ()), told.get("images", ()), strict=False) if p is not None]
+    return sum(p * n for p, n in pairs) / sum(n for _, n in pairs) if pairs else None
+
+
+ONLINE = (
+    Metric(
+        "mean_error", "Mean online error", "percent", "lower",
+        "error on each segment, scored before it is learnt from; mean over segments", _online("mean_error"),
+    ),
+    Metric(
+        "source_error_before", "Source error before", "percent", "lower",
+        "error on the clean test set before the first segment", _online("source_error_before"),
+    ),
+    Metric(
+        "source_error_after", "Source error after", "percent", "lower",
+        "error on the clean test set with the model as it is after the last segment", _online("source_error_after"),
+    ),
+    Metric(
+        "brier_score", "Brier score", "ratio", "lower",
+        "squared distance of the class probabilities to the truth (Brier 1950)",
+        _online("test_time", "calibration", "brier"),
+    ),
+    Metric(
+        "negative_log_likelihood", "Log-likelihood, negative", "ratio", "lower",
+        "mean of -log of the true class’s probability, in nats", _online("test_time", "calibration", "nll"),
+    ),
+    Metric(
+        "expected_calibration_error", "Calibration error", "percent", "lower",
+        "gap between accuracy and confidence over 15 bins (Guo et al. 2017)",
+        _online("test_time", "calibration", "ece"),
+    ),
+    Metric("updates", "Updates", "number", "", "batches from which something was learnt", _online("updates")),
+    Metric(
+        "online_passes", "Passes per image", "number", "lower",
+        "forward passes per image at test time, a backward pass counting as two", _passes,
+    ),
+    Metric(
+        "online_seconds", "Time per image", "seconds", "lower",
+        "what scoring and learning took per image when it was built", _online("test_time", "per_image", "seconds"),
+    ),
+)  # fmt: skip
+METRICS = {metric.name: metric for metric in (*LEARNING, *ONLINE, *GROWTH, *COST)}
 
 
 def aggregate(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -186,17 +242,20 @@ def aggregate(runs: Sequence[Run]) -> list[dict[str, Any]]:
         {"strategy": name, "metrics": {metric.name: _summary(map(metric.read, group)) for metric in METRICS.values()}}
         for name, group in by_strategy(runs).items()
     ]
-    keys = (ranking_metric(rows), "average_accuracy")
+    keys = [METRICS[ranking_metric(rows)], METRICS["average_accuracy"]]
 
     def rank(row: dict[str, Any]) -> tuple[Any, ...]:
-        means = (row["metrics"][key]["mean"] for key in keys)
-        return (*(math.inf if mean is None else -mean for mean in means), row["strategy"])
+        means = ((row["metrics"][key.name]["mean"], key.better) for key in keys)
+        return (*(math.inf if m is None else m if better == "lower" else -m for m, better in means), row["strategy"])
 
     return sorted(rows, key=rank)
 
 
 def ranking_metric(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Average incremental accuracy; average accuracy if some strategy (joint, trained last) has no incremental one."""
+    """Mean online error where all strategies met segments at test time. Else average incremental accuracy; average
+    accuracy if some strategy (joint, trained last) has no incremental one."""
+    if all(row["metrics"]["mean_error"]["n"] for row in rows):
+        return "mean_error"
     incremental = "average_incremental_accuracy"
     return incremental if all(row["metrics"][incremental]["n"] for row in rows) else "average_accuracy"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from cl.augment import View
@@ -24,7 +24,7 @@ from cl.errors import BadInput, shown
 from cl.files import Files
 from cl.images import FilePixels, side_of
 from cl.recipes import TOML, resolve_stream
-from cl.stream import ArrayPixels, Pixels, Recipe, Stream, Task
+from cl.stream import ArrayPixels, Pixels, Recipe, Samples, Stream, Task
 from cl.tables import Table, check_table, read_toml
 from streams.corruptions import LEVELS, code_of, parsed, spelled
 from streams.drift import Arrangement, assembled, segment_of, source_of
@@ -42,19 +42,35 @@ class TestTime(Table):
     data: Text
     layout: Literal["cifar-c", "imagenet-c"]
     segments: Annotated[list[str], Field(min_length=1)]
-    source: Text
+    source: Text | None = None
     source_data: Text | None = None
+    classes: list[Text] | None = None
     batch_size: Count = 50
     batches: Count | None = None
     rounds: Annotated[int, Field(ge=1, le=100)] = 1
     official_order: bool = False
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _consistent(self) -> TestTime:
+        if self.source is not None and self.classes is not None:
+            raise ValueError("the source names the classes; leave classes out")
+        if self.source is None and self.classes is None and self.layout == "cifar-c":
+            raise ValueError("name a source, or the classes in the order of their labels (classes = [...])")
+        if self.source is None and self.source_data is not None:
+            raise ValueError("source_data belongs to a source; name it, or leave source_data out")
+        twice = sorted({name for name in self.classes or () if (self.classes or []).count(name) > 1})
+        if twice or self.classes == []:
+            raise ValueError(f"class '{twice[0]}' is listed twice" if twice else "classes is empty; leave it out")
+        return self
+
 
 @dataclass(frozen=True)
 class Found:
-    """What lies on disk. labels: condition -> picture -> class name. read: the files, for their digests."""
+    """What lies on disk. classes: in the order of their labels. labels: condition -> picture -> class name. read: the
+    files, for their digests."""
 
+    classes: Sequence[str]
     labels: Mapping[str, Mapping[str, str]]
     pixels: Pixels
     read: Sequence[Path]
@@ -68,9 +84,10 @@ def test_time(path: Path, table: dict[str, Any], files: Files) -> Stream:
         raise BadInput(f"{shown(path)}: folder {shown(data)} is missing; set data to the folder that holds the set")
     conditions = [_condition(text, path) for text in told.segments]
     labelled = _labelled(told, path, files)
-    source = source_of(labelled)
     reader = _cifar_c if told.layout == "cifar-c" else _imagenet_c
-    found = reader(data, conditions, sorted(source.classes), files)
+    found = reader(data, conditions, sorted(labelled.classes) if labelled else told.classes, files)
+    nothing = Samples((), (), found.pixels)
+    source = source_of(labelled) if labelled else Task("source", tuple(found.classes), nothing, nothing)
     people = _same_pictures(told, found, source)
     plan = Arrangement(told.batch_size, told.batches, told.seed, told.official_order)
     course = visits(conditions * told.rounds)
@@ -97,8 +114,10 @@ def _condition(text: str, path: Path) -> str:
     return spelled(code, int(severity))
 
 
-def _labelled(told: TestTime, path: Path, files: Files) -> Stream:
-    """The stream of the labelled source split and the clean test set."""
+def _labelled(told: TestTime, path: Path, files: Files) -> Stream | None:
+    """The stream of the labelled source split and the clean test set; None where a model will be given."""
+    if told.source is None:
+        return None
     if not told.source.endswith(TOML):
         data = None if told.source_data is None else str(path.parent / Path(told.source_data).expanduser())
         return resolve_stream(told.source, data)
@@ -108,8 +127,8 @@ def _labelled(told: TestTime, path: Path, files: Files) -> Stream:
     return class_incremental(place, read_toml(place), files)
 
 
-def _identity(labelled: Stream) -> dict[str, Any] | None:
-    return labelled.recipe.as_json() if labelled.recipe else None
+def _identity(labelled: Stream | None) -> dict[str, Any] | None:
+    return labelled.recipe.as_json() if labelled and labelled.recipe else None
 
 
 def _same_pictures(told: TestTime, found: Found, source: Task) -> dict[str, str]:
@@ -118,7 +137,12 @@ def _same_pictures(told: TestTime, found: Found, source: Task) -> dict[str, str]
     Raises BadInput where the labels say that it is not in that order.
     """
     pictures = next(iter(found.labels.values()))
-    if told.layout != "cifar-c" or told.source.endswith(TOML) or len(pictures) != len(source.test):
+    if (
+        told.layout != "cifar-c"
+        or told.source is None
+        or told.source.endswith(TOML)
+        or len(pictures) != len(source.test)
+    ):
         return {}
     if list(pictures.values()) != list(source.test.labels):
         pairs = enumerate(zip(pictures.values(), source.test.labels, strict=True))
@@ -152,14 +176,15 @@ class _MappedPixels:
         return array[(int(severity) - 1) * (len(array) // LEVELS) + int(picture.rpartition("/")[2])]
 
 
-def _cifar_c(data: Path, conditions: Sequence[str], classes: Sequence[str], files: Files) -> Found:
+def _cifar_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | None, files: Files) -> Found:
+    assert classes is not None  # checked with the table
     names = {parsed(condition)[0][0].code: parsed(condition)[0][0].name for condition in conditions}
     labels = _labels(data / "labels.npy", len(classes))
     arrays = {code: _array(data / f"{name}.npy", LEVELS * len(labels)) for code, name in names.items()}
     base = _base(data)
     pictures = {f"{base}/{row:05d}": classes[label] for row, label in enumerate(labels.tolist())}
     read = [data / "labels.npy", *(data / f"{name}.npy" for name in names.values())]
-    return Found(dict.fromkeys(conditions, pictures), _MappedPixels(arrays), read)
+    return Found(classes, dict.fromkeys(conditions, pictures), _MappedPixels(arrays), read)
 
 
 def _base(data: Path) -> str:
@@ -179,9 +204,7 @@ def _labels(path: Path, classes: int) -> np.ndarray:
         raise BadInput(f"{shown(path)}: the labels of severity {level} are not those of severity 1; get it anew")
     wrong = levels[0][(levels[0] < 0) | (levels[0] >= classes)]
     if len(wrong):
-        raise BadInput(
-            f"{shown(path)} holds label {wrong[0]}, but the source has {classes} classes; is it another set?"
-        )
+        raise BadInput(f"{shown(path)} holds label {wrong[0]}, but there are {classes} classes; is it another set?")
     return levels[0]
 
 
@@ -230,7 +253,7 @@ class _VisitedPixels:
         return self._pixels.read([sample.rpartition("|")[0] for sample in samples], views)
 
 
-def _imagenet_c(data: Path, conditions: Sequence[str], classes: Sequence[str], files: Files) -> Found:
+def _imagenet_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | None, files: Files) -> Found:
     labels: dict[str, dict[str, str]] = {}
     paths: dict[str, Path] = {}
     for condition in dict.fromkeys(conditions):
@@ -241,15 +264,16 @@ def _imagenet_c(data: Path, conditions: Sequence[str], classes: Sequence[str], f
             labels[condition][picture] = path.parent.name
             paths[f"{picture}|{condition}"] = path
     pixels = FilePixels(paths, side_of(next(iter(paths.values()))), files, exact=True)
-    return Found(labels, _VisitedPixels(pixels), list(paths.values()))
+    met = sorted({name for found in labels.values() for name in found.values()})
+    return Found(met if classes is None else classes, labels, _VisitedPixels(pixels), list(paths.values()))
 
 
-def _pictures(leaf: Path, classes: Sequence[str]) -> list[tuple[str, Path]]:
+def _pictures(leaf: Path, classes: Sequence[str] | None) -> list[tuple[str, Path]]:
     """(picture, file) of one severity of one corruption. Raises BadInput where there is none, or one of no class."""
     found: dict[str, Path] = {}
     for folder in entries(leaf, "get it from the published set, or take the segment off the stream"):
-        if folder.name not in classes:
-            raise BadInput(f"{shown(folder)} is not the folder of one of the source's classes; is it another set?")
+        if classes is not None and folder.name not in classes:
+            raise BadInput(f"{shown(folder)} is not the folder of one of the classes; is it another set?")
         for path in entries(folder, "check the folder"):
             picture = f"imagenet-val/{path.stem}"
             if picture in found:

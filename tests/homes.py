@@ -14,7 +14,10 @@ from cl.results import Result
 from cl.runner import run
 from cl.testing import tiny_backbone, tiny_stream
 
-FAST = {"epochs": 2, "batch_size": 8, "bottleneck": 4}
+FAST = {
+    "epochs": 2, "batch_size": 8, "bottleneck": 4, "source_epochs": 1, "source_batch_size": 8, "passes": 2,
+    "high_rank": 4,
+}  # fmt: skip
 
 
 def fast(strategy: type) -> dict[str, Any]:

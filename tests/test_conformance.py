@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 from cl import registry
-from cl.testing import StrategyConformance, StreamConformance
+from cl.strategy import Strategy
+from cl.testing import OnlineConformance, StrategyConformance, StreamConformance
 from tests.homes import fast
 from tests.streams.public_sets import write_public
 
@@ -16,6 +17,11 @@ FILES = tempfile.TemporaryDirectory()
 for name, method in registry.strategies:
     body = {"strategy": name, "settings": fast(method), "__module__": __name__}
     globals()[f"Test_{name}"] = type(f"Test_{name}", (StrategyConformance,), body)
+
+adapting = [name for name, method in registry.strategies if method.adapt is not Strategy.adapt]
+for name in (*adapting, "simplecil"):
+    body = {"strategy": name, "settings": fast(registry.strategies.get(name)), "__module__": __name__}
+    globals()[f"Test_{name}_at_test_time"] = type(f"Test_{name}_at_test_time", (OnlineConformance,), body)
 
 for name, factory in registry.streams:
     reads_files = "data" in inspect.signature(factory).parameters

@@ -57,7 +57,7 @@ def _classified(found: Replay, images: list[Path]) -> list[dict[str, Any]]:
     from cl.images import read_square
     from cl.stream import Samples
 
-    size = found.stream.tasks[0].train.images([0]).shape[-1]
+    size = next(shard for shard in found.stream.shards if len(shard)).images([0]).shape[-1]
     visitors = Samples.visiting(np.stack([read_square(path, size) for path in images]))
     scores = found.strategy.scores(found.model, visitors).open()["scores"]
     return [_row(path, row, found.model.classes) for path, row in zip(images, scores, strict=True)]

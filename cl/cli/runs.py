@@ -238,10 +238,23 @@ def _print_run(figures: dict[str, Any]) -> None:
     out.print(table)
     shown = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer")
     out.print(", ".join(f"{name.replace('_', ' ')} {percent(figures[name])}" for name in shown), highlight=False)
+    if "online" in figures:
+        _print_online(figures["online"])
     out.print(_confusion(figures), highlight=False)
     seconds = ", ".join(f"{phase} {value:.1f} s" for phase, value in figures["seconds"].items())
     out.print(f"built {figures['components_built']}, reused {figures['components_reused']}; {seconds}", highlight=False)
     out.print(f"manifest {figures['manifest'][:16]}", highlight=False)
+
+
+def _print_online(online: dict[str, Any]) -> None:
+    """What happened at test time: error by segment, then the summary."""
+    table = Table("segment", "domain", "images", "online error", box=None)
+    for one in online["test_time"]["segments"]:
+        table.add_row(escape(one["id"]), escape(one["domain"]), str(one["images"]), percent(one["error"]))
+    out.print(table)
+    before, after = percent(online["source_error_before"]), percent(online["source_error_after"])
+    line = f"mean online error {percent(online['mean_error'])}, on the source {before} before and {after} after"
+    out.print(f"{line}, {online['updates']} updates", highlight=False)
 
 
 def _confusion(figures: dict[str, Any]) -> str:
@@ -289,7 +302,9 @@ def _print_tree(top: str, rows: list[dict[str, Any]], below: Mapping[str, list[s
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    names = ("average_accuracy", "average_incremental_accuracy", "forgetting")
+    names = ["average_accuracy", "average_incremental_accuracy", "forgetting"]
+    if any(row["metrics"]["mean_error"]["n"] for row in rows):
+        names = ["mean_error", "source_error_before", "source_error_after"]
     costs = ("passes an image", "ms an image")
     table = Table("strategy", *[name.replace("_", " ") for name in names], *costs, "seeds", box=None)
     for row in rows:

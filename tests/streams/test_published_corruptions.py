@@ -150,6 +150,31 @@ def test_imagenet_c_folders_are_classes_and_pictures_are_not_cropped_again(tmp_p
     assert stream.subjects[next(iter(images))] == next(iter(images)).split("|")[0]
 
 
+def test_without_a_source_a_model_must_be_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cifar_c(tmp_path)
+    names = [f"label {number}" for number in range(10)]
+    path = toml(tmp_path, source=None, source_data=None, classes=str(names).replace("'", '"'))
+    stream = resolve_stream(path)
+    assert stream.classes == tuple(names) and not len(stream.tasks[0].train) and not len(stream.tasks[0].test)
+    assert all(
+        label == f"label {int(sample[13:18])}"
+        for segment in stream.segments
+        for sample, label in zip(segment.samples.ids, segment.samples.labels, strict=True)
+    )
+    rest = stream.without(stream.segments[0].samples.ids[:2])
+    assert rest.classes == stream.classes and len(rest.ids) == len(stream.ids) - 2
+    code, _, err = palimpsest(capsys, monkeypatch, "run", str(path), "simplecil", "--home", str(tmp_path / "home"))
+    assert code == 2 and "no labelled source split" in err and err.count("\n") == 1
+
+
+def test_imagenet_c_without_a_source_has_the_classes_of_its_folders(tmp_path: Path) -> None:
+    imagenet_c(tmp_path)
+    stream = resolve_stream(toml(tmp_path, IMAGENET, source=None, source_data=None))
+    assert stream.classes == ("cat", "ibex", "newt", "owl") and len(seen(stream)) == 16
+
+
 def test_the_same_files_elsewhere_are_the_same_stream(tmp_path: Path) -> None:
     for place in ("one", "two"):
         (tmp_path / place).mkdir()
@@ -224,7 +249,7 @@ SWAPPED = tuple((10 * level + row, other) for level in range(5) for row, other i
         ("labels", saved(labels()[:49]), "five times the same whole numbers"),
         ("labels", saved(labels((23, 7))), "labels of severity 3 are not those of severity 1"),
         ("labels", saved(np.repeat(np.arange(PICTURES), 5)), "labels of severity 2"),
-        ("labels", saved(labels(*((10 * level, 10) for level in range(5)))), "label 10, but the source has 10 classes"),
+        ("labels", saved(labels(*((10 * level, 10) for level in range(5)))), "label 10, but there are 10 classes"),
         ("labels", saved(labels(*((10 * level, -1) for level in range(5)))), "label -1"),
         ("labels", saved(labels(*SWAPPED)), "label 2 is not that of test image 2 of split-cifar10"),
     ],
@@ -252,7 +277,10 @@ def test_files_of_cifar_c_that_are_wrong(tmp_path: Path, name: str, write: Calla
         ({"batch_size": "0"}, "batch_size"),
         ({"rounds": "0"}, "rounds"),
         ({"bach_size": "5"}, "did you mean batch_size"),
-        ({"source": None}, "has no 'source'"),
+        ({"source": None, "source_data": None}, "name a source, or the classes"),
+        ({"source": None, "classes": '["a", "b"]'}, "source_data belongs to a source"),
+        ({"source": None, "source_data": None, "classes": '["a", "a"]'}, "class 'a' is listed twice"),
+        ({"classes": '["a", "b"]'}, "the source names the classes"),
         ({"source": '"split-cifar"'}, "did you mean split-cifar10"),
         ({"source": '"none.toml"', "source_data": None}, "none.toml cannot be read"),
     ],
@@ -284,7 +312,7 @@ def test_pictures_of_imagenet_c_that_are_wrong(tmp_path: Path) -> None:
     refused("a picture has one class")
     (leaf / "owl" / picture.name).unlink()
     (leaf / "dog").mkdir()
-    refused("dog is not the folder of one of the source's classes")
+    refused("dog is not the folder of one of the classes")
     (leaf / "dog").rmdir()
     resolve_stream(path)
     for file in leaf.glob("*/*"):

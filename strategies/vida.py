@@ -1,0 +1,487 @@
+"""ViDA: a narrow and a wide bottleneck beside each attention layer, weighed against each other by uncertainty.
+
+Liu, Yang, Jia, Zhang, Lu, Guo, Xue, Zhang, "ViDA: Homeostatic Visual Domain Adapter for Continual Test-Time
+Adaptation", ICLR 2024, arXiv 2306.04344. A linear layer W with a pair (U, D) of low and of high rank computes
+
+    y = W x + b + l_low U_low D_low x + l_high U_high D_high x.
+
+The pairs are warmed up on the labelled source split. Then, for each batch at test time:
+
+    1  u: how far the teacher's outputs differ between `passes` perturbed passes
+    2  homeostatic allotment: l_high = 1 + u, l_low = 1 - u where u >= threshold, else l_high = 1 - u, l_low = 1 + u
+    3  the prediction: the teacher's logits on the plain images
+    4  student <- one step on -softmax(target) . log softmax(student)
+    5  teacher <- a teacher + (1 - a) student, with one a for the pairs and one for the rest
+    6  each scalar of the student returns to its start with probability `restore`
+
+Paper and released code differ in almost every part; presets name the reading. `palimpsest` (the defaults) is ours: the
+target is the teacher's mean over the views, since with equal teacher, student and images (`target = plain`) step 4 has
+no gradient at first. The `official-*` presets keep what the code does: l_high is never applied, views run under the
+last batch's factors. The released runs do not normalise their input: give a backbone of mean 0 and deviation 1.
+
+`vida-static` scores with the warmed pairs and learns nothing; `vida-static+hka` lets steps 1 to 3 run. A gain of `vida`
+counts as adaptation only over these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cl.adaptation import (
+    Batch,
+    Descent,
+    Learner,
+    Log,
+    SourceModel,
+    Weights,
+    average_into,
+    cross_entropy,
+    entropy,
+    go_through,
+    named,
+    norm_names,
+    restore,
+)
+from cl.adapters import pairs as pair
+from cl.backbone import Backbone, batches, on_device, rows
+from cl.build import Checkpoint, Handle, Part, builds
+from cl.hyper import hyperparameters, setting
+from cl.seeds import Seeds
+from cl.store import Tensors
+from cl.strategy import Adaptation, Model
+from cl.stream import Samples, Task, concat
+from cl.train import Batch as TrainingBatch
+from cl.train import Optimisation, augmented, fit
+from cl.veil import Veiled
+from cl.views import views
+from strategies.source import Source, TestTime, TestTimeHyper, source_of
+
+FLAT, PATIENCE = 0.1, 20  # a mean prediction of entropy below 0.1 ln C for 20 batches counts as collapse
+
+Factors = tuple[pair.Factor, pair.Factor]  # l_low, l_high
+NEUTRAL: Factors = (1.0, 1.0)
+
+
+@hyperparameters
+class VidaHyper(TestTimeHyper):
+    """ViDA's settings; sources name the specification's reading."""
+
+    sites: Literal["attention", "all"] = setting("attention", "layers with a pair: attention, or all", "released code")
+    low_rank: int = setting(1, "rank of the narrow bottleneck", "released code", ge=1)
+    high_rank: int = setting(128, "rank of the wide bottleneck", "released code", ge=1)
+    init: Literal["fan_in", "code"] = setting("fan_in", "deviation of D: in^-1/2, or 1/r^2", "ours")
+    warm_epochs: int = setting(1, "passes over the source split to warm the pairs up", "ours", ge=0)
+    warm_batch_size: int = setting(64, "images a step of warming up", "ours", ge=1)
+    warm_lr: float = setting(1e-4, "learning rate of warming up (Adam)", "ours", gt=0)
+    uncertainty: Literal["views", "mc_dropout"] = setting("views", "what perturbs the teacher", "released code")
+    space: Literal["logits", "probs"] = setting(
+        "logits", "variance of the logits, or distance of the probabilities to their mean", "released code"
+    )
+    scope: Literal["batch", "sample"] = setting("batch", "one u for the batch, or one for each image", "released code")
+    passes: int = setting(10, "perturbed passes", "released code", ge=2)
+    scale: float = setting(0.1, "factor of u", "released code", gt=0)
+    threshold: float = setting(0.05, "u from which the wide branch is favoured", "released code, CIFAR", ge=0)
+    clip: bool = setting(True, "keep the factors between 0 and 2", "ours")
+    invert: bool = setting(False, "favour the other branch: the paper's ablation", "paper")
+    dropout: float = setting(0.1, "on the hidden vectors, with uncertainty = mc_dropout", "ours", gt=0, lt=1)
+    view_draw: Literal["sample", "batch"] = setting("sample", "each image draws its views, or the batch", "ours")
+    lambda_apply: Literal["both", "low_only"] = setting("both", "branches that get their factor", "paper")
+    views_lambda: Literal["neutral", "carried"] = setting("neutral", "factors under which the views run", "ours")
+    target: Literal["views_mean", "one_view", "plain"] = setting(
+        "views_mean",
+        "the teacher's output that the student follows: mean over the passes, one view, or plain",
+        "ours",
+    )
+    symmetric: bool = setting(False, "half the loss with teacher and student exchanged", "released code, CIFAR")
+    train: Literal["vida", "vida+norm", "all"] = setting("vida", "what learns at test time", "ours")
+    optimizer: Literal["sgd", "adam"] = setting("adam", "optimiser at test time", "released code, CIFAR")
+    lr: float = setting(1e-4, "learning rate of what is no pair", "released code, CIFAR10", ge=0)
+    lr_vida: float = setting(1e-4, "learning rate of the pairs", "ours", ge=0)
+    momentum: float = setting(0.9, "Nesterov momentum of sgd", "released code, ImageNet", ge=0, lt=1)
+    ema_model: float = setting(0.999, "what the teacher keeps of what is no pair", "released code", ge=0, le=1)
+    ema_vida: float = setting(0.999, "what the teacher keeps of the pairs", "released code, CIFAR", ge=0, le=1)
+    restore: float = setting(0.0, "probability of returning a scalar to its start", "ours", ge=0, le=1)
+    reset: Literal["never", "segment", "every", "collapse"] = setting(
+        "never", "as for all methods, or once predictions have become one class", "released code"
+    )
+    chunk: int = setting(400, "images that run as one stack", "ours", ge=1)
+
+    @property
+    def warming(self) -> Optimisation:
+        """How the pairs are warmed up by these settings."""
+        return Optimisation(self.warm_epochs, self.warm_batch_size, self.warm_lr, weight_decay=0.0, optimizer="adam")
+
+
+SHAPE = ("sites", "low_rank", "high_rank", "init")
+ALLOTMENT = (
+    "uncertainty", "space", "scope", "passes", "scale", "threshold", "clip", "invert", "dropout", "view_draw",
+    "lambda_apply", "chunk",
+)  # fmt: skip
+LEARNING = (
+    "views_lambda", "target", "symmetric", "train", "optimizer", "lr", "lr_vida", "momentum", "ema_model", "ema_vida",
+    "restore",
+)  # fmt: skip
+
+OFFICIAL = {
+    "init": "code", "clip": False, "view_draw": "batch", "lambda_apply": "low_only", "views_lambda": "carried",
+    "target": "plain", "train": "all",
+}  # fmt: skip
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "quick": {"source_epochs": 2},
+    "palimpsest": {},
+    "paper": {
+        "uncertainty": "mc_dropout", "space": "probs", "scope": "sample", "scale": 1.0, "threshold": 0.2,
+        "target": "one_view",
+    },
+    "official-cifar10": {**OFFICIAL, "lr": 1e-4, "lr_vida": 1e-5, "restore": 0.1},
+    "official-cifar100": {**OFFICIAL, "lr": 3e-4, "lr_vida": 1e-6, "restore": 0.1},
+    "official-imagenet": {
+        **OFFICIAL, "symmetric": True, "optimizer": "sgd", "lr": 5e-7, "lr_vida": 2e-7, "ema_vida": 0.8,
+        "threshold": 0.2,
+    },
+}  # fmt: skip
+
+
+class Network:
+    """The source model with pairs beside its layers."""
+
+    def __init__(self, backbone: Backbone, source: Mapping[str, Tensors]) -> None:
+        self.model = SourceModel(backbone, source)
+        self._weights = self.model.weights()
+
+    def logits(self, pixels: Tensor, weights: Weights, factors: Factors, keep: Tensors | None = None) -> Tensor:
+        """Logits under `weights`, pairs and whatever else is learnt. Constant factors are merged into the weights."""
+        low, high = factors
+        others = {name: value for name, value in weights.items() if not pair.is_pair(name)}
+        pairs = {name: value for name, value in weights.items() if pair.is_pair(name)}
+        if keep is None and not isinstance(low, Tensor):
+            return self.model.logits(pixels, {**others, **pair.merged({**self._weights, **others}, pairs, low, high)})
+        with pair.attached(self.model.backbone, pairs, low, high, keep):
+            return self.model.logits(pixels, others)
+
+
+@builds("adapter")
+def warmed(
+    shards: list[Samples],
+    source: dict[str, Tensors],
+    *,
+    backbone: Backbone,
+    seeds: Seeds,
+    checkpoint: Checkpoint,
+    classes: list[str],
+    sites: Literal["attention", "all"],
+    low_rank: int,
+    high_rank: int,
+    init: str,
+    how: Optimisation,
+) -> Tensors:
+    """Pairs tuned on labelled source images beside the frozen source model, both factors 1."""
+    samples, network = concat(shards), Network(backbone, source)
+    targets = samples.targets(classes).to(backbone.device)
+    start = pair.init(backbone, sites, {"low": low_rank, "high": high_rank}, init, seeds)
+
+    def loss(live: Tensors, batch: TrainingBatch) -> Tensor:
+        pixels = backbone.pixels(augmented(samples, batch, seeds))
+        return F.cross_entropy(network.logits(pixels, live, NEUTRAL), targets[batch.rows])
+
+    return fit(on_device(start, backbone), loss, samples.ids, how, seeds, checkpoint)
+
+
+class Homeostasis:
+    """Uncertainty of a batch and the factors that follow from it."""
+
+    def __init__(self, network: Network, h: VidaHyper, seeds: Seeds) -> None:
+        self.network, self._h, self._seeds = network, h, seeds
+
+    @torch.no_grad()
+    def perturbed(self, batch: Batch, teacher: Weights, factors: Factors) -> Tensor:
+        """The teacher's logits in every pass, `(passes, n, classes)`, in stacks of `chunk` images."""
+        h, count = self._h, self._h.passes
+        if h.uncertainty == "views":
+            pixels, masks = self.views(batch, count), None
+        else:
+            pixels, masks = batch.pixels.repeat(count, 1, 1, 1), self._masks(batch, teacher)
+        found = []
+        for start in range(0, len(pixels), h.chunk):
+            part = slice(start, start + h.chunk)
+            keep = None if masks is None else {name: mask[part] for name, mask in masks.items()}
+            chosen = tuple(_repeated(one, count)[part] if isinstance(one, Tensor) else one for one in factors)
+            found.append(self.network.logits(pixels[part], teacher, (chosen[0], chosen[1]), keep))
+        return torch.cat(found).unflatten(0, (count, -1))
+
+    def views(self, batch: Batch, count: int) -> Tensor:
+        shared = batch.key if self._h.view_draw == "batch" else None
+        return views(batch.pixels, batch.ids, count, self._seeds, shared)
+
+    def _masks(self, batch: Batch, teacher: Weights) -> Tensors:
+        """Dropout on every hidden vector, one draw for each (image, pass), the same at all tokens."""
+        h, sites = self._h, pair.sites(teacher)
+        widths = {"low": h.low_rank, "high": h.high_rank}
+        total = len(sites) * (h.low_rank + h.high_rank)
+        draws = self._seeds.uniform(batch.ids, (h.passes, total), "dropout").transpose(0, 1).flatten(0, 1)
+        keep = (draws >= h.dropout).float().to(batch.pixels.device) / (1 - h.dropout)
+        names = [f"{site}.{branch}" for site in sites for branch in widths]
+        parts = keep.split([widths[name.rpartition(".")[2]] for name in names], 1)
+        return {name: part[:, None] for name, part in zip(names, parts, strict=True)}
+
+    def uncertainty(self, outputs: Tensor) -> Tensor:
+        """u of each image `(n,)`, or of the batch `()`: of logits their variance over passes, mean over classes; of
+        probabilities the root of their mean squared distance to their mean."""
+        if self._h.space == "logits":
+            spread = outputs.var(0).mean(1)
+        else:
+            p = outputs.softmax(2)
+            spread = (p - p.mean(0)).square().sum(2).mean(0).sqrt()
+        u = self._h.scale * spread
+        return u.mean() if self._h.scope == "batch" else u
+
+    def factors(self, u: Tensor) -> Factors:
+        """l_low and l_high: numbers for a batch, `(n, 1, 1)` for single images."""
+        wide = (u >= self._h.threshold) != self._h.invert
+        high = torch.where(wide, 1 + u, 1 - u)
+        low = torch.where(wide, 1 - u, 1 + u)
+        if self._h.clip:
+            low, high = low.clamp(0, 2), high.clamp(0, 2)
+        if self._h.lambda_apply == "low_only":
+            high = torch.ones_like(high)
+        return (low.item(), high.item()) if u.ndim == 0 else (low[:, None, None], high[:, None, None])
+
+
+def _repeated(factor: Tensor, count: int) -> Tensor:
+    return factor.repeat(count, 1, 1)
+
+
+def _told(u: Tensor, factors: Factors, threshold: float) -> Log:
+    low, high = (float(torch.as_tensor(one).mean()) for one in factors)
+    above = (u >= threshold).double().mean().item()
+    return {"uncertainty": u.mean().item(), "above": above, "lambda_low": low, "lambda_high": high}
+
+
+@builds(prediction="prediction", evidence="evidence")
+@torch.no_grad()
+def unadapted(
+    batches: dict[str, Samples],
+    source: dict[str, Tensors],
+    warm: Tensors,
+    *,
+    backbone: Backbone,
+    seeds: Seeds,
+    hka: bool,
+    **how: Any,
+) -> dict[str, Tensors]:
+    """The warmed pairs on a segment's batches; with `hka` under factors from the uncertainty of each batch."""
+    h, network = VidaHyper(**how), Network(backbone, source)
+    pairs, homeostasis = on_device(warm, backbone), Homeostasis(network, h, seeds)
+
+    def step(batch: Batch) -> tuple[Tensor, Log]:
+        if not hka:
+            return network.logits(batch.pixels, pairs, NEUTRAL), {"passes": 1.0}
+        u = homeostasis.uncertainty(homeostasis.perturbed(batch, pairs, NEUTRAL))
+        factors = homeostasis.factors(u)
+        log = {**_told(u, factors, h.threshold), "passes": h.passes + 1.0}
+        return network.logits(batch.pixels, pairs, factors), log
+
+    return go_through(batches, network.model, step)
+
+
+@builds(state="state", prediction="prediction", evidence="evidence")
+def adapted(
+    batches: dict[str, Samples],
+    source: dict[str, Tensors],
+    warm: Tensors,
+    before: Tensors | None,
+    *,
+    backbone: Backbone,
+    seeds: Seeds,
+    reset_every: int,
+    at_collapse: bool,
+    **how: Any,
+) -> dict[str, Tensors]:
+    """A segment's batches, each scored by the teacher and then learnt from by the student."""
+    h, network = VidaHyper(**how), Network(backbone, source)
+    homeostasis = Homeostasis(network, h, seeds)
+    learner = _learner(h, network.model, on_device(warm, backbone), before)
+
+    def step(batch: Batch) -> tuple[Tensor, Log]:
+        teacher = named("teacher", learner.memory)
+        outputs = homeostasis.perturbed(batch, teacher, _carried(h, learner))
+        u = homeostasis.uncertainty(outputs)
+        factors = homeostasis.factors(u)
+        with torch.no_grad():
+            prediction = network.logits(batch.pixels, teacher, factors)
+            target = _target(h, homeostasis, batch, outputs, prediction, teacher, factors)
+        logits = network.logits(batch.pixels, learner.live, factors)
+        loss = cross_entropy(target, logits)
+        if h.symmetric:
+            loss = 0.5 * loss + 0.5 * cross_entropy(logits, target)
+        passes = h.passes + 4.0 + (h.target == "one_view" and h.uncertainty == "mc_dropout")
+        log = {**_told(u, factors, h.threshold), "loss": loss.mean().item(), "passes": passes}
+        log["entropy"] = _entropy_of_mean(prediction)
+        gradients = learner.gradients(loss.mean())
+        log["gradient"] = torch.stack([one.norm() for one in gradients]).norm().item()
+        if not (math.isfinite(log["loss"]) and learner.step_by(gradients)):
+            return prediction, log
+        average_into(teacher, learner.live, lambda name: h.ema_vida if pair.is_pair(name) else h.ema_model)
+        restore(learner.live, learner.start, h.restore, seeds, batch.key)
+        if h.views_lambda == "carried":
+            learner.memory["carried"] = torch.tensor(factors, dtype=torch.float64)
+        collapsed = at_collapse and _collapsed(learner, log["entropy"], network.model.classes)
+        return prediction, {**log, "updated": 1.0, "reset": float(collapsed)}
+
+    found = go_through(batches, network.model, learner.resetting(step, reset_every))
+    return {**found, "state": learner.tensors()}
+
+
+def _learner(h: VidaHyper, model: SourceModel, warm: Weights, before: Tensors | None) -> Learner:
+    """The student, and the teacher in its memory; both begin as the warmed source model."""
+    others = {"vida": [], "vida+norm": norm_names(model.backbone), "all": None}[h.train]
+    start = {**model.weights(others), **warm}
+    memory = {f"teacher/{name}": value for name, value in start.items()}
+    how = Descent(h.optimizer, h.lr, h.momentum, nesterov=True)
+    return Learner(start, how, before, memory=memory, rates=dict.fromkeys(warm, h.lr_vida))
+
+
+def _carried(h: VidaHyper, learner: Learner) -> Factors:
+    """The factors under which the views run: neutral, or those of the batch before."""
+    if h.views_lambda == "neutral" or "carried" not in learner.memory:
+        return NEUTRAL
+    low, high = learner.memory["carried"].tolist()
+    return low, high
+
+
+def _target(
+    h: VidaHyper,
+    homeostasis: Homeostasis,
+    batch: Batch,
+    outputs: Tensor,
+    prediction: Tensor,
+    teacher: Weights,
+    factors: Factors,
+) -> Tensor:
+    """The logits that the student follows."""
+    if h.target == "plain":
+        return prediction
+    if h.target == "views_mean":
+        return outputs.mean(0)
+    if h.uncertainty == "views":
+        return outputs[0]
+    return homeostasis.network.logits(homeostasis.views(batch, 1), teacher, factors)
+
+
+def _entropy_of_mean(logits: Tensor) -> float:
+    return entropy(logits.softmax(1).mean(0, keepdim=True).log()).item()
+
+
+def _collapsed(learner: Learner, flatness: float, classes: int) -> bool:
+    """Count batches whose mean prediction is all but one class; reset after too many in a row."""
+    flat = flatness < FLAT * math.log(classes)
+    learner.memory["flat"] = (learner.memory.get("flat", torch.tensor(0)) + 1) if flat else torch.tensor(0)
+    if learner.memory["flat"] < PATIENCE:
+        return False
+    learner.reset()
+    return True
+
+
+@builds("cache")
+@torch.no_grad()
+def scores_with_pairs(
+    samples: Samples, source: dict[str, Tensors], weights: Tensors, *, backbone: Backbone, prefix: str
+) -> Tensors:
+    """Logits `(n, classes)` with both factors 1. weights: pairs, or a state that holds them under `prefix`."""
+    network = Network(backbone, source)
+    chosen = on_device(named(prefix, weights) if prefix else weights, backbone)
+    padded = batches(samples, "features")
+    return {"scores": rows(backbone, padded, lambda raw: network.logits(backbone.pixels(raw), chosen, NEUTRAL))}
+
+
+@builds("state")
+def reparameterised(
+    source: dict[str, Tensors], weights: Tensors, *, backbone: Backbone, prefix: str, low: float, high: float
+) -> Tensors:
+    """W' of every layer with a pair, and what else was learnt: plain weights of the backbone and its head."""
+    model = SourceModel(backbone, source)
+    chosen = on_device(named(prefix, weights) if prefix else weights, backbone)
+    others = {name: value for name, value in chosen.items() if not pair.is_pair(name)}
+    whole = {**model.weights(), **others}
+    return {name: value.cpu() for name, value in {**whole, **pair.merged(whole, chosen, low, high)}.items()}
+
+
+class VidaStatic(Source):
+    """The warmed pairs, not adapted, both factors 1: what `vida` has to beat."""
+
+    title = "ViDA's warmed source model, not adapted: what a gain of vida is measured against"
+    paper = "control of Liu et al., ICLR 2024, arXiv 2306.04344"
+    Hyper: type = VidaHyper
+    presets = PRESETS
+    hka = False
+
+    def learn(self, task: Task, model: Model) -> dict[str, Handle]:
+        found, h = super().learn(task, model), self.hyper
+        shards = [*(past.train for past in model.tasks), task.train]
+        classes = list(dict.fromkeys([*model.classes, *task.classes]))
+        parts = {name or "head": part for name, part in found["source"].parts.items()}
+        warm = self.component("warm", warmed, shards, parts, classes=classes, how=h.warming, **self.chosen(SHAPE))
+        return {**found, "warm": warm}
+
+    def chosen(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """These hyperparameters by name."""
+        return {name: getattr(self.hyper, name) for name in names}
+
+    def adapt(self, model: Model, segment: Veiled) -> Adaptation:
+        # Without the rule its settings change nothing, so they are left out of the key.
+        how = self.chosen((*SHAPE, *ALLOTMENT)) if self.hka else {}
+        found = self.component(
+            "online", unadapted, segment.batches, source_of(model), model["warm"], hka=self.hka, **how
+        )
+        return Adaptation(found["prediction"], {}, found["evidence"])
+
+    def pairs(self, model: Model) -> tuple[Part, str]:
+        """The part that holds what was learnt, and under which prefix."""
+        return model["warm"].sole, ""
+
+    def scores(self, model: Model, samples: Samples) -> Handle:
+        part, prefix = self.pairs(model)
+        return self.component("scores", scores_with_pairs, samples.plain, source_of(model), part, prefix=prefix)
+
+    def exported(self, model: Model, low: float = 1.0, high: float = 1.0) -> Handle:
+        """The model with its pairs merged into plain weights, for these factors: a component, tainted as they are."""
+        part, prefix = self.pairs(model)
+        return self.component("exported", reparameterised, source_of(model), part, prefix=prefix, low=low, high=high)
+
+
+class VidaStaticHka(VidaStatic):
+    """The warmed pairs under factors from the uncertainty of each batch, nothing learnt."""
+
+    title = "ViDA's warmed source model with homeostatic allotment, nothing learnt at test time"
+    hka = True
+
+
+class Vida(VidaStatic, TestTime):
+    """Homeostatic pairs of bottlenecks, learnt at test time from a moving average."""
+
+    title = "ViDA: low- and high-rank adapters weighed by uncertainty, taught by their moving average"
+    paper = "Liu et al., ICLR 2024, arXiv 2306.04344"
+
+    def adapt(self, model: Model, segment: Veiled) -> Adaptation:
+        before = model["online"]["state"] if "online" in model else None
+        found = self.component(
+            "online",
+            adapted,
+            segment.batches,
+            source_of(model),
+            model["warm"],
+            before,
+            reset_every=self.hyper.reset_every if self.hyper.reset == "every" else 0,
+            at_collapse=self.hyper.reset == "collapse",
+            **self.chosen((*SHAPE, *ALLOTMENT, *LEARNING)),
+        )
+        return Adaptation(found["prediction"], {"online": found}, found["evidence"])
+
+    def pairs(self, model: Model) -> tuple[Part, str]:
+        return (model["online"]["state"], "memory/teacher") if "online" in model else super().pairs(model)

@@ -1,0 +1,61 @@
+"""Figures of a run at test time, against values worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cl.evaluate import online_predictions
+from cl.online_metrics import (
+    brier_score,
+    by_domain,
+    calibration,
+    error,
+    expected_calibration_error,
+    mean,
+    negative_log_likelihood,
+    recurrence,
+)
+from cl.testing import tiny_segment
+from cl.veil import order
+
+
+def judged(confidence: list[float], right: list[bool]) -> dict[str, torch.Tensor]:
+    c = torch.tensor(confidence, dtype=torch.float64)
+    predicted = torch.zeros(len(right), dtype=torch.int64)
+    target = torch.tensor([0 if one else 1 for one in right])
+    return {"confidence": c, "predicted": predicted, "target": target, "log_p": c.log(), "brier": (1 - c) ** 2}
+
+
+def test_recurrence_is_the_error_at_each_later_visit_less_that_at_the_first() -> None:
+    errors = [0.5, 0.3, 0.4, 0.2, 0.7]
+    assert recurrence(errors, ["a", "b", "a", "b", "a"]) == pytest.approx([-0.1, 0.2])
+    assert recurrence(errors[:2], ["a", "b"]) == []
+    assert by_domain(errors, ["a", "b", "a", "b", "a"]) == pytest.approx({"a": 1.6 / 3, "b": 0.25})
+
+
+def test_what_was_not_measured_is_left_out_of_means() -> None:
+    assert mean([0.2, None, 0.4]) == pytest.approx(0.3) and mean([]) is None and mean([None]) is None
+    assert error({}) is None and calibration({}) == dict.fromkeys(("error", "brier", "nll", "ece"))
+
+
+def test_calibration_error_is_the_gap_in_each_bin() -> None:
+    found = judged([0.95, 0.95, 0.6, 0.6], [True, False, True, True])
+    assert expected_calibration_error(found) == pytest.approx((2 * abs(0.5 - 0.95) + 2 * abs(1 - 0.6)) / 4)
+    assert expected_calibration_error(judged([1.0, 1.0], [True, True])) == 0
+
+
+def test_scores_in_the_order_of_keys_meet_labels_in_the_order_of_ids() -> None:
+    samples = tiny_segment("s", "noise", 2, 5).samples
+    classes = ["class-0", "class-1"]
+    logits = torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
+    found = online_predictions(samples, {"scores": logits[order(samples)]}, classes=classes)
+    p, y = logits.double().softmax(1), samples.targets(classes)
+    truth = torch.nn.functional.one_hot(y, 2)
+    assert torch.equal(found["predicted"], logits.argmax(1))
+    assert brier_score(found) == pytest.approx(((p - truth) ** 2).sum(1).mean().item())
+    assert negative_log_likelihood(found) == pytest.approx(-p.log()[torch.arange(10), y].mean().item())
+    unknown = online_predictions(samples, {"scores": logits[order(samples)]}, classes=["class-0", "other"])
+    assert (unknown["target"] == -1).any() and error(unknown) >= (unknown["target"] == -1).double().mean()  # type: ignore[operator]
+    lost = unknown["target"] < 0
+    assert torch.allclose(unknown["brier"][lost], (p**2).sum(1)[lost] + 1)

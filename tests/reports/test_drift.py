@@ -1,0 +1,67 @@
+"""Test time on the comparison page."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from reports import aggregate
+from tests.reports.test_comparison import figures, page
+
+
+def drifted(strategy: str, seed: int = 0, rounds: int = 2, **evidence: list[float | None]) -> dict[str, Any]:
+    """A run that met `rounds` visits to two domains, with plausible figures."""
+    draw = random.Random(f"{strategy} {seed}")
+    errors = {f"r{r:02d}/{name}/5": draw.uniform(0.1, 0.5) for r in range(rounds) for name in ("GN", "SW")}
+    values = list(errors.values())
+    calibrated = {"error": 0.3, "brier": 0.4, "nll": 0.9, "ece": 0.1}
+    online = {
+        "online_error": errors,
+        "mean_error": sum(values) / len(values),
+        "source_error_before": 0.1,
+        "source_error_after": 0.2,
+        "recurrence": [values[2] - values[0]] if rounds > 1 else [],
+        "updates": 4,
+        "test_time": {
+            "segments": [{"id": name, "domain": name[4:6], "images": 8, **calibrated} for name in errors],
+            "calibration": calibrated,
+            "batches": {"passes": [3.0] * len(errors), "images": [8] * len(errors), **evidence},
+            "per_image": {"seconds": 0.01, "passes": 3},
+        },
+    }
+    return figures(strategy, seed, tasks=1, online=online)
+
+
+def test_errors_recurrence_and_evidence_are_drawn(tmp_path: Path) -> None:
+    runs = [drifted("tent", seed) for seed in (0, 1)]
+    runs += [drifted("vida", seed, uncertainty=[0.1, 0.2, None, 0.3], lambda_high=[1.1] * 4) for seed in (0, 1)]
+    html = page(tmp_path, runs)
+    for text in (
+        "At test time",
+        "Online error of each segment",
+        "r01/SW/5",
+        "at each later visit",
+        "Uncertainty of each",
+    ):
+        assert text in html
+    assert "Share above" not in html, "what no method told of is not drawn"
+    assert html == page(tmp_path, runs[::-1])
+
+
+def test_pages_without_test_time_say_nothing_of_it(tmp_path: Path) -> None:
+    html = page(tmp_path, [figures()])
+    assert "At test time" not in html and "Brier" not in html
+
+
+def test_streams_without_recurrence_and_a_single_segment_make_a_page(tmp_path: Path) -> None:
+    run = drifted("tent", rounds=1)
+    first = dict(list(run["online"]["online_error"].items())[:1])
+    html = page(tmp_path, [{**run, "online": {**run["online"], "online_error": first}}])
+    assert "At test time" in html and "at each later visit" not in html
+
+
+def test_strategies_are_ranked_by_their_mean_error_lowest_first() -> None:
+    runs = [drifted(name) for name in ("tent", "vida", "source")]
+    best = min(runs, key=lambda run: run["online"]["mean_error"])
+    assert aggregate(runs)[0]["strategy"] == best["strategy"]

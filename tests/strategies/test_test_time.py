@@ -1,0 +1,324 @@
+"""Test-time adaptation: what each method becomes at the ends of its settings, and what no input may do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor
+
+from cl import registry
+from cl.adaptation import Descent, SourceModel, norm_names
+from cl.backbone import TimmBackbone
+from cl.seeds import Seeds
+from cl.store import Tensors
+from cl.stream import Samples
+from cl.testing import tiny_backbone, tiny_drift, tiny_segment
+from cl.veil import Veiled, veil
+from strategies.bn1 import renormalised
+from strategies.cotta import taught
+from strategies.eata import fisher, selected
+from strategies.sar import sharpness_aware
+from strategies.source import source_scores
+from strategies.tent import tented
+from strategies.vida import VidaHyper, adapted, unadapted, warmed
+
+SGD = Descent("sgd", 0.01)
+CLASSES = ("class-0", "class-1")
+EATA: Mapping[str, Any] = {"margin": 2.0, "redundancy": 2.0, "memory": 0.9}
+SAR: Mapping[str, Any] = {"margin": 2.0, "rho": 0.05, "depth": 1.0, "collapse": 0.0}
+COTTA: Mapping[str, Any] = {
+    "passes": 3, "confidence": 1.0, "ema": 0.9, "probability": 0.1, "symmetric": False, "chunk": 8,
+}  # fmt: skip
+
+
+@cache
+def tiny_resnet() -> TimmBackbone:
+    """A residual network of four blocks with batch norm and random weights."""
+    with Seeds("tiny").forked("resnet"):
+        network = ResNet(BasicBlock, (1, 1, 1, 1), num_classes=0, channels=(8, 8, 16, 16), stem_width=8)
+    return TimmBackbone("tiny-resnet", network, 32, (0.5,) * 3, (0.5,) * 3)
+
+
+def source(backbone: TimmBackbone) -> dict[str, Tensors]:
+    """A source model with a random head of two classes, far from sure of anything."""
+    weight = torch.randn(2, backbone.dim, generator=Seeds("tests").generator("head")) / backbone.dim**0.5
+    return {"head": {"weight": weight, "bias": torch.zeros(2)}}
+
+
+def arriving(domain: str = "noise", batches: int = 3, size: int = 4) -> Veiled:
+    return veil(tiny_segment(f"r00/{domain}/5", domain, batches, size))
+
+
+def scores(found: Mapping[str, Tensors]) -> Tensor:
+    return found["prediction"]["scores"]
+
+
+def plain(batches: Mapping[str, Samples], backbone: TimmBackbone | None = None) -> dict[str, Tensors]:
+    """What the source model says."""
+    backbone = backbone or tiny_backbone()
+    return source_scores(dict(batches), source(backbone), backbone=backbone)
+
+
+@cache
+@torch.enable_grad()
+def warm() -> Tensors:
+    """Pairs whose two branches both do something."""
+    pairs = warmed(
+        [tiny_drift().tasks[0].train], source(tiny_backbone()), backbone=tiny_backbone(), seeds=Seeds("warm"),
+        checkpoint=NoCheckpoint(), classes=list(CLASSES), sites="attention", low_rank=1, high_rank=8, init="fan_in",
+        how=VidaHyper(warm_lr=0.01).warming,
+    )  # fmt: skip
+    return pairs
+
+
+class NoCheckpoint:
+    def load(self) -> None:
+        return None
+
+    def save(self, tensors: Tensors) -> None:
+        pass
+
+
+def vida(batches: Mapping[str, Samples], before: Tensors | None = None, **how: Any) -> dict[str, Tensors]:
+    given = {"high_rank": 8, "passes": 3, "threshold": 0.01, **how}
+    return adapted(
+        dict(batches), source(tiny_backbone()), warm(), before, backbone=tiny_backbone(), seeds=Seeds("run"),
+        reset_every=given.pop("reset_every", 0), at_collapse=given.pop("at_collapse", False), **given,
+    )  # fmt: skip
+
+
+def method(name: str, backbone: TimmBackbone | None = None) -> Any:
+    """A method as a function of (batches, state)."""
+    backbone = backbone or tiny_backbone()
+    origin = source(backbone)
+    common: dict[str, Any] = {"backbone": backbone, "reset_every": 0}
+    builds = {
+        "source": lambda b, s: source_scores(b, origin, backbone=backbone),
+        "bn1": lambda b, s: renormalised(b, origin, backbone=backbone),
+        "tent": lambda b, s: tented(b, origin, s, how=SGD, **common),
+        "eata": lambda b, s: selected(b, origin, None, s, how=SGD, **EATA, **common),
+        "sar": lambda b, s: sharpness_aware(b, origin, s, how=SGD, **SAR, **common),
+        "cotta": lambda b, s: taught(b, origin, s, how=SGD, seeds=Seeds("run"), **COTTA, **common),
+        "vida": lambda b, s: vida(b, s),
+    }
+    return builds[name]
+
+
+METHODS = ("source", "bn1", "tent", "eata", "sar", "cotta", "vida")
+LEARNING = METHODS[2:]
+
+
+def test_source_scores_do_not_depend_on_how_images_are_dealt_out() -> None:  # T1
+    whole = arriving(batches=1, size=12)
+    reference = plain(whole.batches)
+    for size in (1, 5):
+        ids = whole.samples.ids
+        dealt = {str(start): whole.samples.keep(ids[start : start + size]) for start in range(0, 12, size)}
+        assert torch.allclose(scores(plain(dict(reversed(dealt.items())))), scores(reference), atol=1e-6)
+
+
+def test_tent_without_a_step_is_the_source_to_the_bit() -> None:  # T2
+    batches = arriving().batches
+    found = tented(
+        batches, source(tiny_backbone()), None, backbone=tiny_backbone(), how=Descent("sgd", 0.0), reset_every=0
+    )
+    assert torch.equal(scores(found), scores(plain(batches)))
+
+
+def test_bn1_is_the_source_without_batch_norm_and_another_model_with_it() -> None:  # T3
+    batches = arriving().batches
+    assert torch.equal(scores(method("bn1")(batches, None)), scores(plain(batches)))
+    backbone = tiny_resnet()
+    before = {name: value.clone() for name, value in backbone.network.state_dict().items()}
+    found = scores(method("bn1", backbone)(batches, None))
+    assert not torch.allclose(found, scores(plain(batches, backbone)), atol=1e-3)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.network.state_dict().items())
+    backbone.network.train()
+    first = next(iter(batches.values()))
+    model = SourceModel(backbone, source(backbone))
+    with torch.no_grad():
+        expected = model.logits(backbone.pixels(first.images()))
+    backbone.network.load_state_dict(before)
+    backbone.network.eval()
+    rows = [sorted(s for one in batches.values() for s in one.ids).index(sample) for sample in first.ids]
+    assert torch.allclose(found[rows], expected, atol=1e-5)
+
+
+def test_eata_that_keeps_nothing_is_the_source() -> None:  # T4
+    batches, backbone = arriving().batches, tiny_backbone()
+    found = selected(
+        batches, source(backbone), None, None, backbone=backbone, how=SGD, reset_every=0, **{**EATA, "margin": 0.0}
+    )
+    assert torch.equal(scores(found), scores(plain(batches)))
+    assert found["evidence"]["updated"].sum() == 0
+
+
+def test_sar_without_radius_and_filter_is_tent() -> None:  # T4
+    batches, backbone = arriving().batches, tiny_backbone()
+    sar = sharpness_aware(
+        batches, source(backbone), None, backbone=backbone, how=SGD, reset_every=0, **{**SAR, "rho": 0.0}
+    )
+    tent = method("tent")(batches, None)
+    assert torch.allclose(scores(sar), scores(tent), atol=1e-6)
+    for name, value in tent["state"].items():
+        assert torch.allclose(sar["state"][name], value, atol=1e-6), name
+
+
+def test_sar_leaves_the_last_quarter_and_the_final_norm_alone() -> None:
+    names = norm_names(tiny_backbone(), 0.5)
+    assert names and all(name.startswith("blocks.0.") for name in names)
+    assert "norm.weight" in norm_names(tiny_backbone())
+    assert not any(name.startswith("layer4") for name in norm_names(tiny_resnet(), 0.75))
+
+
+def test_cotta_with_nothing_left_to_move_is_the_source() -> None:  # T5
+    batches, backbone = arriving().batches, tiny_backbone()
+    still = {**COTTA, "probability": 1.0, "ema": 1.0, "confidence": 0.0}
+    found = taught(
+        batches, source(backbone), None, backbone=backbone, how=SGD, seeds=Seeds("run"), reset_every=0, **still
+    )
+    assert torch.equal(scores(found), scores(plain(batches)))
+
+
+def test_a_reset_after_every_batch_is_episodic() -> None:  # T6
+    batches, backbone = arriving().batches, tiny_backbone()
+    found = selected(batches, source(backbone), None, None, backbone=backbone, how=SGD, reset_every=1, **EATA)
+    alone = [method("eata")({key: batch}, None) for key, batch in batches.items()]
+    for key, one in zip(batches, alone, strict=True):
+        assert torch.equal(scores(found)[_rows(batches, key)], scores(one))
+    assert found["evidence"]["reset"].sum() == len(batches)
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_learning_changes_later_scores_and_never_earlier_ones(name: str) -> None:  # V14
+    batches = arriving().batches
+    keys = list(batches)
+    straight = method(name)(batches, None)
+    future = {keys[0]: batches[keys[0]], keys[2]: batches[keys[2]], keys[1]: batches[keys[1]]}
+    other = method(name)(future, None)
+    rows = _rows(batches, keys[0])
+    assert torch.equal(scores(straight)[rows], scores(other)[rows])
+    late = _rows(batches, keys[2])
+    assert not torch.equal(scores(straight)[late], scores(other)[late])
+    assert straight["evidence"]["updated"].sum() == 3
+
+
+def _rows(batches: Mapping[str, Samples], key: str) -> list[int]:
+    every = sorted(sample for batch in batches.values() for sample in batch.ids)
+    return [every.index(sample) for sample in batches[key].ids]
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_segment_in_pieces_comes_to_the_same_bytes(name: str) -> None:  # V11
+    batches = arriving().batches
+    whole = method(name)(batches, None)
+    state = None
+    for key, batch in batches.items():
+        found = method(name)({key: batch}, state)
+        state = found["state"]
+        rows = _rows(batches, key)
+        assert torch.equal(scores(found), scores(whole)[rows])
+    assert state is not None and state.keys() == whole["state"].keys()
+    assert all(torch.equal(state[entry], value) for entry, value in whole["state"].items())
+
+
+class Pictures:
+    """Pixels that are given as they are, NaN too."""
+
+    def __init__(self, images: Mapping[str, Tensor]) -> None:
+        self._images = dict(images)
+
+    def digest(self, sample: str) -> str:
+        return sample
+
+    def read(self, samples: Any, views: Any = None) -> Tensor:
+        return torch.stack([self._images[sample] for sample in samples])
+
+
+def _odd(kind: str) -> Samples:
+    noise = torch.rand(4, 3, 32, 32, generator=Seeds("odd").generator(kind)) * 255
+    images = {
+        "nan": noise.index_fill(0, torch.tensor([1]), torch.nan),
+        "inf": noise.index_fill(0, torch.tensor([2]), torch.inf),
+        "one": noise[:1],
+        "constant": torch.full((50, 3, 32, 32), 128.0),
+        "black": torch.zeros(4, 3, 32, 32),
+    }[kind]
+    named = {f"{row:03d}": image for row, image in enumerate(images)}
+    return Samples.of(dict.fromkeys(named, ""), Pictures(named))
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "one", "constant", "black"])
+@pytest.mark.parametrize("name", METHODS)
+def test_odd_batches_leave_finite_scores_now_and_afterwards(name: str, kind: str) -> None:  # T13, V5, V6, V7
+    good = arriving(batches=1).batches
+    first = method(name)({"odd": _odd(kind)}, None)
+    then = method(name)(good, first.get("state"))
+    assert torch.isfinite(scores(first)).all() and torch.isfinite(scores(then)).all()
+    assert all(torch.isfinite(value).all() for value in then.get("state", {}).values())
+    if kind in ("nan", "inf"):
+        assert first["evidence"]["quarantined"].tolist() == [1.0] and first["evidence"]["updated"].tolist() == [0.0]
+        assert (scores(first)[{"nan": 1, "inf": 2}[kind]] == 0).all(), "nobody can score it: abstained"
+        assert torch.equal(scores(then), scores(method(name)(good, None))), "a quarantined batch must leave no trace"
+
+
+@pytest.mark.parametrize("name", ["tent", "eata", "sar", "cotta"])
+def test_networks_with_batch_norm_are_adapted_by_batch_statistics(name: str) -> None:
+    backbone = tiny_resnet()
+    before = {key: value.clone() for key, value in backbone.network.state_dict().items()}
+    found = method(name, backbone)(arriving(batches=2).batches, None)
+    assert torch.isfinite(scores(found)).all() and found["evidence"]["updated"].sum() > 0
+    assert all(torch.equal(value, before[key]) for key, value in backbone.network.state_dict().items())
+    alone = method(name, backbone)(arriving(batches=1, size=1).batches, None)
+    assert torch.isfinite(scores(alone)).all()
+
+
+def test_fisher_information_is_the_mean_of_squared_gradients() -> None:
+    backbone, train = tiny_backbone(), tiny_drift().tasks[0].train
+    found = fisher([train], source(backbone), backbone=backbone, seeds=Seeds("f"), images=5)
+    assert set(found) == set(norm_names(backbone))
+    model = SourceModel(backbone, source(backbone))
+    weights = {name: value.requires_grad_() for name, value in model.weights(list(found)).items()}
+    rows = Seeds("f").order(train.ids, "fisher")[:5]
+    logits = model.logits(backbone.pixels(train.images(rows)), weights)
+    loss = torch.nn.functional.cross_entropy(logits, logits.argmax(1))
+    for name, gradient in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
+        assert torch.allclose(found[name], gradient.square())
+
+
+def test_importance_holds_weights_near_the_source() -> None:
+    batches, backbone = arriving().batches, tiny_backbone()
+    start = SourceModel(backbone, source(backbone)).weights(norm_names(backbone))
+    heavy = {name: torch.full_like(value, 1e3) for name, value in start.items()}
+    given: dict[str, Any] = {"backbone": backbone, "how": Descent("sgd", 1e-4), "reset_every": 0, **EATA}
+    free = selected(batches, source(backbone), None, None, **given)["state"]
+    held = selected(batches, source(backbone), heavy, None, fisher_weight=1.0, **given)["state"]
+    moved = {
+        kind: sum((state[f"parameter/{name}"] - value).abs().sum() for name, value in start.items())
+        for kind, state in (("free", free), ("held", held))
+    }
+    assert moved["held"] < moved["free"]
+
+
+def test_statics_are_the_warmed_source() -> None:
+    given = {"high_rank": 8, "passes": 3, "threshold": 0.01}
+    batches = arriving().batches
+    origin, backbone = source(tiny_backbone()), tiny_backbone()
+    static = unadapted(batches, origin, warm(), backbone=backbone, seeds=Seeds("run"), hka=False)
+    allotted = unadapted(batches, origin, warm(), backbone=backbone, seeds=Seeds("run"), hka=True, **given)
+    assert not torch.equal(scores(static), scores(plain(batches)))
+    assert not torch.equal(scores(static), scores(allotted))
+    assert np.isfinite(allotted["evidence"]["lambda_high"].numpy()).all()
+
+
+def test_every_method_at_test_time_starts_from_the_same_source() -> None:
+    names = {"source", "bn1", "tent", "cotta", "eata", "sar", "rdumb", "vida", "vida-static", "vida-static+hka"}
+    assert names <= set(registry.strategies.names())
+    learns = {registry.strategies.get(name).trained for name in names}
+    assert len(learns) == 1
