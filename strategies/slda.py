@@ -16,6 +16,7 @@ import torch
 
 from cl.build import Handle, builds
 from cl.hyper import hyperparameters, setting
+from cl.statistics import square
 from cl.store import Tensors
 from cl.strategy import Model, Strategy
 from cl.stream import Samples, Task
@@ -47,10 +48,8 @@ def discriminant(tasks: list[Tensors], *, columns: list[list[int]], shrinkage: f
         count[group] += task["count"]
         sums[group] += task["sum"]
     means = sums / count[:, None]
-    row, column = torch.triu_indices(means.shape[1], means.shape[1])
-    upper = means.new_zeros(means.shape[1], means.shape[1])
-    upper[row, column] = torch.stack([task["second"] for task in tasks]).sum(0)
-    within = (upper + upper.triu(1).T - sums.T @ means) / count.sum()
+    second = square(torch.stack([task["second"] for task in tasks]).sum(0), means.shape[1])
+    within = (second - sums.T @ means) / count.sum()
     shrunk = (1 - shrinkage) * within + shrinkage * torch.eye(len(within), dtype=torch.float64)
     weight = torch.linalg.solve(shrunk, means.T).T  # (classes, d)
     return {"weight": weight.float(), "bias": (-(weight * means).sum(1) / 2).float()}
