@@ -6,10 +6,11 @@ transformers of pre-norm blocks have sites; other networks give features only.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -22,6 +23,7 @@ from timm.data.config import resolve_data_config
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from cl.code import code_digest
 from cl.digests import digest_json, digest_tensors
@@ -34,6 +36,7 @@ from cl.stream import Samples
 BATCH = 50
 
 Attach = Callable[[int, Tensor], Tensor]
+Change = Callable[[str, int, Tensor, Tensor], Tensor]
 Prefix = tuple[Tensor, Tensor]
 
 
@@ -78,6 +81,17 @@ class Backbone(Protocol):
         lean: leave out what the pooled feature does not depend on (most of the last block where the class token is
         pooled). Equal up to rounding, hence for training only.
         """
+
+    def linears(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of linear layers that every block has, by name, such as `attn.qkv`. Raises BadInput."""
+
+    def changed(self, images: Tensor, names: Sequence[str], change: Change) -> Tensor:
+        """Features `(n, dim)` of raw images, with `change(name, block, x, y)` in place of the output y of each of these
+        linear layers; x is its input, `(n, tokens, inputs)`."""
+
+    def fresh(self) -> nn.Module:
+        """A module tree of its own on the same tensors, for code that edits modules: from the stream that enters block
+        0 to features. Replacing its parameters leaves the backbone as it is; writing into them does not."""
 
     def parameters(self) -> dict[str, Tensor]:
         """The frozen weights by name; read-only."""
@@ -181,6 +195,30 @@ class TimmBackbone:
             x = y + attach(block, h)[:, :tokens]
         return net.forward_head(net.norm(x), pre_logits=True)
 
+    def linears(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        self.require_sites("low-rank adapters")
+        known = {name: layer for name, layer in self._blocks[0].named_modules() if isinstance(layer, nn.Linear)}
+        for name in names:
+            if name not in known:
+                raise UnknownName("linear layer", name, known, where=f"the blocks of '{self.name}'")
+        return {name: (known[name].in_features, known[name].out_features) for name in names}
+
+    def changed(self, images: Tensor, names: Sequence[str], change: Change) -> Tensor:
+        hooks = [self._hook(block, name, change) for block in range(self.blocks) for name in names]
+        try:
+            return self.features(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def fresh(self) -> nn.Module:
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        own = {
+            id(tensor): nn.Parameter(tensor.data, requires_grad=False) if isinstance(tensor, nn.Parameter) else tensor
+            for tensor in tensors
+        }
+        return _Trunk(copy.deepcopy(self.network, own))
+
     def parameters(self) -> dict[str, Tensor]:
         return dict(self.network.named_parameters())
 
@@ -192,6 +230,10 @@ class TimmBackbone:
         shim = _Features(self.network)
         renamed = {f"network.{name}": value for name, value in parameters.items()}
         return torch.func.functional_call(shim, renamed, ((pixels - self._mean) / self._std,))
+
+    def _hook(self, block: int, name: str, change: Change) -> RemovableHandle:
+        layer = self._blocks[block].get_submodule(name)
+        return layer.register_forward_hook(lambda _, inputs, y: change(name, block, inputs[0], y))
 
     @property
     def _pooled_tokens(self) -> int | None:
@@ -216,6 +258,18 @@ class _Features(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return _pooled(self.network, x)
+
+
+class _Trunk(nn.Module):
+    """A vision transformer from the stream that enters block 0 to the features."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        net: Any = self.network
+        return net.forward_head(net.norm(net.blocks(x)), pre_logits=True)
 
 
 def _pooled(network: Any, x: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from cl.build import Builder, Handle, Part, Plan, Read, shards_of
 from cl.deletion import Plan as DeletionPlan
 from cl.errors import DeletionError
 from cl.runner import Session
-from cl.runs import Runs
 from cl.store import DURABLE, Record
 
 
@@ -37,8 +36,7 @@ def measure(session: Session, plan: DeletionPlan, method: str) -> Baseline:
 
 
 def _retrain(session: Session, plan: DeletionPlan) -> Baseline:
-    runs, gone = Runs(session.store), session.suppressed | set(plan.forget.samples)
-    work = task(runs.request(plan.run), runs.source(plan.run), gone, plan.forget.samples)
+    work = task(session, session.suppressed | set(plan.forget.samples), plan.forget.samples)
     with tempfile.TemporaryDirectory(prefix="palimpsest-retrain-") as folder:
         finding = run_cold(work, Path(folder))
     return Baseline(asdict(finding), plan.build + plan.reuse, 0, 0, finding.seconds)

@@ -104,6 +104,41 @@ class Handle:
         return self._opener(self.record, self.sole.name if part is None else part)
 
 
+class Library(Mapping[str, Part]):
+    """Reads that a build opens one at a time, when it asks for them: for more parts than should be in memory at once.
+
+    All of them enter key and lineage. `library[name]` is a part here, and its tensors inside a build.
+    """
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self._parts = dict(parts)
+
+    def __getitem__(self, name: str) -> Part:
+        return self._parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+class _Opening(Mapping[str, Tensors]):
+    """An opened library: each part is read when it is asked for, through the builder's bounded memory."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    def __getitem__(self, name: str) -> Tensors:
+        return self._library[name].open()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._library)
+
+    def __len__(self) -> int:
+        return len(self._library)
+
+
 Read = Part | Handle | Samples | Sequence[Any] | Mapping[str, Any] | None
 
 
@@ -418,6 +453,8 @@ def _identity(read: Read) -> Any:
 def _opened(read: Read) -> Any:
     if isinstance(read, Part | Handle):
         return _part(read).open()
+    if isinstance(read, Library):
+        return _Opening(read)
     if isinstance(read, Mapping):
         return {name: _opened(value) for name, value in read.items()}
     return read if read is None or isinstance(read, Samples) else [_opened(value) for value in read]

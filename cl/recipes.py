@@ -66,8 +66,9 @@ def strategy_of(name: str) -> type[Strategy]:
 
 
 def content_digest(stream: Stream) -> str:
-    """Digest of all that a stream holds: names, order, subjects, access labels and pixels."""
-    return digest_json([stream.resolution(), [shard.digest for shard in stream.shards]])
+    """Digest of all that a stream holds: names, order, subjects, access labels, policy and pixels."""
+    shards = [shard.digest for shard in stream.shards]
+    return digest_json([stream.resolution(), stream.policy.as_json(), shards])
 
 
 def _again(recipe: Recipe, home: Path | None) -> Stream:

@@ -42,18 +42,14 @@ class Registry:
 
     def names(self) -> list[str]:
         """All names, sorted; those of families behind the others."""
-        members = (f"{name}:{member}" for name, family in self.families().items() for member in family.members)
+        families = {name: point.load() for name, point in self._family_points().items()}
+        members = (f"{name}:{member}" for name, family in families.items() for member in family.members)
         return [*sorted({*self._local, *self._installed()}), *sorted(members)]
-
-    def families(self) -> dict[str, Family]:
-        """Every family by name."""
-        found = entry_points(group=self._families) if self._families else ()
-        return {point.name: point.load() for point in found}
 
     def knows(self, name: str) -> bool:
         """Whether `name` is ours to find, rather than `module:name`."""
         prefix, colon, _ = name.partition(":")
-        return not colon or name in self._local or name in self._installed() or prefix in self.families()
+        return not colon or name in self._local or name in self._installed() or prefix in self._family_points()
 
     def get(self, name: str) -> Any:
         """The entry called `name`. Raises UnknownName with the nearest names, BadInput for a refused member."""
@@ -63,7 +59,8 @@ class Registry:
         if name in installed:
             return installed[name].load()
         prefix, _, member = name.partition(":")
-        family = self.families().get(prefix, Family({})) if member else Family({})
+        point = self._family_points().get(prefix)
+        family: Family = point.load() if point is not None else Family({})
         if member in family.refused:
             raise BadInput(f"{self.kind} '{name}': {family.refused[member]}")
         if member not in family.members:
@@ -75,6 +72,10 @@ class Registry:
 
     def _installed(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}
+
+    def _family_points(self) -> dict[str, EntryPoint]:
+        found = entry_points(group=self._families) if self._families else ()
+        return {point.name: point for point in found}
 
 
 strategies = Registry("strategy", "palimpsest.strategies", "palimpsest.strategy_families")

@@ -84,7 +84,9 @@ class Result:
         """The object that `run --json` prints: what every run records, what one at test time records beside it, then
         the method's own blocks of figures."""
         common = {name: self.figures[name] for name in PRINTED}
-        return {**common, **self.figures.get("online", {}), **self.figures["blocks"]}
+        user = self.figures.get("user")
+        asked = {} if user is None else {"user": user}
+        return {**common, **asked, **self.figures.get("online", {}), **self.figures["blocks"]}
 
 
 class Results:

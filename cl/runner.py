@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from cl import growth, metrics, online
+from cl.access import Grants
 from cl.audit.suppression import Suppression
 from cl.backbone import TimmBackbone, load_backbone
 from cl.build import Builder, Handle
@@ -75,24 +76,54 @@ def run(
     threads: int = 1,
     data: str | Path | None = None,
     arguments: Mapping[str, Any] | None = None,
+    user: str | None = None,
 ) -> Result:
     """Run `strategy` over `stream` and return its figures; what the home's store holds is not built again.
 
     stream, strategy, backbone: names, or objects; stream and backbone may be TOML files. presets, settings:
     hyperparameters by preset, then by name. data: where the files of a stream by name lie, if it has any. arguments: of
-    a stream by name, such as `people`. Raises PalimpsestError (a subclass) with one line for anything that cannot be
-    used.
+    a stream by name, such as `people`. user: run on what this user may read, and on nothing else. Raises
+    PalimpsestError (a subclass) with one line for anything that cannot be used.
     """
     numerics = configure(device, threads)
     method, name = _strategy(strategy)
     hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
     place = Path(home) if home is not None else default_home()
-    whole = resolve_stream(stream, data, place, arguments)
+    everything = Grants(place).govern(resolve_stream(stream, data, place, arguments))
+    whole = readable(everything, user, method.isolates(hyper))
     store = Store(place)
     network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
-    request = Request(_recipe(whole), name, _values(hyper), network.digest, seed)
-    source = Source(_replayable(whole), _place(backbone), numerics.device, threads, tuple(presets))
+    request = Request(_recipe(whole), name, _values(hyper), network.digest, seed, user)
+    source = Source(_replayable(everything), _place(backbone), numerics.device, threads, tuple(presets))
     return Result(Session(store, network, numerics, request, source, whole, method, hyper).run())
+
+
+def assembled(
+    strategy: str | type[Strategy],
+    *,
+    backbone: str | TimmBackbone = "glyph-vit",
+    seed: int = 0,
+    presets: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    home: str | Path | None = None,
+    device: str = "auto",
+    threads: int = 1,
+) -> Strategy:
+    """The strategy on a home's store, for loops that are not ours: `extended(model, task, remaining)` learns a task,
+    `scores(model, samples)` scores. No figures are recorded. Arguments and errors are those of `run`."""
+    numerics = configure(device, threads)
+    method, _ = _strategy(strategy)
+    hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
+    network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
+    store = Store(Path(home) if home is not None else default_home())
+    return method(hyper, Builder(store, network, numerics, seed))
+
+
+def readable(stream: Stream, user: str | None, isolated: bool) -> Stream:
+    """What a run of `user` is given of the stream; None: whoever may read everything."""
+    if user is None:
+        return stream
+    return stream.view(user) if isolated else stream.tested_by(user)
 
 
 def _strategy(strategy: str | type[Strategy]) -> tuple[type[Strategy], str]:
@@ -167,7 +198,7 @@ class Outcome:
 
 @dataclass
 class Session:
-    """One run: `whole` is its stream, `stream` what is left of it without the samples that must not come back."""
+    """One run: `whole` is all that its user may read, `stream` what is left without samples that must not come back."""
 
     store: Store
     backbone: TimmBackbone
@@ -195,6 +226,13 @@ class Session:
         self.save(figures, journal)
         return figures
 
+    def strategy(self) -> Strategy:
+        """The run's strategy, knowing what the run's user may read."""
+        made, user, policy = self.method(self.hyper, self.builder), self.request.user, self.whole.policy
+        if user is not None:
+            made.readable = lambda atom: policy.reads(user, atom)
+        return made
+
     def drive(self) -> Journal:
         """Learn and evaluate every task. A damaged component is set aside, and the run goes through the store again."""
         while True:
@@ -204,7 +242,7 @@ class Session:
                 continue
 
     def _drive(self) -> Journal:
-        strategy = self.method(self.hyper, self.builder)
+        strategy = self.strategy()
         journal = Journal()
         tasks = self.stream.tasks
         for position, task in enumerate(track(tasks, f"{self.request.strategy} on {self.stream.name}")):
@@ -217,8 +255,7 @@ class Session:
             journal.parameters.append(sum(part.numel for _, part in journal.model.parts))
             journal.sizes.append(growth.size(journal.model, self.backbone.blocks))
         with self.builder.in_phase("evaluate"):
-            tests = {task.id: task.test for task in tasks if len(task.test)}
-            journal.blocks = strategy.figures(journal.models, tests)
+            journal.blocks = strategy.figures(journal.models, tasks) if journal.models else {}
         if tasks and self.stream.segments:
             self._go_online(strategy, journal)
         return journal
@@ -291,6 +328,7 @@ class Session:
             "stream": self.stream.name,
             "strategy": self.request.strategy,
             "seed": self.request.seed,
+            "user": self.request.user,
             "backbone": self.backbone.name,
             "presets": list(self.source.presets),
             "hyper": dict(self.request.hyper),

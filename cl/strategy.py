@@ -7,7 +7,7 @@ For each task of the stream, in order, the engine calls
 
 and after the last one, once,
 
-    strategy.figures(models, tests)  -> the method's own figures, beside those that every run records
+    strategy.figures(models, tasks)  -> the method's own figures, beside those that every run records
 
 Where the stream goes on at test time, each segment then comes, in order of arrival, without labels or names, to
 
@@ -21,6 +21,9 @@ remembered between tasks: a strategy object holds hyperparameters only, and ever
 
 Past tasks are in `model.tasks` with their ids and classes. Their images are sealed unless the strategy declares
 `rehearsal`: reading a sealed shard raises UndeclaredRead.
+
+A user's model is the strategy run on the user's view of the stream, mostly from the store. A strategy need know nothing
+of it.
 """
 
 from __future__ import annotations
@@ -30,10 +33,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from cl.access import Atom
 from cl.build import Builder, Handle, Part, Read, durable
 from cl.errors import BadInput, UndeclaredRead
 from cl.features import adapter_features, backbone_features, features_together
 from cl.hyper import hyperparameters
+from cl.numerics import Numerics
 from cl.store import Tensors
 from cl.stream import Samples, Task
 from cl.veil import Veiled
@@ -127,6 +132,7 @@ class Strategy(ABC):
 
     def __init__(self, hyper: Any, builder: Builder) -> None:
         self.hyper = hyper
+        self.readable: Callable[[Atom], bool] = lambda atom: True  # whether whoever asks may read samples so labelled
         self._builder = builder
         self._decisions: list[Part] = []
 
@@ -138,11 +144,11 @@ class Strategy(ABC):
     def scores(self, model: Model, samples: Samples) -> Handle:
         """A component with one tensor `scores` `(n, classes)`: one row a sample, columns as `model.classes`."""
 
-    def figures(self, models: Sequence[Model], tests: Mapping[str, Samples]) -> Mapping[str, Handle]:
+    def figures(self, models: Sequence[Model], tasks: Sequence[Task]) -> Mapping[str, Handle]:
         """The method's own figures: block name -> component of role evidence, whose tensors become lists in the run's
         figures (NaN as null).
 
-        models: the model after each task. tests: the test shard of each task that has one, by task id.
+        models: the model after each task. tasks: those of the stream, for their test shards.
         """
         return {}
 
@@ -161,6 +167,12 @@ class Strategy(ABC):
     def forgets_segments(self) -> bool:
         """Whether each segment begins with the model as it was before the first one: no continual adaptation."""
         return False
+
+    @classmethod
+    def isolates(cls, hyper: Any) -> bool:
+        """Whether a user's model is made from the user's view alone. A strategy that says no is given everybody's
+        training images in every run and must itself keep to `self.readable`; what it shows users then leaks."""
+        return True
 
     def learns(self, task: Task, remaining: int) -> bool:
         """Whether to learn now, with `remaining` tasks still to come. If not, the task only enters the table."""
@@ -189,6 +201,11 @@ class Strategy(ABC):
         decision = part.sole if isinstance(part, Handle) else part
         self._decisions.append(decision)
         return decision.open()
+
+    @property
+    def numerics(self) -> Numerics:
+        """Device and threads of what is built."""
+        return self._builder.numerics
 
     def forget_decisions(self) -> None:
         """Called by the engine before each task."""

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cl.access import Policy
 from cl.augment import View
 from cl.digests import digest_bytes, digest_json
 from cl.errors import BadInput
@@ -176,13 +177,20 @@ class _JoinedPixels:
 
 @dataclass(frozen=True)
 class Task:
-    """One experience of a stream: a stable id, its class names in order, a training and a test shard."""
+    """One experience of a stream: a stable id, its class names in order, a training and a test shard.
+
+    capacity: how many training images of one set of access labels the task was declared to hold, however many there
+    are. subjects, access: by sample id; the stream fills them in from its own.
+    """
 
     id: str
     classes: tuple[str, ...]
     train: Samples
     test: Samples
     domain: str | None = None
+    capacity: int | None = None
+    subjects: Mapping[str, str] = field(default_factory=dict, repr=False)
+    access: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -250,7 +258,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Stream:
-    """Tasks in order. `subjects` and `access` map sample ids to a person and to access labels.
+    """Tasks in order. `subjects` and `access` map sample ids to a person and to access labels; `policy` says who reads.
 
     segments: what arrives at test time, in order; then `tasks` is the labelled source split, usually one task whose
     test shard is the clean test set. Its training shard may be empty: then a model must be given.
@@ -265,9 +273,11 @@ class Stream:
     access: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     segments: tuple[Segment, ...] = ()
+    policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
         _check(self)
+        object.__setattr__(self, "tasks", tuple(self._told(task) for task in self.tasks))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -307,6 +317,19 @@ class Stream:
             access={sample: labels for sample, labels in self.access.items() if sample in live},
         )
 
+    def view(self, user: str) -> Stream:
+        """What `user` may read, as if there were nothing else: not even notes, other users, or a digest of the rest."""
+        hidden = {sample for sample in self.ids if not self.policy.reads(user, self.access.get(sample, ()))}
+        seen = self.without(hidden)
+        return replace(seen, recipe=_renamed(seen), notes=(), policy=self.policy.only(user))
+
+    def tested_by(self, user: str) -> Stream:
+        """Everybody's training images, but of the test images only those that `user` may read. No view: it leaks."""
+        hidden = {sample for sample in self.ids if not self.policy.reads(user, self.access.get(sample, ()))}
+        tasks = tuple(replace(task, test=task.test.keep(set(task.test.ids) - hidden)) for task in self.tasks)
+        segments = tuple(kept for segment in self.segments if (kept := segment.without(hidden)) is not None)
+        return replace(self, tasks=tasks, segments=segments, notes=(), policy=self.policy.only(user))
+
     def resolution(self) -> dict[str, Any]:
         """The stream as plain JSON: tasks, classes and sample ids with label, subject and access labels; segments with
         their batches likewise, if it has any."""
@@ -327,6 +350,7 @@ class Stream:
                     "id": task.id,
                     "classes": list(task.classes),
                     "domain": task.domain,
+                    "capacity": task.capacity,
                     "train": self._rows(task.train),
                     "test": self._rows(task.test),
                 }
@@ -334,11 +358,27 @@ class Stream:
             ],
         }
 
+    def _told(self, task: Task) -> Task:
+        """The task with what the stream knows of its samples."""
+        mine = [sample for shard in (task.train, task.test) for sample in shard.ids]
+        subjects = {sample: self.subjects[sample] for sample in mine if sample in self.subjects}
+        access = {sample: self.access[sample] for sample in mine if sample in self.access}
+        return replace(task, subjects=subjects, access=access)
+
     def _rows(self, shard: Samples) -> list[list[Any]]:
         return [
             [sample, label, self.subjects.get(sample), list(self.access.get(sample, ()))]
             for sample, label in zip(shard.ids, shard.labels, strict=True)
         ]
+
+
+def _renamed(view: Stream) -> Recipe | None:
+    """The recipe of a view: what its name says of the content covers nothing outside it."""
+    recipe = view.recipe
+    if recipe is None or recipe.content is None:
+        return recipe
+    first = [[task.id, task.train.digest, task.test.digest] for task in view.tasks[:1]]
+    return replace(recipe, content=digest_json(first))
 
 
 def _task_without(task: Task, gone: set[str]) -> Task | None:

@@ -30,12 +30,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from cl import build, veil
+from cl.access import Policy
+from cl.audit.oracle import with_noise
 from cl.augment import crop_flip, views
 from cl.backbone import TimmBackbone
 from cl.build import Builder, Checkpoint
 from cl.digests import digest_bytes, digest_tensors
 from cl.hyper import resolve
-from cl.index import Index
 from cl.numerics import configure
 from cl.recipes import content_digest, resolve_stream, strategy_of
 from cl.runner import run
@@ -43,6 +44,7 @@ from cl.seeds import Seeds, global_state
 from cl.store import Store
 from cl.strategy import Model, Strategy
 from cl.stream import ArrayPixels, Recipe, Samples, Segment, Stream, Task, concat
+from cl.taint import closure
 
 
 def tiny_backbone(seed: int = 0) -> TimmBackbone:
@@ -53,7 +55,10 @@ def tiny_backbone(seed: int = 0) -> TimmBackbone:
 
 
 def tiny_stream(tasks: int = 3, train: int = 8, test: int = 4) -> Stream:
-    """`tasks` tasks of two classes, `train` + `test` noisy 32 x 32 images a class, four people, two access labels."""
+    """`tasks` tasks of two classes, `train` + `test` noisy 32 x 32 images a class, four people, two access labels.
+
+    alice holds one of the labels, bob both, dave none.
+    """
     made = [_tiny_task(number, train, test) for number in range(tasks)]
     ids = sorted(sample for task in made for shard in (task.train, task.test) for sample in shard.ids)
     return Stream(
@@ -62,6 +67,7 @@ def tiny_stream(tasks: int = 3, train: int = 8, test: int = 4) -> Stream:
         Recipe("cl.testing:tiny_stream", {"tasks": tasks, "train": train, "test": test}),
         subjects={sample: f"person-{row % 4}" for row, sample in enumerate(ids)},
         access={sample: ("ward-a",) if row % 2 else ("ward-b",) for row, sample in enumerate(ids)},
+        policy=Policy("any", {"alice": ("ward-a",), "bob": ("ward-a", "ward-b"), "dave": ()}),
     )
 
 
@@ -103,7 +109,9 @@ def tiny_drift(rounds: int = 1, batches: int = 2, size: int = 4, conditions: Seq
         source.tasks,
         Recipe("cl.testing:tiny_drift", arguments),
         {**source.subjects, **subjects},
+        {**source.access, **{sample: ("ward-a", "ward-b")[row % 2 :][:1] for row, sample in enumerate(ids)}},
         segments=tuple(segments),
+        policy=source.policy,
     )
 
 
@@ -149,6 +157,7 @@ class StrategyConformance:
     presets: ClassVar[Sequence[str]] = ()
     settings: ClassVar[Mapping[str, Any]] = {}
     seed: ClassVar[int] = 0
+    viewer: ClassVar[str] = "alice"  # a user who reads a part of the stream
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -203,7 +212,7 @@ class StrategyConformance:
     def test_a_removed_task_leaves_what_does_not_depend_on_it(self, straight: Path, warm: Path) -> None:
         for task in (self.stream.tasks[len(self.stream.tasks) // 2], self.stream.tasks[-1]):
             gone = {*task.train.ids, *task.test.ids}
-            before = self._independent(straight, _digests(task.train, task.test))
+            before = self._independent(straight, task.train, task.test)
             self._run(warm, self.stream.without(gone))
             after = self._uses(warm)
             moved = {name for name, key in before if name in {name for name, _ in after} and (name, key) not in after}
@@ -215,8 +224,22 @@ class StrategyConformance:
             home = tmp_path / str(number)
             self._run(home, _poisoned(self.stream, shard))
             before, after = contents(straight), contents(home)
-            for name, key in self._independent(straight, _digests(shard)):
+            for name, key in self._independent(straight, shard):
                 assert after.get(key) == before[key], f"'{name}' changed with a shard that it does not declare to read"
+
+    def test_a_users_view_is_a_run_that_never_saw_the_rest(self, warm: Path, tmp_path: Path) -> None:
+        user, stream = self.viewer, self.stream
+        hidden = {sample for sample in stream.ids if not stream.policy.reads(user, stream.access.get(sample, ()))}
+        assert hidden and hidden != stream.ids, f"give the stream labels and a policy under which {user} reads a part"
+        seen = self._observed(self._run(warm, user=user))
+        # A cold store, and noise for what is hidden: nothing of it can be in the bytes, nor in what the store had.
+        noise, other = with_noise(stream, hidden), with_noise(stream, stream.ids - hidden)
+        assert self._observed(self._run(tmp_path / "cold", noise, user=user)) == seen
+        assert self._observed(self._run(tmp_path / "other", other, user=user)) != seen
+
+    def test_who_may_read_nothing_learns_nothing(self, tmp_path: Path) -> None:
+        runs = [self._run(tmp_path / user, user=user) for user in ("nobody", "stranger")]
+        assert [one["components"] for one in runs] == [{}, {}] and not any(one["tasks"] for one in runs)
 
     def test_no_global_generator_is_moved(self, tmp_path: Path) -> None:
         before = global_state()
@@ -249,8 +272,16 @@ class StrategyConformance:
             assert torch.equal(self._scores(strategy, model, visiting), self._scores(strategy, model, test))
         assert sorted(warm.rglob("*")) == files
 
+    def _observed(self, figures: Mapping[str, Any]) -> dict[str, Any]:
+        """What must not depend on data that the run's user cannot read: all but times and counts of work."""
+        work = ("seconds", "cost", "inference", "components_built", "components_reused", "forward_passes")
+        told = {k: v for k, v in figures.items() if k not in (*work, "peak_memory_bytes", "created")}
+        online = told.pop("online", {})
+        met = {k: v for k, v in online.get("test_time", {}).items() if k != "per_image"}
+        return {**told, **online, "test_time": met}
+
     @classmethod
-    def _run(cls, home: Path, stream: Stream | None = None) -> Mapping[str, Any]:
+    def _run(cls, home: Path, stream: Stream | None = None, user: str | None = None) -> Mapping[str, Any]:
         result = run(
             stream or cls.stream,
             cls.strategy,
@@ -260,6 +291,7 @@ class StrategyConformance:
             settings=cls.settings,
             home=home,
             device="cpu",
+            user=user,
         )
         return result.figures
 
@@ -270,10 +302,10 @@ class StrategyConformance:
     def _uses(self, home: Path) -> set[tuple[str, str]]:
         return {(name, key) for name, key in self._manifest(home)["uses"]}
 
-    def _independent(self, home: Path, shards: set[str]) -> list[tuple[str, str]]:
-        """(name, key) of every component of the run whose lineage holds none of the shard digests."""
-        index = Index(Store(home))
-        tainted = {key for shard in shards for key in index.dependents(shard)}
+    def _independent(self, home: Path, *shards: Samples) -> list[tuple[str, str]]:
+        """(name, key) of every component of the run that was built from none of these samples."""
+        samples = {one: content for shard in shards for one, content in zip(shard.ids, shard.contents, strict=True)}
+        tainted = closure(Store(home), samples).components
         return sorted((name, key) for name, key in self._uses(home) if key not in tainted)
 
     def _forget_sets(self) -> list[set[str]]:
@@ -386,10 +418,6 @@ class _interrupt:
 
     def __exit__(self, *_: object) -> None:
         setattr(self.owner, self.name, self.original)
-
-
-def _digests(*shards: Samples) -> set[str]:
-    return {digest for shard in shards for digest in (shard.digest, shard.plain.digest)}
 
 
 def _poisoned(stream: Stream, shard: Samples) -> Stream:

@@ -347,9 +347,10 @@ class Mos(Strategy):
             "scores", two_stage_scores, walk, sharpness=len(model.tasks), ensemble=self.hyper.ensemble
         )
 
-    def figures(self, models: Sequence[Model], tests: Mapping[str, Samples]) -> dict[str, Handle]:
+    def figures(self, models: Sequence[Model], tasks: Sequence[Task]) -> dict[str, Handle]:
         tuned = [models[-1][f"{task.id}/tuned"]["adapter"] for task in self._adapted(models[-1])]
         blocks = {"distances": self.component("distances", adapter_distances, tuned)}
+        tests = {task.id: task.test for task in tasks if len(task.test)}
         if self.hyper.one_adapter or not all(task.id in tests for task in models[-1].tasks):
             return blocks
         walks = [[self._walk(model, tests[task.id]) for task in model.tasks] for model in models]

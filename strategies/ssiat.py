@@ -9,7 +9,7 @@ but rows of E1 and E2 belong to the same image (`pairing`), which the released c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -354,7 +354,7 @@ class Ssiat(Strategy):
         spaces = [self.features(samples, adapter, self.hyper.scale) for adapter in adapted]
         return self.component("scores", chain_scores, spaces, [model[f"{name}/heads"] for name in names])
 
-    def figures(self, models: Sequence[Model], tests: Mapping[str, Samples]) -> dict[str, Handle]:
+    def figures(self, models: Sequence[Model], tasks: Sequence[Task]) -> dict[str, Handle]:
         newest = [self._newest_means(model) for model in models]
         places = [place for place, means in enumerate(newest) if "figures" in means.parts]
         if not places:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas
@@ -100,6 +101,11 @@ def split_digits(people: int = 20) -> Stream:
     grey = np.round(found.images * (255 / 16)).astype(np.uint8)
     images = np.stack([np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC)) for image in grey])
     return _split("split-digits", "digits", images, found.target, test_share=0.2, people=people)
+
+
+def mnist_pairs(capacity: int) -> tuple[Task, ...]:
+    """The tasks of `split-mnist-5k`, each declared to hold so many images of one set of access labels."""
+    return tuple(replace(task, capacity=capacity) for task in split_mnist_5k().tasks)
 
 
 def _split(name: str, source: str, images: np.ndarray, labels: np.ndarray, test_share: float, people: int) -> Stream:

@@ -7,13 +7,14 @@ import io
 import os
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from cl.access import Policy
 from cl.augment import crop_flip
 from cl.digests import digest_json
 from cl.errors import BadInput, UnknownName, shown
@@ -33,6 +34,14 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
+class Access(Table):
+    """Who may read what: the `[access]` table."""
+
+    policy: Literal["any", "all"] = "any"
+    users: dict[Name, list[Name]] = {}
+    capacity: Count | None = None
+
+
 class ClassIncremental(Table):
     """What a TOML file of kind `class-incremental` holds."""
 
@@ -47,6 +56,7 @@ class ClassIncremental(Table):
     augment: Literal["none", "crop-flip"] = "none"
     augment_scale: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = None
     samples: Name | None = None
+    access: Access | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ClassIncremental:
@@ -56,11 +66,19 @@ class ClassIncremental(Table):
             raise ValueError("tasks is empty; give the number of classes of each task")
         if self.classes is not None and self.class_order_seed is not None:
             raise ValueError("classes and class_order_seed both give an order; keep one of them")
+        if self.access is not None and self.samples is None:
+            raise ValueError("access needs labels: list the images in a CSV file with a column of them (samples = ...)")
         if self.augment_scale is not None and self.augment == "none":
             raise ValueError('augment_scale needs augment = "crop-flip"')
         if self.augment_scale is not None and self.augment_scale[0] > self.augment_scale[1]:
             raise ValueError("augment_scale is [smallest, largest] share of the area; the first is the larger one")
         return self
+
+    @property
+    def granted(self) -> Policy:
+        """The declared policy; without one nobody has a view."""
+        told = self.access or Access()
+        return Policy(told.policy, {user: tuple(sorted(set(labels))) for user, labels in told.users.items()})
 
     @property
     def augmentation(self) -> str:
@@ -93,7 +111,8 @@ def class_incremental(path: Path, table: dict[str, Any], files: Files) -> Stream
     left_out = sorted({row.label for row in rows} - wanted)
     rows = [row for row in rows if row.label in wanted]
     pixels = FilePixels({row.sample: row.path for row in rows}, told.image_size, files)
-    tasks = tuple(_task(group, rows, pixels, told.augmentation) for group in groups)
+    capacity = told.access.capacity if told.access is not None else None
+    tasks = tuple(replace(_task(group, rows, pixels, told.augmentation), capacity=capacity) for group in groups)
     # The run keeps its id while tasks are appended: its content is the first task's, and how images are read.
     content = digest_json([told.image_size, tasks[0].id, tasks[0].train.digest, tasks[0].test.digest])
     return Stream(
@@ -103,6 +122,7 @@ def class_incremental(path: Path, table: dict[str, Any], files: Files) -> Stream
         subjects={row.sample: row.subject for row in rows if row.subject},
         access={row.sample: row.labels for row in rows if row.labels},
         notes=(f"not in the stream, though there are images: {', '.join(left_out)}",) if left_out else (),
+        policy=told.granted,
     )
 
 

@@ -57,7 +57,7 @@ def _shard(names: tuple[str, ...], split: str, rows: range) -> Samples:
 
 def run_tiny(home: Path, strategy: str, stream: Stream | None = None, seed: int = 0, **settings: Any) -> Result:
     """A run on the tiny backbone."""
-    trains = {} if strategy == "simplecil" else QUICK
+    trains = {} if strategy in ("simplecil", "slda") else QUICK
     return cl.run(
         stream or tiny_stream(),
         strategy,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cl import registry
 from cl.backbone import TimmBackbone
 from cl.results import Result
 from cl.runner import run
@@ -28,7 +29,8 @@ def fast(strategy: type) -> dict[str, Any]:
 
 def tiny_run(home: Path, strategy: str = "ease", **more: Any) -> Result:
     """A run of a second at most: the tiny stream on the tiny backbone."""
-    given = {"stream": tiny_stream(), "backbone": tiny_backbone(), "settings": FAST, "device": "cpu", **more}
+    settings = fast(registry.strategies.get(strategy))
+    given = {"stream": tiny_stream(), "backbone": tiny_backbone(), "settings": settings, "device": "cpu", **more}
     return run(strategy=strategy, home=home, **given)
 
 

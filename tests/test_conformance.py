@@ -1,4 +1,7 @@
-"""Every registered strategy and stream passes the conformance suite, by being registered."""
+"""Every registered strategy and stream passes the conformance suite, by being registered.
+
+Members of families have tests of their own, in `test_avalanche.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,16 @@ from cl.testing import OnlineConformance, StrategyConformance, StreamConformance
 from tests.homes import fast
 from tests.streams.public_sets import write_public
 
+
+def own(names: registry.Registry) -> list[str]:
+    """The names that are not `family:member`."""
+    return [name for name in names.names() if ":" not in name]
+
+
 FILES = tempfile.TemporaryDirectory()
 
-for name, method in registry.strategies:
+for name in own(registry.strategies):
+    method = registry.strategies.get(name)
     body = {"strategy": name, "settings": fast(method), "__module__": __name__}
     globals()[f"Test_{name}"] = type(f"Test_{name}", (StrategyConformance,), body)
 
@@ -23,7 +33,8 @@ for name in (*adapting, "simplecil"):
     body = {"strategy": name, "settings": fast(registry.strategies.get(name)), "__module__": __name__}
     globals()[f"Test_{name}_at_test_time"] = type(f"Test_{name}_at_test_time", (OnlineConformance,), body)
 
-for name, factory in registry.streams:
+for name in own(registry.streams):
+    factory = registry.streams.get(name)
     reads_files = "data" in inspect.signature(factory).parameters
     arguments = {"data": str(write_public(name, Path(FILES.name)))} if reads_files else {}
     body = {"stream": name, "arguments": arguments, "__module__": __name__}

@@ -129,3 +129,10 @@ def test_the_check_finds_unpickling(source: str) -> None:
 )
 def test_the_check_lets_safe_loading_pass(source: str) -> None:
     assert offences(source, UNPICKLING) == []
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_is_slow_to_import_is_imported_where_it_is_used(source: str) -> None:
+    for node in ast.parse((ROOT / source).read_text(encoding="utf-8")).body:
+        modules = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in getattr(node, "names", [])]
+        assert not any(str(module).split(".")[0] == "peft" for module in modules), f"{source} loads peft at once"

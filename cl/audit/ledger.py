@@ -23,6 +23,7 @@ from cl.store import write_atomic
 
 ACTOR = "PALIMPSEST_ACTOR"  # who answers for what is done, if not the login name
 START = "0" * 64
+ACCESS = "access_changed"  # a record about who may read what; it belongs to no request
 FIELDS = ("seq", "prev_hash", "time", "actor", "type", "request", "body", "hash", "signature")
 # What a request is, once the latest of these is recorded.
 STATES = (
@@ -151,6 +152,8 @@ def status(home: Path, request: str | None = None) -> list[dict[str, Any]]:
     """One row a request, oldest first, or that of `request` alone. Raises DeletionError for one that is not there."""
     grouped: dict[str, list[dict[str, Any]]] = {}
     for record in Ledger(home).verify():
+        if record["type"] == ACCESS:
+            continue
         grouped.setdefault(record["request"], []).append(record)
     if request is not None and request not in grouped:
         raise DeletionError(f"no request '{request}' in {home}; palimpsest forget status lists them")

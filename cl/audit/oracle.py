@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cl.access import Policy
 from cl.augment import View
 from cl.digests import canonical, digest_bytes, digest_tensors
 from cl.errors import DeletionError
 from cl.numerics import fingerprint
 from cl.replay import replay
 from cl.runner import Journal, Session
+from cl.runs import Runs
 from cl.stream import Pixels, Samples, Stream
 
 NOISE = 50  # images of noise whose scores are compared
@@ -54,13 +56,13 @@ def oracles(tasks: Sequence[Mapping[str, Any]]) -> list[Finding]:
         return [_finish(process) for process, _ in running]
 
 
-def task(
-    request: Mapping[str, Any], source: Mapping[str, Any], without: Collection[str], forgotten: Collection[str]
-) -> dict[str, Any]:
-    """A run without the samples `without`, probed with the `forgotten` ones among them."""
+def task(session: Session, without: Collection[str], forgotten: Collection[str]) -> dict[str, Any]:
+    """The run of `session` without the samples `without`, probed with the `forgotten` ones among them."""
+    runs = Runs(session.store)
     return {
-        "request": request,
-        "source": source,
+        "request": runs.request(session.request.id),
+        "source": runs.source(session.request.id),
+        "policy": session.whole.policy.as_json(),
         "without": sorted(without),
         "forgotten": sorted(forgotten),
         "replaced": [],
@@ -76,7 +78,7 @@ def altered(work: Mapping[str, Any], replaced: Collection[str]) -> dict[str, Any
 def observe(session: Session, journal: Journal, forgotten: Collection[str], seconds: float) -> Finding:
     """Manifest and outputs of a run: scores on its test sets, on the forgotten samples and on noise."""
     probes = probes_of(session.stream, session.whole, forgotten) if journal.model.tasks else {}
-    strategy = session.method(session.hyper, session.builder)
+    strategy = session.strategy()
     outputs = {name: digest_tensors(strategy.scores(journal.model, samples).open()) for name, samples in probes.items()}
     rows = sum(len(samples) for samples in probes.values())
     return Finding(
@@ -143,7 +145,7 @@ def run_cold(work: Mapping[str, Any], home: Path) -> Finding:
     """The run that `work` describes, on the empty `home`."""
     if any(home.iterdir()):
         raise DeletionError(f"the oracle's home {home} is not empty")
-    session = replay(home, work["request"], work["source"])
+    session = replay(home, work["request"], work["source"], Policy.from_json(work["policy"]))
     stream = session.whole.without(work["without"])
     session.stream = with_noise(stream, work["replaced"]) if work["replaced"] else stream
     journal = session.drive()

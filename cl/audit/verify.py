@@ -56,10 +56,7 @@ def verify(home: Path, request: str, *, lineage: bool = False, ids: Sequence[str
     if exact and not session.suppressed.issuperset(forgotten):
         raise DeletionError(f"request {request} deleted other samples, or they were readmitted; it cannot be verified")
     after = _after(session, forgotten) if exact else Finding(**content["finding"])
-    runs = Runs(session.store)
-    work = task(
-        runs.request(content["run"]), runs.source(content["run"]), session.suppressed | set(forgotten), forgotten
-    )
+    work = task(session, session.suppressed | set(forgotten), forgotten)
     extra = [altered(work, forgotten)] if lineage else []
     first, second, *third = oracles([work, work, *extra])
     checks = _compared(after, first, second, content)

@@ -10,7 +10,7 @@ import typer
 from typer._click.exceptions import ClickException
 
 import cl
-from cl.cli import forget, names, predict, runs, store
+from cl.cli import access, forget, names, predict, runs, store
 from cl.errors import BadInput, PalimpsestError
 
 INTERRUPTED = 130
@@ -23,7 +23,7 @@ app = typer.Typer(
     help="Continual learning with components that know what they were made from.\n\n"
     "Begin with `palimpsest compare split-digits ease simplecil --preset quick --out page.html`.",
 )
-for room in (names, runs, predict, store, forget):
+for room in (names, runs, predict, access, store, forget):
     app.add_typer(room.app)
 
 

@@ -36,6 +36,7 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Threads = Annotated[int, typer.Option("--threads", help="Torch threads of each run; part of every component's key.")]
 StreamName = Annotated[str, typer.Argument(help="A stream's name (see palimpsest list streams), or a TOML file.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Where the files of split-mnist, split-cifar10 ... lie.")]
+User = Annotated[str | None, typer.Option("--as", help="Only with what this user may read (see docs/access.md).")]
 
 
 def settings_of(pairs: list[str] | None) -> dict[str, Any]:

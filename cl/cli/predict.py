@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from cl.cli.common import AsJson, Home, find_run, out, print_json, progress
+from cl.cli.common import AsJson, Home, User, find_run, out, print_json, progress
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from cl.replay import Replay
 
 app = typer.Typer()
 
@@ -22,33 +24,55 @@ TOP = 5
 def predict(
     run: Annotated[str, typer.Argument(help="A run's id, or an unambiguous beginning of it.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    user: User = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify images with what a run has learnt. Nothing of them is stored."""
-    import numpy as np
-
     from cl.home import default_home
-    from cl.images import read_square
     from cl.replay import Replay
-    from cl.stream import Samples
 
     place = home if home is not None else default_home()
     name = find_run(place, run)
     with progress(as_json):
-        found = Replay(place, name)
-        size = next(shard for shard in found.stream.shards if len(shard)).images([0]).shape[-1]
-        visitors = Samples.visiting(np.stack([read_square(path, size) for path in images]))
-        scores = found.strategy.scores(found.model, visitors).open()["scores"]
-    rows = [_row(path, row, found.model.classes) for path, row in zip(images, scores, strict=True)]
+        found = Replay(place, name, user)
+        rows = _abstained(images) if found.abstains else _classified(found, images)
+    if user is not None:
+        rows = [{**row, "abstain": row["class"] is None} for row in rows]
     if as_json:
         print_json(rows)
         return
     table = Table("image", "class", "score", "next best", box=None)
     for row in rows:
         others = ", ".join(f"{name} {score:.3f}" for name, score in row["top"][1:])
-        table.add_row(row["image"], row["class"], f"{row['score']:.3f}", others)
+        table.add_row(
+            row["image"], row["class"] or "(abstains)", "" if row["score"] is None else f"{row['score']:.3f}", others
+        )
     out.print(table)
+
+
+def _classified(found: Replay, images: list[Path]) -> list[dict[str, Any]]:
+    import numpy as np
+
+    from cl.images import read_square
+    from cl.stream import Samples
+
+    size = next(shard for shard in found.stream.shards if len(shard)).images([0]).shape[-1]
+    visitors = Samples.visiting(np.stack([read_square(path, size) for path in images]))
+    scores = found.strategy.scores(found.model, visitors).open()["scores"]
+    return [_row(path, row, found.model.classes) for path, row in zip(images, scores, strict=True)]
+
+
+def _abstained(images: list[Path]) -> list[dict[str, Any]]:
+    from cl.images import read_square
+
+    for path in images:  # what is no image is refused, whoever asks
+        read_square(path, 32)
+    return [_abstention(path) for path in images]
+
+
+def _abstention(path: Path) -> dict[str, Any]:
+    return {"image": str(path), "class": None, "score": None, "top": []}
 
 
 def _row(path: Path, scores: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:

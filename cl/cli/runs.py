@@ -22,6 +22,7 @@ from cl.cli.common import (
     Sets,
     StreamName,
     Threads,
+    User,
     find_run,
     out,
     percent,
@@ -46,6 +47,7 @@ def run(
     device: Device = "auto",
     threads: Threads = 1,
     data: Data = None,
+    user: User = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -69,6 +71,7 @@ def run(
             device=device,
             threads=threads,
             data=data,
+            user=user,
         )
     warn(result.figures)
     if as_json:
@@ -142,9 +145,8 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
     table = Table(run, "stream", "strategy", "seed", "average", "incremental", "forgetting", "created", box=None)
     for one in store.all():
         figures = (one["average_accuracy"], one["average_incremental_accuracy"], one["forgetting"])
-        table.add_row(
-            one["run"], one["stream"], one["strategy"], str(one["seed"]), *map(percent, figures), one["created"][:16]
-        )
+        name = f"{one['strategy']} as {one['user']}" if one.get("user") else one["strategy"]
+        table.add_row(one["run"], one["stream"], name, str(one["seed"]), *map(percent, figures), one["created"][:16])
     for one in stale:
         table.add_row(one["run"], one["stream"], one["strategy"], str(one["seed"]), "stale")
     out.print(table)
@@ -219,7 +221,8 @@ def show(
 
 def _print_run(figures: dict[str, Any]) -> None:
     title = f"[bold]{figures['strategy']}[/bold] on {escape(figures['stream'])}"
-    out.print(f"{title}, seed {figures['seed']}, run {figures['run']}", highlight=False)
+    whose = f", as {escape(figures['user'])}" if figures.get("user") else ""
+    out.print(f"{title}{whose}, seed {figures['seed']}, run {figures['run']}", highlight=False)
     names = [escape(task["id"]) for task in figures["tasks"]]
     table = Table("after task", "seen", *names, "adapters", "parameters", box=None)
     total = 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cl import testing
+from cl import registry, testing
 from cl.errors import BadInput
 from cl.gc import collect
 from cl.replay import Replay
@@ -19,11 +19,13 @@ from cl.store import Store
 from cl.stream import Stream
 from cl.testing import tiny_backbone, tiny_stream
 from tests.cl.test_cli import palimpsest
-from tests.homes import FAST
+from tests.homes import fast
 
 
 def learnt(home: Path, stream: Stream | None = None) -> Result:
-    return run(stream or tiny_stream(), "ease", backbone="tiny", settings=FAST, home=home)
+    return run(
+        stream or tiny_stream(), "ease", backbone="tiny", settings=fast(registry.strategies.get("ease")), home=home
+    )
 
 
 def visitor(folder: Path) -> Path:
@@ -76,7 +78,13 @@ def test_runs_that_cannot_be_replayed_are_refused(
     bare = Stream("bare", tiny_stream().tasks)
     with pytest.raises(BadInput, match="made from Python objects"):
         Replay(tmp_path, learnt(tmp_path, bare).id)
-    object_run = run(tiny_stream(), "ease", backbone=tiny_backbone(), settings=FAST, home=tmp_path / "object")
+    object_run = run(
+        tiny_stream(),
+        "ease",
+        backbone=tiny_backbone(),
+        settings=fast(registry.strategies.get("ease")),
+        home=tmp_path / "object",
+    )
     with pytest.raises(BadInput, match=r"backbone of run .* made from Python objects"):
         Replay(tmp_path / "object", object_run.id)
     named_run = learnt(tmp_path / "named")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cl import registry
 from cl.cli.store import parse_size, show_size
 from cl.errors import BadInput, StoreError
 from cl.gc import collect
@@ -20,7 +21,7 @@ from cl.results import Results
 from cl.runs import UNFINISHED
 from cl.store import Store
 from cl.verify import faults
-from tests.homes import FAST, manifest, tiny_run
+from tests.homes import fast, manifest, tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_a_home_that_is_in_use_holds_no_garbage(home: Path) -> None:
 
 def test_what_no_run_uses_goes_and_a_dry_run_only_says_so(home: Path) -> None:
     before = manifest(home)
-    tiny_run(home, settings={**FAST, "epochs": 1})
+    tiny_run(home, settings={**fast(registry.strategies.get("ease")), "epochs": 1})
     (other,) = (path for path in (home / "runs").iterdir() if manifest_of(path) != before["manifest"])
     shutil.rmtree(other)
     store = Store(home)

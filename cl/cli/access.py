@@ -1,0 +1,90 @@
+"""`palimpsest access`: who may read what of a run's stream, and changing it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from cl.cli.common import AsJson, Home, out, print_json
+from cl.errors import BadInput
+
+if TYPE_CHECKING:
+    from cl.stream import Stream
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: palimpsest access 3fa9 --revoke bob=ward-b")
+def access(
+    run: Annotated[str, typer.Argument(help="A run's id, or an unambiguous beginning of it.")],
+    grant: Annotated[list[str] | None, typer.Option(help="Give a label, as USER=LABEL; may be repeated.")] = None,
+    revoke: Annotated[list[str] | None, typer.Option(help="Take a label, as USER=LABEL; may be repeated.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Users against sets of labels: who reads what, for every run of this run's stream. Changes hold at once."""
+    from cl.access import Grants
+    from cl.audit.ledger import ACCESS, Ledger
+    from cl.home import default_home
+    from cl.recipes import OBJECT, resolve_stream
+    from cl.runs import Runs
+    from cl.store import Store
+    from cl.stream import Recipe
+
+    place = home if home is not None else default_home()
+    store = Store(place)
+    runs = Runs(store)
+    name = runs.find(run)
+    recipe = runs.source(name)["stream"]
+    if recipe is None:
+        raise BadInput(f"the stream of run {name} cannot be made again: {OBJECT}")
+    stream = resolve_stream(Recipe(**recipe), home=place)
+    grants = Grants(place)
+    for given, pairs in ((True, grant), (False, revoke)):
+        for user, label in map(_pair, pairs or []):
+            grants.change(store, stream, user, label, given)
+            Ledger(place).append(ACCESS, "", {"run": name, "user": user, "label": label, "granted": given})
+    matrix = _matrix(name, grants.govern(stream))
+    if as_json:
+        print_json(matrix)
+    else:
+        _print_matrix(matrix)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    user, equals, label = text.partition("=")
+    if not (user and equals and label):
+        raise BadInput(f"'{text}' names no user and label; write it as USER=LABEL")
+    return user, label
+
+
+def _matrix(run: str, stream: Stream) -> dict[str, Any]:
+    from cl.access import atoms
+
+    found = atoms(stream)
+    policy = stream.policy
+    return {
+        "run": run,
+        "policy": policy.mode,
+        "atoms": [{"labels": list(atom), "samples": count} for atom, count in found.items()],
+        "users": [
+            {"user": user, "labels": sorted(labels), "reads": [policy.reads(user, atom) for atom in found]}
+            for user, labels in sorted(policy.users.items())
+        ],
+    }
+
+
+def _print_matrix(matrix: dict[str, Any]) -> None:
+    heads = [escape("+".join(atom["labels"]) or "(no label)") for atom in matrix["atoms"]]
+    table = Table("user", "holds", *heads, box=None)
+    for one in matrix["users"]:
+        cells = ["reads" if reads else "" for reads in one["reads"]]
+        table.add_row(escape(one["user"]), escape(", ".join(one["labels"])), *cells)
+    counts = [str(atom["samples"]) for atom in matrix["atoms"]]
+    table.add_row("", "samples", *counts, style="dim")
+    out.print(table)
+    needs = "one of the labels" if matrix["policy"] == "any" else "every label"
+    out.print(f"policy {matrix['policy']}: a user reads what bears {needs} that the user holds", highlight=False)

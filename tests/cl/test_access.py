@@ -1,0 +1,175 @@
+"""Access control: policies, views, who gets an answer, and what a change of the policy does at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cl.access import Policy, atom_name, atom_of, atoms
+from cl.audit.ledger import ACCESS, Ledger, status
+from cl.audit.oracle import run_cold, task
+from cl.deletion import open_run
+from cl.errors import BadInput
+from cl.execution import execute
+from cl.recipes import resolve_stream
+from cl.stream import Stream
+from cl.testing import tiny_stream
+from tests.cl.deleting import Selector
+from tests.cl.test_cli import palimpsest
+from tests.cl.test_predict import visitor
+from tests.homes import named_backbone as named_backbone
+from tests.homes import tiny_run
+from tests.streams.test_folder import folder, listing, toml
+
+LABELS = st.sets(st.sampled_from(["a", "b", "c/d", "e+f"]), max_size=3)
+
+
+class Desk:
+    """The command line on one home."""
+
+    def __init__(self, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.home, self._capsys, self._monkeypatch = home, capsys, monkeypatch
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        return palimpsest(self._capsys, self._monkeypatch, *words, "--home", str(self.home))
+
+    def json(self, *words: str) -> Any:
+        code, out, err = self(*words, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+
+@pytest.fixture
+def desk(
+    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Desk:
+    return Desk(tmp_path / "home", capsys, monkeypatch)
+
+
+@given(held=LABELS, more=LABELS, atom=LABELS, mode=st.sampled_from(["any", "all"]))
+def test_another_clearance_only_adds(held: set[str], more: set[str], atom: set[str], mode: str) -> None:
+    before = Policy(mode, {"u": tuple(held)})
+    after = Policy(mode, {"u": tuple(held | more)})
+    assert before.reads("u", atom) <= after.reads("u", atom)
+    assert not after.reads("stranger", atom) and not after.reads("u", ())
+
+
+def test_any_needs_one_label_and_all_needs_every_one() -> None:
+    users = {"u": ("a",)}
+    assert Policy("any", users).reads("u", ("a", "b")) and not Policy("all", users).reads("u", ("a", "b"))
+    assert Policy("all", {"u": ("a", "b", "c")}).reads("u", ("a", "b"))
+
+
+@given(LABELS)
+def test_names_of_atoms_can_be_read_back(atom: set[str]) -> None:
+    name = atom_name(atom)
+    assert atom_of(name) == tuple(sorted(atom)) and "/" not in name
+
+
+def test_a_view_holds_what_its_user_reads_and_renames_nothing() -> None:
+    whole = tiny_stream()
+    seen = whole.view("alice")
+    assert seen.ids == {sample for sample in whole.ids if whole.access[sample] == ("ward-a",)}
+    assert [one.id for one in seen.tasks] == [one.id for one in whole.tasks]
+    assert atoms(seen) == {("ward-a",): len(seen.ids)} and set(seen.policy.users) == {"alice"}
+    assert not whole.view("dave").tasks and not whole.view("stranger").tasks
+    assert whole.view("bob").ids == whole.ids
+
+
+def test_the_name_of_a_view_does_not_depend_on_what_is_hidden(tmp_path: Path) -> None:
+    def view_of(place: Path, hidden: str) -> Stream:
+        place.mkdir()
+        folder(place)
+        rows = listing().splitlines()
+        labels = [hidden if "/owl/" in row else "open" for row in rows[1:]]
+        text = "\n".join(
+            [rows[0] + ",labels", *(f"{row},{label}" for row, label in zip(rows[1:], labels, strict=True))]
+        )
+        (place / "samples.csv").write_text(text, encoding="utf-8")
+        path = toml(place, samples='"samples.csv"', tasks="[1, 1]", classes='["owl", "cat"]')
+        path.write_text(path.read_text() + '\n[access]\nusers = { ann = ["open"] }\n', encoding="utf-8")
+        return resolve_stream(path)
+
+    first, second = view_of(tmp_path / "one", "secret"), view_of(tmp_path / "two", "")
+    (tmp_path / "two" / "images" / "train" / "owl" / "0.png").write_bytes(
+        (tmp_path / "two" / "images" / "train" / "cat" / "1.png").read_bytes()
+    )
+    second = resolve_stream(tmp_path / "two" / "my-stream.toml")
+    assert first.recipe is not None and second.recipe is not None and first.recipe.content != second.recipe.content
+    one, two = first.view("ann"), second.view("ann")
+    assert one.resolution() == two.resolution()
+    assert one.recipe is not None and two.recipe is not None and one.recipe.as_json() == two.recipe.as_json()
+
+
+def test_access_without_labels_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = toml(folder(tmp_path))
+    path.write_text(path.read_text() + '\n[access]\nusers = { ann = ["open"] }\n', encoding="utf-8")
+    with pytest.raises(BadInput, match="needs labels"):
+        resolve_stream(path)
+
+
+def test_without_clearance_the_answer_is_an_abstention(desk: Desk, tmp_path: Path) -> None:
+    run, picture = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}).id, str(visitor(tmp_path))
+    answers = [desk.json("predict", run, picture, "--as", user) for user in ("dave", "stranger")]
+    assert answers[0] == answers[1]
+    (row,) = answers[0]
+    assert row["class"] is None and row["abstain"] is True and row["top"] == []
+    (known,) = desk.json("predict", run, picture, "--as", "alice")
+    assert known["class"] is not None and known["abstain"] is False
+
+
+def test_a_view_that_needs_training_names_the_command_that_trains_it(desk: Desk, tmp_path: Path) -> None:
+    run, picture = tiny_run(desk.home, "ease", backbone="tiny").id, str(visitor(tmp_path))
+    code, _, err = desk("predict", run, picture, "--as", "alice")
+    assert code == 2 and err.count("\n") == 1 and "--as alice" in err
+    words = err.strip().partition("palimpsest run ")[2].split()
+    made = desk.json("run", *words[: words.index("--home")], *words[words.index("--home") + 2 :])
+    (seen,) = desk.json("predict", run, picture, "--as", "alice")
+    (own,) = desk.json("predict", made["run"], picture)
+    assert seen["top"] == own["top"] and made["user"] == "alice"
+    assert desk("predict", made["run"], picture, "--as", "bob")[0] == 2
+
+
+def test_a_change_of_the_policy_holds_at_once_and_is_in_the_ledger(desk: Desk, tmp_path: Path) -> None:
+    run, picture = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}).id, str(visitor(tmp_path))
+    matrix = desk.json("access", run)
+    rows = {one["user"]: one["reads"] for one in matrix["users"]}
+    assert rows == {"alice": [True, False], "bob": [True, True], "dave": [False, False]}
+    before = desk.json("predict", run, picture, "--as", "alice")
+    assert desk("access", run, "--grant", "alice=ward-b", "--revoke", "bob=ward-a")[0] == 0
+    assert desk.json("predict", run, picture, "--as", "alice") != before
+    assert desk("access", run, "--revoke", "alice=ward-b")[0] == 0
+    assert desk.json("predict", run, picture, "--as", "alice") == before
+    assert desk("access", run, "--revoke", "alice=ward-a")[0] == 0
+    assert desk.json("predict", run, picture, "--as", "alice")[0]["abstain"]
+    assert sum(record["type"] == ACCESS for record in Ledger(desk.home).verify()) == 4
+    assert status(desk.home) == []
+
+
+@pytest.mark.parametrize("words", [("--grant", "alice"), ("--grant", "alice=ward-x"), ("--revoke", "dave=ward-a")])
+def test_changes_that_make_no_sense_are_refused(desk: Desk, words: tuple[str, str]) -> None:
+    run = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}).id
+    code, _, err = desk("access", run, *words)
+    assert code == 2 and err.count("\n") == 1
+    assert not (desk.home / "access").exists()
+
+
+def test_a_deletion_from_a_view_equals_the_oracle_and_spares_who_could_not_read_it(desk: Desk) -> None:
+    stream = tiny_stream()
+    views = {
+        user: tiny_run(desk.home, "simplecil", backbone="tiny", settings={}, user=user) for user in ("alice", "bob")
+    }
+    hidden = next(sample for sample in stream.tasks[0].train.ids if stream.access[sample] == ("ward-b",))
+    outcome = execute(desk.home, views["bob"].id, [Selector("sample", hidden)])
+    cold = desk.home.parent / "cold"
+    cold.mkdir()
+    session = open_run(desk.home, views["bob"].id)
+    assert run_cold(task(session, session.suppressed, []), cold).manifest == outcome.manifest_after
+    after = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}, user="alice")
+    assert after.figures["manifest"] == views["alice"].figures["manifest"] and after.figures["components_built"] == 0
+    assert outcome.manifest_after != views["bob"].figures["manifest"]

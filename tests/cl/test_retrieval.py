@@ -1,0 +1,96 @@
+"""Retrieval: LDA as the textbook has it, a mixture whose components keep their shards, and who is left out of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.linalg import subspace_angles
+from torch import Tensor
+from torch.nn import functional as F
+
+from cl.retrieval import discriminant, isolated, lda, route, scatters
+from cl.statistics import embedding_sums, totals
+from cl.store import Tensors
+
+SHARDS, ROWS, DIM = 5, 30, 8
+
+
+def embeddings(shards: int = SHARDS) -> list[Tensor]:
+    draws = torch.Generator().manual_seed(1)
+    centres = torch.randn(shards, DIM, generator=draws)
+    return [centre + 0.3 * torch.randn(ROWS, DIM, generator=draws) for centre in centres]
+
+
+def mixture(shards: list[Tensor], kind: str = "view") -> Tensors:
+    joined = totals([embedding_sums({"features": rows}) for rows in shards])
+    if kind == "local":
+        return isolated(joined, prior="uniform")
+    return discriminant(joined, components=128, rho=0.01, prior="uniform")
+
+
+def routed(rows: Tensor, fitted: Tensors, top: int = 3, allowed: list[int] | None = None, far: float = 0.0) -> Tensors:
+    return route({"features": rows}, fitted, allowed=allowed, top=top, far=far)
+
+
+def test_directions_span_the_space_of_textbook_lda_on_the_raw_data() -> None:
+    shards = [F.normalize(rows.double(), dim=1) for rows in embeddings()]
+    raw, means = torch.cat(shards), [rows.mean(0) for rows in shards]
+    within = sum(((rows - mean).T @ (rows - mean) for rows, mean in zip(shards, means, strict=True)), torch.zeros(()))
+    between = sum((ROWS * torch.outer(mean - raw.mean(0), mean - raw.mean(0)) for mean in means), torch.zeros(()))
+    values, vectors = np.linalg.eig(np.linalg.solve(within.numpy(), between.numpy()))
+    textbook = vectors[:, np.argsort(-values.real)[: SHARDS - 1]].real
+    found = lda(*scatters(totals([embedding_sums({"features": rows}) for rows in embeddings()])), SHARDS - 1, 1e-9)
+    assert subspace_angles(found.numpy(), textbook).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["view", "local"])
+def test_every_component_is_the_best_for_its_own_mean(kind: str) -> None:
+    shards = embeddings()
+    means = torch.stack([F.normalize(rows, dim=1).mean(0) for rows in shards])
+    assert routed(means, mixture(shards, kind), top=1)["pick"][:, 0].tolist() == list(range(SHARDS))
+
+
+@given(st.sets(st.integers(0, SHARDS - 1), min_size=1), st.sampled_from([0, 1, 2, 3]))
+def test_what_is_not_allowed_is_never_picked_and_changes_no_bit(allowed: set[int], top: int) -> None:
+    rows, fitted = torch.cat(embeddings()), mixture(embeddings())
+    before = routed(rows, fitted, top, sorted(allowed))
+    assert set(before["pick"].flatten().tolist()) <= allowed
+    assert before["pick"].shape[1] == (min(top, len(allowed)) if top else len(allowed))
+    forbidden = torch.tensor(sorted(set(range(SHARDS)) - allowed), dtype=torch.int64)
+    for value in (torch.nan, 1e300, 0.0):
+        other = {name: tensor.clone() for name, tensor in fitted.items()}
+        for name in ("mean", "precision", "bias"):
+            other[name][forbidden] = value
+        after = routed(rows, other, top, sorted(allowed))
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("kind", ["view", "local"])
+def test_a_shard_alone_gets_everything_and_a_rows_bits_do_not_depend_on_its_neighbours(kind: str) -> None:
+    alone = routed(embeddings()[0], mixture(embeddings()[:1], kind))
+    assert alone["pick"].tolist() == [[0]] * ROWS and torch.equal(alone["weight"], torch.ones(ROWS, 1))
+    rows, fitted = torch.cat(embeddings()), mixture(embeddings(), kind)
+    whole, part = routed(rows, fitted), routed(rows[70:73], fitted)
+    assert all(torch.equal(whole[name][70:73], part[name]) for name in whole)
+
+
+def test_of_equal_components_the_first_is_picked() -> None:
+    rows = embeddings()[0]
+    fitted = mixture([rows, rows, embeddings()[1]])
+    assert routed(rows, fitted, top=2)["pick"].tolist() == [[0, 1]] * ROWS
+
+
+def test_isolated_components_do_not_depend_on_one_another() -> None:
+    first, second = mixture(embeddings(), "local"), mixture([embeddings()[0], *embeddings(7)[5:]], "local")
+    for name in ("mean", "precision", "bias"):
+        assert torch.equal(first[name][0], second[name][0])
+
+
+def test_what_is_far_from_everything_is_told() -> None:
+    shards = embeddings()
+    rows = torch.cat([shards[0], -torch.cat(shards).mean(0, keepdim=True) * 9])
+    far = routed(rows, mixture(shards), far=0.001)["far"]
+    assert far[-1] and far[:-1].float().mean() < 0.2
