@@ -93,6 +93,13 @@ def batch_statistics(backbone: Backbone, images: int) -> Iterator[None]:
             layer.running_mean, layer.running_var = mean, var
 
 
+def images_a_stack(backbone: Backbone, images: int, chunk: int) -> int:
+    """How many images of several views of a batch run together: `chunk`, but with batch norm one view of the batch's
+    `images`, whose statistics are those of no other view."""
+    normed = any(isinstance(one, _BatchNorm) for one in backbone.network.modules())
+    return images if normed else chunk
+
+
 @dataclass(frozen=True)
 class Batch:
     """A batch as a method sees it: opaque keys, and pixels float32 `(n, 3, side, side)` in [0, 1]."""

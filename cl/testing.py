@@ -116,12 +116,14 @@ def tiny_drift(rounds: int = 1, batches: int = 2, size: int = 4, conditions: Seq
 
 
 def tiny_segment(name: str, condition: str, batches: int, size: int) -> Segment:
-    """Test images of the tiny stream under a condition, each another time, dealt out to batches."""
+    """Test images of the tiny stream under a condition, each another time, dealt out to batches of both classes."""
     test = _tiny_task(0, 1, 6).test
     clean = test.images().permute(0, 2, 3, 1).numpy()
     ids = [f"{name}/{row:03d}" for row in range(batches * size)]
-    images = np.stack([_corrupted(clean[row % len(clean)], condition, sample) for row, sample in enumerate(ids)])
-    labels = {sample: test.labels[row % len(clean)] for row, sample in enumerate(ids)}
+    pictures = sorted(range(len(clean)), key=lambda row: row % 6 // 2)  # two of a class, two of the other
+    shown = {sample: pictures[row % len(clean)] for row, sample in enumerate(ids)}
+    images = np.stack([_corrupted(clean[row], condition, sample) for sample, row in shown.items()])
+    labels = {sample: test.labels[row] for sample, row in shown.items()}
     pixels = ArrayPixels(ids, images)
     chunks = {f"{name}/b{number:04d}": ids[number::batches] for number in range(batches)}
     held = {key: Samples.of({sample: labels[sample] for sample in chunk}, pixels) for key, chunk in chunks.items()}
@@ -393,7 +395,7 @@ def _renamed(segment: Segment) -> Segment:
     batches = {}
     for name, batch in segment.batches.items():
         ids = [f"{RENAMED}{sample}" for sample in batch.ids]
-        labels = [*batch.labels[1:], batch.labels[0]][::-1]
+        labels = [*batch.labels[1:], batch.labels[0]]
         pixels = ArrayPixels(ids, batch.images().permute(0, 2, 3, 1).numpy())
         batches[f"{RENAMED}{name}"] = Samples.of(dict(zip(ids, labels, strict=True)), pixels)
     return Segment(f"{RENAMED}{segment.id}", "another domain", batches)

@@ -28,6 +28,7 @@ from cl.adaptation import (
     batch_statistics,
     cross_entropy,
     go_through,
+    images_a_stack,
     restore,
 )
 from cl.backbone import Backbone
@@ -93,7 +94,8 @@ def taught(
             sure = model.logits(batch.pixels).softmax(1).max(1).values.mean().item()
             if sure < confidence:
                 seen = views(batch.pixels, batch.ids, passes, seeds)
-                stacks = [model.logits(one, teacher) for one in seen.split(chunk)]
+                size = images_a_stack(backbone, len(batch.ids), chunk)
+                stacks = [model.logits(one, teacher) for one in seen.split(size)]
                 target = torch.cat(stacks).unflatten(0, (passes, -1)).mean(0)
             else:
                 target = model.logits(batch.pixels, teacher)

@@ -79,9 +79,10 @@ def sharpness_aware(
             still = there < limit
             gradients = learner.gradients(there[still].mean()) if still.any() else []
         if not gradients:
+            return logits, {**log, "passes": 4.0}
+        if not learner.step_by(gradients):
             return logits, log
-        moved = learner.step_by(gradients)
-        log = {**log, "updated": float(moved), "loss": there[still].mean().item()}
+        log = {**log, "updated": 1.0, "loss": there[still].mean().item()}
         return logits, {**log, "reset": float(_collapsed(learner, there.detach().mean(), collapse))}
 
     found = go_through(batches, model, learner.resetting(step, reset_every))

@@ -25,6 +25,7 @@ counts as adaptation only over these.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -51,6 +52,7 @@ from cl.adaptation import (
 from cl.adapters import pairs as pair
 from cl.backbone import Backbone, batches, on_device, rows
 from cl.build import Checkpoint, Handle, Part, builds
+from cl.errors import BadInput
 from cl.hyper import hyperparameters, setting
 from cl.seeds import Seeds
 from cl.store import Tensors
@@ -59,17 +61,14 @@ from cl.stream import Samples, Task, concat
 from cl.train import Batch as TrainingBatch
 from cl.train import Optimisation, augmented, fit
 from cl.veil import Veiled
-from cl.views import views
 from strategies.source import Source, TestTime, TestTimeHyper, source_of
+from strategies.vida_allotment import NEUTRAL, Allotment, Factors, Homeostasis, Network, told
 
 FLAT, PATIENCE = 0.1, 20  # a mean prediction of entropy below 0.1 ln C for 20 batches counts as collapse
 
-Factors = tuple[pair.Factor, pair.Factor]  # l_low, l_high
-NEUTRAL: Factors = (1.0, 1.0)
-
 
 @hyperparameters
-class VidaHyper(TestTimeHyper):
+class VidaHyper(Allotment, TestTimeHyper):
     """ViDA's settings; sources name the specification's reading."""
 
     sites: Literal["attention", "all"] = setting("attention", "layers with a pair: attention, or all", "released code")
@@ -79,19 +78,6 @@ class VidaHyper(TestTimeHyper):
     warm_epochs: int = setting(1, "passes over the source split to warm the pairs up", "ours", ge=0)
     warm_batch_size: int = setting(64, "images a step of warming up", "ours", ge=1)
     warm_lr: float = setting(1e-4, "learning rate of warming up (Adam)", "ours", gt=0)
-    uncertainty: Literal["views", "mc_dropout"] = setting("views", "what perturbs the teacher", "released code")
-    space: Literal["logits", "probs"] = setting(
-        "logits", "variance of the logits, or distance of the probabilities to their mean", "released code"
-    )
-    scope: Literal["batch", "sample"] = setting("batch", "one u for the batch, or one for each image", "released code")
-    passes: int = setting(10, "perturbed passes", "released code", ge=2)
-    scale: float = setting(0.1, "factor of u", "released code", gt=0)
-    threshold: float = setting(0.05, "u from which the wide branch is favoured", "released code, CIFAR", ge=0)
-    clip: bool = setting(True, "keep the factors between 0 and 2", "ours")
-    invert: bool = setting(False, "favour the other branch: the paper's ablation", "paper")
-    dropout: float = setting(0.1, "on the hidden vectors, with uncertainty = mc_dropout", "ours", gt=0, lt=1)
-    view_draw: Literal["sample", "batch"] = setting("sample", "each image draws its views, or the batch", "ours")
-    lambda_apply: Literal["both", "low_only"] = setting("both", "branches that get their factor", "paper")
     views_lambda: Literal["neutral", "carried"] = setting("neutral", "factors under which the views run", "ours")
     target: Literal["views_mean", "one_view", "plain"] = setting(
         "views_mean",
@@ -110,7 +96,6 @@ class VidaHyper(TestTimeHyper):
     reset: Literal["never", "segment", "every", "collapse"] = setting(
         "never", "as for all methods, or once predictions have become one class", "released code"
     )
-    chunk: int = setting(400, "images that run as one stack", "ours", ge=1)
 
     @property
     def warming(self) -> Optimisation:
@@ -119,10 +104,7 @@ class VidaHyper(TestTimeHyper):
 
 
 SHAPE = ("sites", "low_rank", "high_rank", "init")
-ALLOTMENT = (
-    "uncertainty", "space", "scope", "passes", "scale", "threshold", "clip", "invert", "dropout", "view_draw",
-    "lambda_apply", "chunk",
-)  # fmt: skip
+ALLOTMENT = tuple(field.name for field in dataclasses.fields(Allotment))
 LEARNING = (
     "views_lambda", "target", "symmetric", "train", "optimizer", "lr", "lr_vida", "momentum", "ema_model", "ema_vida",
     "restore",
@@ -146,24 +128,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "threshold": 0.2,
     },
 }  # fmt: skip
-
-
-class Network:
-    """The source model with pairs beside its layers."""
-
-    def __init__(self, backbone: Backbone, source: Mapping[str, Tensors]) -> None:
-        self.model = SourceModel(backbone, source)
-        self._weights = self.model.weights()
-
-    def logits(self, pixels: Tensor, weights: Weights, factors: Factors, keep: Tensors | None = None) -> Tensor:
-        """Logits under `weights`, pairs and whatever else is learnt. Constant factors are merged into the weights."""
-        low, high = factors
-        others = {name: value for name, value in weights.items() if not pair.is_pair(name)}
-        pairs = {name: value for name, value in weights.items() if pair.is_pair(name)}
-        if keep is None and not isinstance(low, Tensor):
-            return self.model.logits(pixels, {**others, **pair.merged({**self._weights, **others}, pairs, low, high)})
-        with pair.attached(self.model.backbone, pairs, low, high, keep):
-            return self.model.logits(pixels, others)
 
 
 @builds("adapter")
@@ -193,76 +157,6 @@ def warmed(
     return fit(on_device(start, backbone), loss, samples.ids, how, seeds, checkpoint)
 
 
-class Homeostasis:
-    """Uncertainty of a batch and the factors that follow from it."""
-
-    def __init__(self, network: Network, h: VidaHyper, seeds: Seeds) -> None:
-        self.network, self._h, self._seeds = network, h, seeds
-
-    @torch.no_grad()
-    def perturbed(self, batch: Batch, teacher: Weights, factors: Factors) -> Tensor:
-        """The teacher's logits in every pass, `(passes, n, classes)`, in stacks of `chunk` images."""
-        h, count = self._h, self._h.passes
-        if h.uncertainty == "views":
-            pixels, masks = self.views(batch, count), None
-        else:
-            pixels, masks = batch.pixels.repeat(count, 1, 1, 1), self._masks(batch, teacher)
-        found = []
-        for start in range(0, len(pixels), h.chunk):
-            part = slice(start, start + h.chunk)
-            keep = None if masks is None else {name: mask[part] for name, mask in masks.items()}
-            chosen = tuple(_repeated(one, count)[part] if isinstance(one, Tensor) else one for one in factors)
-            found.append(self.network.logits(pixels[part], teacher, (chosen[0], chosen[1]), keep))
-        return torch.cat(found).unflatten(0, (count, -1))
-
-    def views(self, batch: Batch, count: int) -> Tensor:
-        shared = batch.key if self._h.view_draw == "batch" else None
-        return views(batch.pixels, batch.ids, count, self._seeds, shared)
-
-    def _masks(self, batch: Batch, teacher: Weights) -> Tensors:
-        """Dropout on every hidden vector, one draw for each (image, pass), the same at all tokens."""
-        h, sites = self._h, pair.sites(teacher)
-        widths = {"low": h.low_rank, "high": h.high_rank}
-        total = len(sites) * (h.low_rank + h.high_rank)
-        draws = self._seeds.uniform(batch.ids, (h.passes, total), "dropout").transpose(0, 1).flatten(0, 1)
-        keep = (draws >= h.dropout).float().to(batch.pixels.device) / (1 - h.dropout)
-        names = [f"{site}.{branch}" for site in sites for branch in widths]
-        parts = keep.split([widths[name.rpartition(".")[2]] for name in names], 1)
-        return {name: part[:, None] for name, part in zip(names, parts, strict=True)}
-
-    def uncertainty(self, outputs: Tensor) -> Tensor:
-        """u of each image `(n,)`, or of the batch `()`: of logits their variance over passes, mean over classes; of
-        probabilities the root of their mean squared distance to their mean."""
-        if self._h.space == "logits":
-            spread = outputs.var(0).mean(1)
-        else:
-            p = outputs.softmax(2)
-            spread = (p - p.mean(0)).square().sum(2).mean(0).sqrt()
-        u = self._h.scale * spread
-        return u.mean() if self._h.scope == "batch" else u
-
-    def factors(self, u: Tensor) -> Factors:
-        """l_low and l_high: numbers for a batch, `(n, 1, 1)` for single images."""
-        wide = (u >= self._h.threshold) != self._h.invert
-        high = torch.where(wide, 1 + u, 1 - u)
-        low = torch.where(wide, 1 - u, 1 + u)
-        if self._h.clip:
-            low, high = low.clamp(0, 2), high.clamp(0, 2)
-        if self._h.lambda_apply == "low_only":
-            high = torch.ones_like(high)
-        return (low.item(), high.item()) if u.ndim == 0 else (low[:, None, None], high[:, None, None])
-
-
-def _repeated(factor: Tensor, count: int) -> Tensor:
-    return factor.repeat(count, 1, 1)
-
-
-def _told(u: Tensor, factors: Factors, threshold: float) -> Log:
-    low, high = (float(torch.as_tensor(one).mean()) for one in factors)
-    above = (u >= threshold).double().mean().item()
-    return {"uncertainty": u.mean().item(), "above": above, "lambda_low": low, "lambda_high": high}
-
-
 @builds(prediction="prediction", evidence="evidence")
 @torch.no_grad()
 def unadapted(
@@ -276,7 +170,7 @@ def unadapted(
     **how: Any,
 ) -> dict[str, Tensors]:
     """The warmed pairs on a segment's batches; with `hka` under factors from the uncertainty of each batch."""
-    h, network = VidaHyper(**how), Network(backbone, source)
+    h, network = Allotment(**how), Network(backbone, source)
     pairs, homeostasis = on_device(warm, backbone), Homeostasis(network, h, seeds)
 
     def step(batch: Batch) -> tuple[Tensor, Log]:
@@ -284,7 +178,7 @@ def unadapted(
             return network.logits(batch.pixels, pairs, NEUTRAL), {"passes": 1.0}
         u = homeostasis.uncertainty(homeostasis.perturbed(batch, pairs, NEUTRAL))
         factors = homeostasis.factors(u)
-        log = {**_told(u, factors, h.threshold), "passes": h.passes + 1.0}
+        log = {**told(u, factors, h.threshold), "passes": h.passes + 1.0}
         return network.logits(batch.pixels, pairs, factors), log
 
     return go_through(batches, network.model, step)
@@ -321,7 +215,7 @@ def adapted(
         if h.symmetric:
             loss = 0.5 * loss + 0.5 * cross_entropy(logits, target)
         passes = h.passes + 4.0 + (h.target == "one_view" and h.uncertainty == "mc_dropout")
-        log = {**_told(u, factors, h.threshold), "loss": loss.mean().item(), "passes": passes}
+        log = {**told(u, factors, h.threshold), "loss": loss.mean().item(), "passes": passes}
         log["entropy"] = _entropy_of_mean(prediction)
         gradients = learner.gradients(loss.mean())
         log["gradient"] = torch.stack([one.norm() for one in gradients]).norm().item()
@@ -435,7 +329,7 @@ class VidaStatic(Source):
 
     def adapt(self, model: Model, segment: Veiled) -> Adaptation:
         # Without the rule its settings change nothing, so they are left out of the key.
-        how = self.chosen((*SHAPE, *ALLOTMENT)) if self.hka else {}
+        how = self.chosen(ALLOTMENT) if self.hka else {}
         found = self.component(
             "online", unadapted, segment.batches, source_of(model), model["warm"], hka=self.hka, **how
         )
@@ -468,6 +362,11 @@ class Vida(VidaStatic, TestTime):
     title = "ViDA: low- and high-rank adapters weighed by uncertainty, taught by their moving average"
     paper = "Liu et al., ICLR 2024, arXiv 2306.04344"
 
+    def learn(self, task: Task, model: Model) -> dict[str, Handle]:
+        if self.hyper.scope == "sample" and self.hyper.views_lambda == "carried":
+            raise BadInput("factors of single images fit no later batch; set views_lambda=neutral or scope=batch")
+        return super().learn(task, model)
+
     def adapt(self, model: Model, segment: Veiled) -> Adaptation:
         before = model["online"]["state"] if "online" in model else None
         found = self.component(
@@ -479,7 +378,7 @@ class Vida(VidaStatic, TestTime):
             before,
             reset_every=self.hyper.reset_every if self.hyper.reset == "every" else 0,
             at_collapse=self.hyper.reset == "collapse",
-            **self.chosen((*SHAPE, *ALLOTMENT, *LEARNING)),
+            **self.chosen((*ALLOTMENT, *LEARNING)),
         )
         return Adaptation(found["prediction"], {"online": found}, found["evidence"])
 

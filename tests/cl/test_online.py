@@ -17,13 +17,15 @@ from cl.runs import Runs
 from cl.store import Store, Tensors
 from cl.strategy import Adaptation, Model
 from cl.stream import Samples
-from cl.testing import CONDITIONS, OnlineConformance, tiny_backbone, tiny_drift
+from cl.testing import CONDITIONS, OnlineConformance, _renamed, tiny_backbone, tiny_drift, tiny_stream
 from cl.veil import Veiled, origins
 from strategies.source import Source, source_of, source_scores
+from streams.drift import drifting
 from tests.cl import tiny
 
 STREAM = tiny_drift(2, 2, 2, CONDITIONS[:2])
 FAST = {"source_epochs": 1, "source_batch_size": 8}
+VIDA = {**FAST, "high_rank": 4, "passes": 2}
 
 
 def start(home: Path, strategy: str = "tent", **settings: Any) -> Any:
@@ -46,6 +48,7 @@ def test_forgetting_a_streamed_image_replays_from_the_last_clean_state(tmp_path:
     session.stream = session.whole.without({sample})
     assert dict(outcome.components_after) == session.drive().components
     assert outcome.rebuilt == found.build
+    assert outcome.components_after["online/state"] != result.figures["components"]["online/state"]
     again = execute(home, name, [Selector("sample", sample)])
     assert again.state == "noop" and again.manifest_after == outcome.manifest_after
 
@@ -80,6 +83,37 @@ def test_a_reset_at_each_segment_bounds_what_a_deletion_touches(tmp_path: Path) 
     sample = STREAM.segments[1].samples.ids[0]
     steps = plan(open_run(tmp_path, name), [Selector("sample", sample)]).tainted
     assert "r00/dark/5/online" in steps and not any(step.startswith("r01/noise") for step in steps)
+
+
+def test_rounds_alike_with_a_reset_each_are_equal(tmp_path: Path) -> None:  # T10
+    alike = drifting(tiny_stream(1, test=8), "rounds", "GN CO", rounds=3, batch_size=4, batches=2, rounds_alike=True)
+
+    def rounds(name: str, **settings: Any) -> list[list[float]]:
+        given: dict[str, Any] = {"backbone": tiny_backbone(), "home": tmp_path / name, "device": "cpu"}
+        met = run(alike, "tent", settings={**FAST, "lr": 0.1, **settings}, **given).figures["online"]["test_time"]
+        found = [one["nll"] for one in met["segments"]]
+        return [found[start : start + 2] for start in range(0, len(found), 2)]
+
+    # Within a batch the images lie in the order of their keys, which hold the round: the last bits may differ.
+    first, *others = rounds("reset", reset="every", reset_every=4)
+    assert others == [pytest.approx(first, abs=1e-6)] * 2
+    kept, later, _ = rounds("kept")
+    assert kept == first and later != pytest.approx(first, abs=1e-4), "without the reset the rounds must differ"
+
+
+def test_a_segment_may_lack_a_class(tmp_path: Path) -> None:
+    whole = STREAM.segments[1]
+    gone = {s for s, label in zip(whole.samples.ids, whole.samples.labels, strict=True) if label == "class-0"}
+    result = run(STREAM.without(gone), "vida", backbone=tiny_backbone(), home=tmp_path, device="cpu", settings=VIDA)
+    online = result.figures["online"]
+    assert online["test_time"]["segments"][1]["images"] == len(whole) - len(gone) == 2
+    assert all(0 <= error <= 1 for error in online["online_error"].values()) and online["updates"] == 8
+
+
+def test_the_suite_gives_other_labels_where_it_looks_for_leaks() -> None:  # T7, V15
+    for one in STREAM.segments:
+        for batch, renamed in zip(one.batches.values(), _renamed(one).batches.values(), strict=True):
+            assert set(batch.labels) == {"class-0", "class-1"} and batch.labels != renamed.labels
 
 
 def test_the_model_of_a_finished_run_is_the_adapted_one(tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor
 
 from cl import registry
-from cl.adaptation import Descent, SourceModel, norm_names
+from cl.adaptation import Descent, SourceModel, batch_statistics, norm_names
 from cl.backbone import TimmBackbone
 from cl.seeds import Seeds
 from cl.store import Tensors
 from cl.stream import Samples
 from cl.testing import tiny_backbone, tiny_drift, tiny_segment
 from cl.veil import Veiled, veil
+from cl.views import views
 from strategies.bn1 import renormalised
 from strategies.cotta import taught
 from strategies.eata import fisher, selected
@@ -86,7 +87,7 @@ class NoCheckpoint:
 
 
 def vida(batches: Mapping[str, Samples], before: Tensors | None = None, **how: Any) -> dict[str, Tensors]:
-    given = {"high_rank": 8, "passes": 3, "threshold": 0.01, **how}
+    given = {"passes": 3, "threshold": 0.01, **how}
     return adapted(
         dict(batches), source(tiny_backbone()), warm(), before, backbone=tiny_backbone(), seeds=Seeds("run"),
         reset_every=given.pop("reset_every", 0), at_collapse=given.pop("at_collapse", False), **given,
@@ -268,6 +269,21 @@ def test_odd_batches_leave_finite_scores_now_and_afterwards(name: str, kind: str
         assert torch.equal(scores(then), scores(method(name)(good, None))), "a quarantined batch must leave no trace"
 
 
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_model_whose_loss_is_not_finite_learns_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:  # V6
+    batches, honest = arriving(batches=1).batches, source
+
+    def overflowing(backbone: TimmBackbone) -> dict[str, Tensors]:
+        return {"head": {**honest(backbone)["head"], "weight": torch.full((2, backbone.dim), 3e38)}}
+
+    monkeypatch.setattr(f"{__name__}.source", overflowing)
+    first = method(name)(batches, None)
+    again = method(name)(batches, first["state"])
+    assert first["evidence"]["quarantined"].tolist() == [1.0] and first["evidence"]["updated"].tolist() == [0.0]
+    assert torch.isfinite(scores(first)).all()
+    assert all(torch.equal(again["state"][entry], value) for entry, value in first["state"].items())
+
+
 @pytest.mark.parametrize("name", ["tent", "eata", "sar", "cotta"])
 def test_networks_with_batch_norm_are_adapted_by_batch_statistics(name: str) -> None:
     backbone = tiny_resnet()
@@ -277,6 +293,17 @@ def test_networks_with_batch_norm_are_adapted_by_batch_statistics(name: str) -> 
     assert all(torch.equal(value, before[key]) for key, value in backbone.network.state_dict().items())
     alone = method(name, backbone)(arriving(batches=1, size=1).batches, None)
     assert torch.isfinite(scores(alone)).all()
+
+
+def test_views_are_normalised_by_the_statistics_of_their_own_view() -> None:
+    batches, backbone = arriving(batches=1).batches, tiny_resnet()
+    ((_, batch),) = batches.items()
+    found = scores(method("cotta", backbone)(batches, None))
+    seen = views(backbone.pixels(batch.images()), batch.ids, COTTA["passes"], Seeds("run")).chunk(COTTA["passes"])
+    model = SourceModel(backbone, source(backbone))
+    with torch.no_grad(), batch_statistics(backbone, len(batch)):
+        expected = torch.stack([model.logits(one) for one in seen]).mean(0)
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_fisher_information_is_the_mean_of_squared_gradients() -> None:
@@ -307,7 +334,7 @@ def test_importance_holds_weights_near_the_source() -> None:
 
 
 def test_statics_are_the_warmed_source() -> None:
-    given = {"high_rank": 8, "passes": 3, "threshold": 0.01}
+    given = {"passes": 3, "threshold": 0.01}
     batches = arriving().batches
     origin, backbone = source(tiny_backbone()), tiny_backbone()
     static = unadapted(batches, origin, warm(), backbone=backbone, seeds=Seeds("run"), hka=False)

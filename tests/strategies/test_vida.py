@@ -14,24 +14,18 @@ from torch import Tensor
 
 from cl.adaptation import SourceModel
 from cl.adapters import pairs
+from cl.errors import BadInput
 from cl.seeds import Seeds
 from cl.store import Tensors
+from cl.strategy import Model
 from cl.testing import tiny_backbone, tiny_drift, tiny_segment
 from cl.veil import veil
 from cl.views import views
-from strategies.vida import (
-    NEUTRAL,
-    PRESETS,
-    Homeostasis,
-    Network,
-    VidaHyper,
-    reparameterised,
-    scores_with_pairs,
-    unadapted,
-)
+from strategies.vida import PRESETS, Vida, VidaHyper, adapted, reparameterised, scores_with_pairs, unadapted
+from strategies.vida_allotment import NEUTRAL, Allotment, Homeostasis, Network
 from tests.strategies.test_test_time import arriving, scores, source, vida, warm
 
-OFFICIAL = {name: value for name, value in PRESETS["official-cifar10"].items()} | {"high_rank": 8, "passes": 3}
+OFFICIAL = {name: value for name, value in PRESETS["official-cifar10"].items()} | {"passes": 3}
 
 
 def network() -> Network:
@@ -43,7 +37,7 @@ def pixels() -> Tensor:
 
 
 def homeostasis(**how: Any) -> Homeostasis:
-    return Homeostasis(network(), VidaHyper(**{"high_rank": 8, "passes": 3, **how}), Seeds("run"))
+    return Homeostasis(network(), Allotment(**{"passes": 3, **how}), Seeds("run"))
 
 
 def test_vit_b_has_24_places_and_the_published_number_of_weights() -> None:  # V1
@@ -118,7 +112,7 @@ def test_without_steps_the_state_is_constant_and_predictions_are_those_of_the_al
     found = vida(batches, lr=0.0, lr_vida=0.0)
     static = unadapted(
         batches, source(tiny_backbone()), warm(), backbone=tiny_backbone(), seeds=Seeds("run"), hka=True,
-        high_rank=8, passes=3, threshold=0.01,
+        passes=3, threshold=0.01,
     )  # fmt: skip
     assert torch.equal(scores(found), scores(static))
     for name, value in warm().items():
@@ -205,10 +199,21 @@ def test_every_preset_learns_and_stays_finite(preset: str) -> None:
     assert torch.isfinite(scores(found)).all() and found["evidence"]["updated"].sum() == 3
 
 
-def test_collapse_resets_the_method() -> None:
+def test_collapse_resets_the_method() -> None:  # V7
     batches = veil(tiny_segment("long", "noise", 22, 1)).batches
-    found = vida(batches, at_collapse=True, lr_vida=0.0)
-    assert found["evidence"]["reset"].sum() <= 1  # batches of one may be flat or not: what counts is that it is bounded
+    assert vida(batches, at_collapse=True, lr_vida=0.0)["evidence"]["reset"].sum() == 0
+    head = {**source(tiny_backbone())["head"], "bias": torch.tensor([50.0, 0.0])}  # one class, whatever arrives
+    found = adapted(
+        batches, {"head": head}, warm(), None, backbone=tiny_backbone(), seeds=Seeds("run"), reset_every=0,
+        at_collapse=True, passes=3,
+    )  # fmt: skip
+    assert found["evidence"]["reset"].nonzero().tolist() == [[19]] and found["state"]["memory/flat"] == 2
+
+
+def test_factors_of_single_images_are_not_carried_to_the_next_batch() -> None:
+    method = Vida(VidaHyper(scope="sample", views_lambda="carried"), None)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="set views_lambda=neutral or scope=batch"):
+        method.learn(tiny_drift().tasks[0], Model())
 
 
 def test_the_official_preset_does_what_the_released_code_does() -> None:  # V18: Q1, Q2, Q4 against a trace by hand
