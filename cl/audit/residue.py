@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,9 +44,10 @@ def residue(
     """Every trace of `samples` (id -> content digest) in `home`.
 
     pixels: shards with the samples' images, where the source still has them. digests: of shards and components made
-    from them; those that a live component has by now do not count.
+    from them; those that a component made without them has too do not count.
     """
-    dead = {*digests, *samples.values()} - live_digests(Store(home))
+    dead = {*digests, *samples.values()}
+    dead -= live_digests(Store(home), dead)
     finder = _Finder([digest.encode() for digest in dead])
     ids = _Ids(samples)
     found: Counter[tuple[str, str]] = Counter()
@@ -60,15 +62,16 @@ def residue(
     return [Hit(path, kind, count) for (path, kind), count in sorted(found.items()) if count]
 
 
-def live_digests(store: Store) -> set[str]:
-    """Keys, contents and shards of everything that a live run refers to."""
+def live_digests(store: Store, dead: AbstractSet[str] = frozenset()) -> set[str]:
+    """Keys, contents and shards of everything that a live run refers to, and of what else reads nothing of `dead`: what
+    runs that the deletion made stale had built from other data."""
+    keys = {key for _, run in Runs(store).all_live() for key in run.keys}
     live: set[str] = set()
-    for _, run in Runs(store).all_live():
-        for key in run.keys:
-            record = store.find(key)
-            if record is not None:
-                live |= {key, *(part["digest"] for part in record.parts.values())}
-                live |= {read["digest"] for read in record.reads}
+    for key, record in store.lineage().items():
+        origins = {read["key"] if read["kind"] == "part" else read["digest"] for read in record.reads}
+        if key in keys or dead.isdisjoint({key, *origins}):
+            live |= {key, *(part["digest"] for part in record.parts.values())}
+            live |= {read["digest"] for read in record.reads}
     live_shards = [held for path, held in store.shards() if path.stem in live]
     return live | {content for held in live_shards for content in held.values()}
 

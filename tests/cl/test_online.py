@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 
+from cl.audit.verify import residue_of
 from cl.backbone import Backbone
 from cl.build import builds
 from cl.deletion import Selector, open_run, plan
-from cl.execution import execute
+from cl.execution import execute, sealed
 from cl.replay import Replay, replay
 from cl.runner import run
 from cl.runs import Runs
 from cl.store import Store, Tensors
 from cl.strategy import Adaptation, Model
 from cl.stream import Samples
+from cl.taint import closure
 from cl.testing import CONDITIONS, OnlineConformance, _renamed, tiny_backbone, tiny_drift, tiny_stream
 from cl.veil import Veiled, origins
 from strategies.source import Source, source_of, source_scores
@@ -51,6 +53,22 @@ def test_forgetting_a_streamed_image_replays_from_the_last_clean_state(tmp_path:
     assert outcome.components_after["online/state"] != result.figures["components"]["online/state"]
     again = execute(home, name, [Selector("sample", sample)])
     assert again.state == "noop" and again.manifest_after == outcome.manifest_after
+
+
+def test_what_stale_runs_keep_of_other_segments_is_no_residue(tmp_path: Path) -> None:
+    """`source` tells the same of every batch, so purged evidence has the digest of what its other segments keep."""
+    other = start(tmp_path, "source").figures["run"]
+    name, sample = start(tmp_path).figures["run"], STREAM.segments[2].samples.ids[0]
+    session = open_run(tmp_path, name)
+    found = plan(session, [Selector("sample", sample)])
+    tainted = closure(session.store, found.forget.samples).components
+    content = sealed(tmp_path, found, [["sample", sample]], "exact")
+    execute(tmp_path, name, [Selector("sample", sample)])
+    assert Runs(Store(tmp_path)).stale(other) and residue_of(tmp_path, open_run(tmp_path, name), content) == []
+    left = next(record for record in tainted.values() if record.build.endswith("source_scores"))
+    Store(tmp_path).folder.joinpath("left.json").write_text(f"{left.key} {left.parts['evidence']['digest']}")
+    (hit,) = residue_of(tmp_path, open_run(tmp_path, name), content)
+    assert (hit.path, hit.kind, hit.count) == ("store/left.json", "digest", 1), "the key alone tells"
 
 
 def test_a_subject_and_a_class_reach_what_was_streamed(tmp_path: Path) -> None:
