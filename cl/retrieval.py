@@ -100,15 +100,16 @@ def _log_prior(counts: Tensor, prior: Prior) -> Tensor:
 def route(features: Tensors, mixture: Tensors, *, allowed: list[int] | None, top: int, far: float) -> Tensors:
     """For each row the `top` best components among `allowed` (None: all; top 0: all), best first, ties to the lower.
 
-    pick int64 `(n, t)`; weight `(n, t)` float32, the posterior over the picks; far bool `(n,)`: no allowed component
-    has the row within all but the share `far` of its mass. What is not allowed is dropped before anything is computed.
+    pick int64 `(n, t)`, places in `allowed`; weight `(n, t)` float32, the posterior over the picks; far bool `(n,)`: no
+    allowed component has the row within all but the share `far` of its mass. What is not allowed is dropped before
+    anything is computed.
     """
     keep = torch.arange(len(mixture["mean"])) if allowed is None else torch.tensor(allowed, dtype=torch.int64)
     mean, precision, bias = (mixture[name][keep] for name in ("mean", "precision", "bias"))
     limit = float(chdtri(mean.shape[1], far)) if far > 0 and mean.shape[1] else float("inf")
     found = [_route(rows, mixture["projection"], mean, precision, bias, top, limit) for rows in _padded(features)]
     pick, weight, distant = (torch.cat(column)[: len(features["features"])] for column in zip(*found, strict=True))
-    return {"pick": keep[pick], "weight": weight.float(), "far": distant}
+    return {"pick": pick, "weight": weight.float(), "far": distant}
 
 
 def _padded(features: Tensors) -> list[Tensor]:

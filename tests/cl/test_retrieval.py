@@ -57,7 +57,7 @@ def test_every_component_is_the_best_for_its_own_mean(kind: str) -> None:
 def test_what_is_not_allowed_is_never_picked_and_changes_no_bit(allowed: set[int], top: int) -> None:
     rows, fitted = torch.cat(embeddings()), mixture(embeddings())
     before = routed(rows, fitted, top, sorted(allowed))
-    assert set(before["pick"].flatten().tolist()) <= allowed
+    assert set(before["pick"].flatten().tolist()) <= set(range(len(allowed)))
     assert before["pick"].shape[1] == (min(top, len(allowed)) if top else len(allowed))
     forbidden = torch.tensor(sorted(set(range(SHARDS)) - allowed), dtype=torch.int64)
     for value in (torch.nan, 1e300, 0.0):
@@ -87,6 +87,23 @@ def test_isolated_components_do_not_depend_on_one_another() -> None:
     first, second = mixture(embeddings(), "local"), mixture([embeddings()[0], *embeddings(7)[5:]], "local")
     for name in ("mean", "precision", "bias"):
         assert torch.equal(first[name][0], second[name][0])
+
+
+@pytest.mark.parametrize("edit", ["huge counts", "far means", "near-duplicates", "one more", "one less"])
+def test_edits_of_forbidden_statistics_show_only_in_a_mixture_fitted_on_them(edit: str) -> None:
+    """NI5 and NI6, and NI8: the published mixture over all shards must fail what isolated components pass."""
+    permitted, forbidden = embeddings()[:3], embeddings()[3:]
+    other = {
+        "huge counts": [rows.repeat(200, 1) for rows in forbidden],
+        "far means": [-5 * rows for rows in forbidden],
+        "near-duplicates": [rows + 1e-3 for rows in permitted[:2]],
+        "one more": [*forbidden, embeddings(6)[5]],
+        "one less": forbidden[:1],
+    }[edit]
+    for kind, same in (("local", True), ("global", False)):
+        fitted = [mixture([*permitted, *rest], kind) for rest in (forbidden, other)]
+        before, after = (routed(torch.cat(permitted), one, 3, [0, 1, 2]) for one in fitted)
+        assert all(torch.equal(before[name], after[name]) for name in ("pick", "weight")) == same, kind
 
 
 def test_what_is_far_from_everything_is_told() -> None:
