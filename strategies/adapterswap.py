@@ -35,7 +35,7 @@ from cl.composition import SHARPNESS, bare_scores, mixed_scores, pooled, uniform
 from cl.errors import BadInput
 from cl.heads import cosine, uniform_rows
 from cl.hyper import Training, hyperparameters, setting
-from cl.retrieval import discriminant, isolated, route
+from cl.retrieval import Covariance, Prior, discriminant, isolated, route, spread
 from cl.routing import RANKS, at_home, hit_rates, routing_losses
 from cl.seeds import Seeds
 from cl.statistics import class_sums, embedding_sums, in_order, totals, touched, tree
@@ -66,7 +66,10 @@ class AdapterSwapHyper(Training):
         "what the retriever is fitted on: what the user may read | everything (it leaks) | each shard alone",
         "ours",
     )
-    prior: Literal["uniform", "counts"] = setting("uniform", "of the mixture's components", "ours")
+    prior: Prior = setting("uniform", "of the mixture's components", "ours")
+    covariance: Covariance = setting(
+        "tied", "of the mixture: tied | one for each component: diag | full (m^2 numbers a shard)", "ours"
+    )
     components: int = setting(128, "most directions that LDA keeps", "ours", ge=1)
     rho: float = setting(0.01, "ridge of LDA and of the tied covariance", "ours", gt=0)
     top: Annotated[int, Field(ge=1)] | Literal["all"] = setting(
@@ -259,7 +262,12 @@ class AdapterSwap(Strategy):
         if h.scope == "local":
             return {**found, "retriever": self.component("retriever", isolated, every, prior=h.prior)}
         how: dict[str, Any] = {"components": h.components, "rho": h.rho, "prior": h.prior}
-        return {**found, "retriever": self.component("retriever", discriminant, every, **how)}
+        tied = self.component("retriever", discriminant, every, **how)
+        if h.covariance == "tied":
+            return {**found, "retriever": tied}
+        own = Library({name: entries[f"{name}/statistics"].sole for name in self._library(entries)})
+        spreads = self.component("covariances", spread, tied, own, covariance=h.covariance)
+        return {**found, "projection": tied, "retriever": spreads}
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         shelf = self._shelf(model)
@@ -399,5 +407,7 @@ class AdapterSwap(Strategy):
         return [name.strip() for name in self.hyper.targets.split(",")]
 
     def _check(self) -> None:
+        if self.hyper.scope == "local" and self.hyper.covariance != "tied":
+            raise BadInput("scope=local has a variance for each component already; leave covariance as it is")
         if self.hyper.adapter == "dora" and self.hyper.mixing == "weights":
             raise BadInput("DoRA adapters cannot be mixed by weights, as they rescale W; use --set mixing=outputs")

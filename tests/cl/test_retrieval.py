@@ -8,10 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import subspace_angles
+from scipy.special import softmax
+from scipy.stats import multivariate_normal
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.retrieval import discriminant, isolated, lda, route, scatters
+from cl.retrieval import discriminant, isolated, lda, route, scatters, spread
 from cl.statistics import embedding_sums, totals
 from cl.store import Tensors
 
@@ -75,6 +77,29 @@ def test_a_shard_alone_gets_everything_and_a_rows_bits_do_not_depend_on_its_neig
     rows, fitted = torch.cat(embeddings()), mixture(embeddings(), kind)
     whole, part = routed(rows, fitted), routed(rows[70:73], fitted)
     assert all(torch.equal(whole[name][70:73], part[name]) for name in whole)
+
+
+@pytest.mark.parametrize("kind", ["tied", "diag", "full"])
+def test_likelihoods_are_those_of_gaussians_with_these_covariances(kind: str) -> None:
+    shards, rows = [*embeddings(3), embeddings(4)[3][:1]], torch.cat(embeddings(3))
+    parts = [embedding_sums({"features": one}) for one in shards]
+    fitted = mixture(shards)
+    if kind != "tied":
+        fitted = spread(fitted, dict(enumerate(parts)), covariance=kind)  # type: ignore[arg-type]
+    base = mixture(shards)["projection"].numpy()
+    size, z = base.shape[1], F.normalize(rows.double(), dim=1).numpy() @ base
+    likelihood = np.stack([_log_density(F.normalize(one.double(), dim=1).numpy() @ base, z, kind) for one in shards], 1)
+    found = routed(rows, fitted, 0)
+    every = torch.zeros(found["weight"].shape).scatter(1, found["pick"], found["weight"])
+    assert size == 3 and np.allclose(every, softmax(likelihood, 1), atol=1e-4)
+
+
+def _log_density(own: np.ndarray, z: np.ndarray, kind: str) -> np.ndarray:
+    """Of rows z under the component of the projected embeddings `own`; the tied covariance is the identity there."""
+    size, centred = z.shape[1], own - own.mean(0)
+    covariance = (centred.T @ centred + size * np.eye(size)) / (len(own) - 1 + size)
+    covariance = {"tied": np.eye(size), "diag": np.diag(np.diag(covariance)), "full": covariance}[kind]
+    return multivariate_normal(own.mean(0), covariance).logpdf(z)
 
 
 def test_of_equal_components_the_first_is_picked() -> None:

@@ -162,7 +162,9 @@ def test_dora_is_refused_where_weights_are_mixed(tmp_path: Path) -> None:
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("settings", [{"head": "ncm"}, {"head": "cosine", "scope": "local"}, {"adapter": "dora"}])
+@pytest.mark.parametrize(
+    "settings", [{"head": "ncm"}, {"head": "cosine", "scope": "local"}, {"adapter": "dora", "covariance": "full"}]
+)
 def test_other_readings_run_and_resume_from_the_store(tmp_path: Path, settings: dict[str, Any]) -> None:
     first = made(tmp_path, **settings)
     assert made(tmp_path, **settings).figures["components_built"] == 0
