@@ -114,10 +114,9 @@ class Classifier:
 
 
 @builds("cache")
-def pooled(sums: Mapping[str, Tensors], *, columns: list[list[int]], classes: int) -> Tensors:
+def pooled(sums: Mapping[str, Tensors], *, backbone: Backbone, columns: list[list[int]], classes: int) -> Tensors:
     """The sums `(classes, d)` of each class over all shards. columns: see `Classifier`."""
-    dim = next(iter(sums.values()))["sum"].shape[1]
-    found = torch.zeros(classes, dim, dtype=torch.int64)
+    found = torch.zeros(classes, backbone.dim, dtype=torch.int64)
     for own, one in zip(columns, sums.values(), strict=True):
         found.index_add_(0, torch.tensor(own[: len(one["sum"])]), one["sum"])
     return {"sum": found}

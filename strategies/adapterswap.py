@@ -271,11 +271,14 @@ class AdapterSwap(Strategy):
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         shelf = self._shelf(model)
+        if not shelf.names:
+            return self._bare(model, samples)
         bare = self._bare(model, samples) if self.hyper.far > 0 else None
         return self._mixed(samples, self._routing(model, samples, self.hyper.top, self.hyper.far), bare, shelf)
 
     def figures(self, models: Sequence[Model], tasks: Sequence[Task]) -> dict[str, Handle]:
-        tested = [task for task in tasks if len(task.test)]
+        known = {task_of(name) for name in self._shelf(models[-1]).names}
+        tested = [task for task in tasks if len(task.test) and task.id in known]
         rows = [[task for task in tested if task.id in {past.id for past in model.tasks}] for model in models]
         rows = [row for row in rows if row]
         models = models[len(models) - len(rows) :]
@@ -399,7 +402,7 @@ class AdapterSwap(Strategy):
         """Where the classes of each shard stand among `classes`, filled up to one width."""
         place = {name: column for column, name in enumerate(classes)}
         found = [[place[one] for one in model[f"{name}/lora"].record.arguments["classes"]] for name in names]
-        width = max(map(len, found))
+        width = max(map(len, found), default=0)
         return [own + [len(classes)] * (width - len(own)) for own in found]
 
     @property

@@ -208,6 +208,13 @@ def test_the_published_global_retriever_leaks_and_the_same_tests_show_it(tmp_pat
         assert _predictions(made(tmp_path / name, other, "alice", **how).figures) != seen, name
 
 
+def test_under_global_a_user_gets_answers_before_any_shard_that_the_user_reads(tmp_path: Path) -> None:
+    stream = tiny_stream()
+    access = {**stream.access, **dict.fromkeys(stream.tasks[0].train.ids, ("ward-b",))}
+    blocks = made(tmp_path, replace(stream, access=access), "alice", scope="global").as_json()
+    assert blocks["accuracy"][0][0] is not None and blocks["retrieval"]["library"] == [1, 2]
+
+
 def _predictions(figures: Any) -> dict[str, str]:
     return {name: digest for name, digest in figures["components"].items() if "/predictions/" in name}
 
