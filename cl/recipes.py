@@ -117,7 +117,11 @@ def _typed(stream: str, parameter: inspect.Parameter, value: Any) -> Any:
         return value
     wanted: TypeAdapter[Any] = TypeAdapter(parameter.annotation)
     try:
-        return wanted.validate_json(value) if str(value).startswith("[") else wanted.validate_python(value)
+        return (
+            wanted.validate_json(value)
+            if isinstance(value, str) and value.startswith("[")
+            else wanted.validate_python(value)
+        )
     except ValidationError as error:
         what = error.errors()[0]["msg"].lower()
         raise BadInput(f"stream '{stream}': {parameter.name} = {value!r}: {what}") from None

@@ -13,7 +13,7 @@ from typing import Any
 
 from cl.build import Builder, Handle, Part, Plan, Read, Use, shards_of
 from cl.errors import DeletionError
-from cl.runner import Journal, Session
+from cl.runner import Journal, Outcome, Session
 from cl.store import Record, Tensors
 from cl.strategy import Strategy
 from cl.stream import Samples, Stream, Task
@@ -52,8 +52,8 @@ class RehearsingBuilder(Builder):
             return self._reuse(plan, record)
         self.planned[plan.key] = shards_of(plan.reads)
         expected = self._expected(plan)
-        self.uses.append(Use(name, plan.key, self.phase, True, expected.seconds, 0, expected.samples))
-        return Handle(expected, lambda _, part: self._before(name, part))
+        self.uses.append(Use(plan.name, plan.key, self.phase, True, expected.seconds, 0, expected.samples))
+        return Handle(expected, lambda _, part: self._before(plan.name, part))
 
     def build_together(self, *_: Any, **__: Any) -> None:
         """Nothing is built."""
@@ -81,9 +81,9 @@ class RehearsingBuilder(Builder):
 class Rehearsal(Session):
     """A session that measures nothing."""
 
-    def _right(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> int:
+    def _outcome(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> Outcome:
         self.prediction(strategy, after, task, journal, classes)
-        return 0
+        return Outcome(images=len(task.test), right=0, within=0, task=0)
 
 
 def rehearse(session: Session, stream: Stream, uses: Sequence[tuple[str, Record]]) -> RehearsingBuilder:

@@ -472,7 +472,9 @@ class Mos(Strategy):
         state = self.component(f"{name}/guess", first_guess, features, prototypes, tasks=tasks)
         for number in range(EVALUATIONS):
             now = state.open()
-            places = sorted(set(now["next"][~now["settled"]].tolist()))
+            wanted = set(now["next"][~now["settled"]].tolist())
+            # While a deletion is planned these are the places of before, of which there may have been more.
+            places = sorted(wanted.intersection(range(len(model.tasks))))
             adapters = [self._evaluated(model, place) for place in places]
             blocks = self.features_under(samples, adapters, self.hyper.scale)
             spaces = {str(place): block for place, block in zip(places, blocks, strict=True)}

@@ -240,8 +240,8 @@ def test_a_purge_that_was_interrupted_leaves_no_way_to_what_is_gone(
     with monkeypatch.context() as patch:
         patch.setattr(cl.purge, "remove_database", lambda path: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            cl.purge.purge(tmp_path, content)
-    cl.purge.purge(tmp_path, content)
+            cl.purge.purge(made.store, content)
+    cl.purge.purge(made.store, content)
     assert [read["key"] for read in Store(tmp_path).record(child.key).reads] == [below[0].key]
 
 

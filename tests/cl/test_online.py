@@ -1,0 +1,133 @@
+"""Runs that go on at test time: deletion by replay, pieces of segments, resets, and strategies that peek."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cl.backbone import Backbone
+from cl.build import builds
+from cl.deletion import Selector, open_run, plan
+from cl.execution import execute
+from cl.replay import Replay, replay
+from cl.runner import run
+from cl.runs import Runs
+from cl.store import Store, Tensors
+from cl.strategy import Adaptation, Model
+from cl.stream import Samples
+from cl.testing import CONDITIONS, OnlineConformance, tiny_backbone, tiny_drift
+from cl.veil import Veiled, origins
+from strategies.source import Source, source_of, source_scores
+from tests.cl import tiny
+
+STREAM = tiny_drift(2, 2, 2, CONDITIONS[:2])
+FAST = {"source_epochs": 1, "source_batch_size": 8}
+
+
+def start(home: Path, strategy: str = "tent", **settings: Any) -> Any:
+    return run(STREAM, strategy, backbone=tiny.BACKBONE, settings={**FAST, **settings}, home=home, device="cpu")
+
+
+def test_forgetting_a_streamed_image_replays_from_the_last_clean_state(tmp_path: Path) -> None:  # V12, T9
+    result = start(tmp_path / "home")
+    home, name = tmp_path / "home", result.figures["run"]
+    third = STREAM.segments[2]
+    sample = third.samples.ids[0]
+    found = plan(open_run(home, name), [Selector("sample", sample)])
+    rebuilt = {step.name for step in found.steps if step.action == "rebuild"}
+    assert {f"{one.id}/online" for one in STREAM.segments[2:]} <= rebuilt
+    assert not any(step.startswith(one.id) for step in found.tainted for one in STREAM.segments[:2])
+    assert found.raw_data_needed == tuple(one.id for one in STREAM.segments[2:])
+    outcome = execute(home, name, [Selector("sample", sample)])
+    runs = Runs(Store(home))
+    session = replay(tmp_path / "cold", runs.request(name), runs.source(name))
+    session.stream = session.whole.without({sample})
+    assert dict(outcome.components_after) == session.drive().components
+    assert outcome.rebuilt == found.build
+    again = execute(home, name, [Selector("sample", sample)])
+    assert again.state == "noop" and again.manifest_after == outcome.manifest_after
+
+
+def test_a_subject_and_a_class_reach_what_was_streamed(tmp_path: Path) -> None:
+    name = start(tmp_path).figures["run"]
+    session = open_run(tmp_path, name)
+    subject = STREAM.subjects[STREAM.segments[0].samples.ids[0]]
+    for selector in (Selector("subject", subject), Selector("class", "class-0")):
+        forget = plan(session, [selector]).forget
+        streamed = {sample for one in STREAM.segments for sample in one.samples.ids}
+        assert streamed & set(forget.samples) and forget.test >= len(streamed & set(forget.samples))
+    emptied = plan(session, [Selector("sample", one) for one in STREAM.segments[1].samples.ids]).forget
+    assert emptied.tasks_emptied == (STREAM.segments[1].id,)
+
+
+def test_pieces_store_more_states_of_the_same_bytes_and_shorten_the_replay(tmp_path: Path) -> None:  # V11
+    whole, pieces = start(tmp_path / "whole"), start(tmp_path / "pieces", keep_every=1)
+    assert whole.figures["online"]["online_error"] == pieces.figures["online"]["online_error"]
+    assert whole.figures["components"]["online/state"] == pieces.figures["components"]["online/state"]
+    sample = list(STREAM.segments[0].batches.values())[1].ids[0]
+    steps = [
+        {s.name for s in plan(open_run(tmp_path / home, r.figures["run"]), [Selector("sample", sample)]).steps}
+        for home, r in (("whole", whole), ("pieces", pieces))
+    ]
+    assert "r00/noise/5/online" in steps[0]
+    assert "r00/noise/5/0000/online" not in steps[1] and "r00/noise/5/0001/online" in steps[1]
+
+
+def test_a_reset_at_each_segment_bounds_what_a_deletion_touches(tmp_path: Path) -> None:  # T10
+    name = start(tmp_path, reset="segment").figures["run"]
+    sample = STREAM.segments[1].samples.ids[0]
+    steps = plan(open_run(tmp_path, name), [Selector("sample", sample)]).tainted
+    assert "r00/dark/5/online" in steps and not any(step.startswith("r01/noise") for step in steps)
+
+
+def test_the_model_of_a_finished_run_is_the_adapted_one(tmp_path: Path) -> None:
+    result = start(tmp_path)
+    model = Replay(tmp_path, result.figures["run"]).model
+    assert model["online"]["state"].digest == result.figures["components"]["online/state"]
+
+
+def test_methods_without_adaptation_meet_the_stream_as_they_are(tmp_path: Path) -> None:
+    figures = run(STREAM, "simplecil", backbone=tiny_backbone(), home=tmp_path, device="cpu").figures
+    assert figures["online"]["updates"] == 0
+    assert figures["online"]["source_error_before"] == figures["online"]["source_error_after"]
+
+
+@builds(prediction="prediction", evidence="evidence")
+def peeked(batches: dict[str, Samples], source: dict[str, Tensors], *, backbone: Backbone, hint: int) -> dict[str, Any]:
+    found = source_scores(batches, source, backbone=backbone)
+    return {**found, "prediction": {"scores": found["prediction"]["scores"] + hint}}
+
+
+class Peeking(Source):
+    """Reads the names behind the veil, and lets them tell."""
+
+    def adapt(self, model: Model, segment: Veiled) -> Adaptation:
+        hint = sum(len(name) for name in origins(segment.samples))
+        found = self.component("online", peeked, segment.batches, source_of(model), hint=hint)
+        return Adaptation(found["prediction"], {}, found["evidence"])
+
+
+class _PeekingSuite(OnlineConformance):
+    __test__ = False
+    strategy = Peeking
+    settings = FAST
+
+
+def test_a_strategy_that_peeks_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # T14
+    _PeekingSuite._run(tmp_path / "straight")
+    with pytest.raises(AssertionError):
+        _PeekingSuite().test_nothing_is_learnt_from_labels_or_names(
+            tmp_path / "straight", tmp_path / "renamed", monkeypatch
+        )
+
+
+def test_nothing_of_a_segment_is_to_be_seen_without_reaching_behind_the_veil(tmp_path: Path) -> None:  # T14
+    class Greedy(Source):
+        def adapt(self, model: Model, segment: Veiled) -> Adaptation:
+            assert set(segment.samples.labels) == {""}
+            return super().adapt(model, segment.domain)  # type: ignore[attr-defined]
+
+    with pytest.raises(AttributeError):
+        run(STREAM, Greedy, backbone=tiny_backbone(), settings=FAST, home=tmp_path, device="cpu")
