@@ -107,11 +107,14 @@ class Handle:
 class Library(Mapping[str, Part]):
     """Reads that a build opens one at a time, when it asks for them: for more parts than should be in memory at once.
 
-    All of them enter key and lineage. `library[name]` is a part here, and its tensors inside a build.
+    All of them enter key and lineage. `library[name]` is a part here, and its tensors inside a build. digest: of names
+    and contents in their order, made once for all builds that read the library.
     """
 
     def __init__(self, parts: Mapping[str, Part]) -> None:
         self._parts = dict(parts)
+        self.digest = digest_json([[name, part.digest] for name, part in self._parts.items()])
+        self.transient = any(part.transient for part in self._parts.values())
 
     def __getitem__(self, name: str) -> Part:
         return self._parts[name]
@@ -140,6 +143,7 @@ class _Opening(Mapping[str, Tensors]):
 
 
 Read = Part | Handle | Samples | Sequence[Any] | Mapping[str, Any] | None
+Reads = tuple[Mapping[str, Any], ...]  # as a record has them
 
 
 @dataclass
@@ -325,7 +329,8 @@ class Builder:
         parts = {"": result} if "" in plan.roles else result
         check_parts(plan.identity["build"], parts, plan.roles)
         _check_finite(plan, parts)
-        record = self._record(plan, parts, before[0] + seconds, round(before[1] + self.backbone.passes - passes))
+        reads = _reads(plan) if store else ()  # what is not kept needs no lineage
+        record = self._record(plan, reads, parts, before[0] + seconds, round(before[1] + self.backbone.passes - passes))
         if not store:
             return Handle(record, lambda _, part: parts[part], transient=True)
         self.store.commit(record, parts, shards_of(plan.reads))
@@ -373,13 +378,13 @@ class Builder:
             self.store.evict(record.key, f"{error}; it is built again")
             raise
 
-    def _record(self, plan: Plan, parts: Mapping[str, Tensors], seconds: float, passes: int) -> Record:
+    def _record(self, plan: Plan, reads: Reads, parts: Mapping[str, Tensors], seconds: float, passes: int) -> Record:
         identity = plan.identity
         return Record(
             key=plan.key,
             build=identity["build"],
             parts=describe_parts(parts, plan.roles),
-            reads=_reads(plan),
+            reads=reads,
             arguments=json.loads(canonical(identity["arguments"])),
             numerics=identity["numerics"],
             seed=identity["seed"],
@@ -445,6 +450,8 @@ def _identity(read: Read) -> Any:
         return _part(read).digest
     if isinstance(read, Samples):
         return ["shard", read.digest]
+    if isinstance(read, Library):
+        return ["library", read.digest]
     if isinstance(read, Mapping):
         return [[name, _identity(value)] for name, value in read.items()]
     return None if read is None else [_identity(value) for value in read]
@@ -460,10 +467,10 @@ def _opened(read: Read) -> Any:
     return read if read is None or isinstance(read, Samples) else [_opened(value) for value in read]
 
 
-def _leaves(read: Any) -> Iterator[Part | Samples]:
+def _leaves(read: Any) -> Iterator[Part | Samples | Library]:
     if isinstance(read, Part | Handle):
         yield _part(read)
-    elif isinstance(read, Samples):
+    elif isinstance(read, Samples | Library):
         yield read
     elif read is not None:
         for value in read.values() if isinstance(read, Mapping) else read:
@@ -480,6 +487,8 @@ def _lineage(reads: Sequence[Any], edge: str, key: str) -> Iterator[Mapping[str,
     for leaf in _leaves(reads):
         if isinstance(leaf, Samples):
             yield {"kind": "shard", "edge": edge, "digest": leaf.digest}
+        elif isinstance(leaf, Library):
+            yield from _lineage(list(leaf.values()), edge, key)
         elif leaf.key == key:
             # A build that returns what it read has its own key when it reads that again: equal bytes, equal keys. No
             # component is its own parent; this one was made from what it was made from before.
@@ -494,13 +503,14 @@ def _lineage(reads: Sequence[Any], edge: str, key: str) -> Iterator[Mapping[str,
             }
 
 
-def _reads(plan: Plan) -> tuple[Mapping[str, Any], ...]:
+def _reads(plan: Plan) -> Reads:
     return tuple([*_lineage(plan.reads, "data", plan.key), *_lineage(plan.controls, "control", plan.key)])
 
 
 def _tells(record: Record, plan: Plan) -> bool:
     """Whether the record names everything that this plan reads."""
-    return all(read in record.reads for read in _reads(plan))
+    told = {frozenset(read.items()) for read in record.reads}
+    return all(frozenset(read.items()) in told for read in _reads(plan))
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,6 @@ def mixed_scores(
     bare: Tensors | None,
     *,
     backbone: Backbone,
-    shards: list[str],
     columns: list[list[int]],
     classes: int,
     mixing: str,
@@ -40,11 +39,11 @@ def mixed_scores(
 ) -> Tensors:
     """log p(c | x), `(n, classes)`.
 
-    routing: see `cl.retrieval.route`; its picks count in `shards`, whose adapters and heads are opened when a row needs
-    them. columns: where the classes of each shard's head stand. bare: log p of the backbone alone, mixed in half where
-    a row is far from everything. normalise: heads take normalised features.
+    routing: see `cl.retrieval.route`; its picks count in `adapters` and `heads`, which are opened when a row needs
+    them. columns: where the classes of each head stand, see `Classifier`. bare: log p of the backbone alone, mixed in
+    half where a row is far from everything. normalise: heads take normalised features.
     """
-    classifier = Classifier(heads, shards, columns, classes, normalise)
+    shards, classifier = list(adapters), Classifier(heads, columns, classes, normalise)
     found = []
     for number, (real, images) in enumerate(batches(samples, "scores")):
         rows = torch.arange(BATCH).clamp(max=real - 1) + number * BATCH
@@ -85,47 +84,48 @@ def _mixed(
 
 
 class Classifier:
-    """The heads of many shards, each over its own classes: a row's probabilities over all classes."""
+    """The heads of many shards, each over its own classes: a row's probabilities over all classes.
+
+    columns: of each head, in their order, where its classes stand among all; filled up with `classes` to one width for
+    all, as a row's bits must not depend on its neighbours.
+    """
 
     def __init__(
-        self,
-        heads: Mapping[str, Tensors],
-        shards: Sequence[str],
-        columns: Sequence[Sequence[int]],
-        classes: int,
-        normalise: bool,
+        self, heads: Mapping[str, Tensors], columns: Sequence[Sequence[int]], classes: int, normalise: bool
     ) -> None:
-        self._heads, self._shards, self._columns = heads, shards, columns
+        self._heads, self._shards, self._columns = heads, list(heads), torch.tensor(columns)
         self._total, self._normalise = classes, normalise
-        self._width = max(map(len, columns))  # one width for all batches: a row's bits depend on no neighbour
 
     def __call__(self, features: Tensor, pick: Tensor) -> Tensor:
         """p `(n, classes)` of the features `(n, d)`, each under the head `pick` `(n,)`."""
         used, place = torch.unique(pick, return_inverse=True)
         loaded = [self._padded(number) for number in used.tolist()]
-        weight, bias, column = (torch.stack(parts).to(features.device)[place] for parts in zip(*loaded, strict=True))
+        weight, bias = (torch.stack(parts).to(features.device)[place] for parts in zip(*loaded, strict=True))
+        column = self._columns[pick.cpu()].to(features.device)
         rows = F.normalize(features, dim=-1) if self._normalise else features
         p = torch.softmax(torch.bmm(weight, rows[:, :, None])[:, :, 0] + bias, 1)  # (n, width)
         every = p.new_zeros(len(p), self._total + 1)  # the last column takes what pads the narrower heads
         return every.scatter_add_(1, column, p)[:, :-1]
 
-    def _padded(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        head, own = self._heads[self._shards[number]], self._columns[number]
-        missing = self._width - len(own)
-        return (
-            F.pad(head["weight"], (0, 0, 0, missing)),
-            F.pad(head["bias"], (0, missing), value=-torch.inf),
-            torch.tensor([*own, *[self._total] * missing]),
-        )
+    def _padded(self, number: int) -> tuple[Tensor, Tensor]:
+        head = self._heads[self._shards[number]]
+        missing = self._columns.shape[1] - len(head["bias"])
+        return F.pad(head["weight"], (0, 0, 0, missing)), F.pad(head["bias"], (0, missing), value=-torch.inf)
 
 
 @builds("cache")
-def bare_scores(features: Tensors, sums: list[Tensors], *, columns: list[list[int]], classes: int) -> Tensors:
+def pooled(sums: Mapping[str, Tensors], *, backbone: Backbone, columns: list[list[int]], classes: int) -> Tensors:
+    """The sums `(classes, d)` of each class over all shards. columns: see `Classifier`."""
+    found = torch.zeros(classes, backbone.dim, dtype=torch.int64)
+    for own, one in zip(columns, sums.values(), strict=True):
+        found.index_add_(0, torch.tensor(own[: len(one["sum"])]), one["sum"])
+    return {"sum": found}
+
+
+@builds("cache")
+def bare_scores(features: Tensors, sums: Tensors) -> Tensors:
     """log p `(n, classes)` of the backbone alone: a softmax over cosines to the class means of all shards together."""
-    means = torch.zeros(classes, features["features"].shape[1], dtype=torch.int64)
-    for one, own in zip(sums, columns, strict=True):
-        means.index_add_(0, torch.tensor(own), one["sum"])
-    return {"scores": torch.log_softmax(SHARPNESS * cosine(features["features"], means.float()), 1)}
+    return {"scores": torch.log_softmax(SHARPNESS * cosine(features["features"], sums["sum"].float()), 1)}
 
 
 @builds("cache")
@@ -135,19 +135,18 @@ def uniform_scores(
     heads: Mapping[str, Tensors],
     *,
     backbone: Backbone,
-    shards: list[str],
     columns: list[list[int]],
     classes: int,
     normalise: bool,
 ) -> Tensors:
     """log p `(n, classes)` under the mean of all adapters' deltas, the mean of all heads."""
-    opened = [adapters[name] for name in shards]
-    merged = on_device(lowrank.concat(opened, [1 / len(shards)] * len(shards)), backbone)
-    classifier = Classifier(heads, shards, columns, classes, normalise)
+    opened = list(adapters.values())
+    merged = on_device(lowrank.concat(opened, [1 / len(opened)] * len(opened)), backbone)
+    classifier = Classifier(heads, columns, classes, normalise)
     found = []
     for real, images in batches(samples, "uniform"):
         with torch.no_grad(), real_passes(backbone, real):
             features = backbone.changed(images, lowrank.layers(merged), lowrank.change(merged))
-            every = [classifier(features, torch.full((BATCH,), number)) for number in range(len(shards))]
+            every = [classifier(features, torch.full((BATCH,), number)) for number in range(len(opened))]
         found.append(torch.stack(every).mean(0)[:real].cpu())
     return {"scores": torch.cat(found).clamp(min=FLOOR).log()}

@@ -63,7 +63,7 @@ class RehearsingBuilder(Builder):
         return Handle(record, self._open)
 
     def _expected(self, plan: Plan) -> Record:
-        record = self._record(plan, {}, 0.0, 0)
+        record = self._record(plan, (), {}, 0.0, 0)
         parts = {
             part: {"role": role, "digest": f"planned {plan.key} {part}", "numel": 0, "bytes": 0}
             for part, role in plan.roles.items()

@@ -6,10 +6,16 @@ With n_k, s_k, S_k count, sum and scatter of the embeddings of shard k, mu_k = s
     S_B v = lambda (S_W + rho tr(S_W)/d I) v             the m = min(K - 1, components) largest form V
     l_k(x) = log pi_k - 0.5 (z - m_k)^T C^-1 (z - m_k)   z = V^T e(x), m_k = V^T mu_k, C = V^T S_W V + rho I
     p_u(k | x) = softmax of l_k over what user u may use, and over nothing else
+
+The tied C may give way to one C_k a component, its own scatter T_k = V^T (S_k - n_k mu_k mu_k^T) V with m observations
+of C added, so that a component with a single embedding keeps C:
+
+    C_k = (T_k + m C) / (n_k - 1 + m)                    l_k has -0.5 log|C_k| too; diag: the diagonal of C_k, C = I
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -23,6 +29,7 @@ from cl.statistics import GRID, square
 from cl.store import Tensors
 
 Prior = Literal["uniform", "counts"]
+Covariance = Literal["tied", "diag", "full"]
 
 
 @builds("statistics")
@@ -64,6 +71,27 @@ def isolated(totals: Tensors, *, prior: Prior) -> Tensors:
     }
 
 
+@builds("statistics")
+def spread(tied: Tensors, statistics: Mapping[str, Tensors], *, covariance: Covariance) -> Tensors:
+    """The mixture `tied` of `discriminant` with a covariance for each component, in place of the identity that it has
+    after projection. precision is `(K, m)` for `diag`, `(K, m, m)` for `full`.
+
+    statistics: of each shard, in the order of the components.
+    """
+    projection = tied["projection"]
+    precisions, bias = [], tied["bias"].clone()
+    for number, one in enumerate(statistics.values()):
+        count, mean, dim = one["count"].double(), one["sum"][0].double() / GRID, len(projection)
+        own = square(one["scatter"], dim).double() / GRID**2 - torch.outer(mean, mean) / count
+        own = projection.T @ own @ projection
+        size = len(own)
+        own = (own + size * torch.eye(size, dtype=torch.float64)) / (count - 1 + size)
+        own = own if covariance == "full" else own.diagonal().diag()
+        bias[number] -= 0.5 * own.logdet()
+        precisions.append(own.inverse() if covariance == "full" else 1 / own.diagonal())
+    return {**tied, "precision": torch.stack(precisions), "bias": bias}
+
+
 def scatters(totals: Tensors) -> tuple[Tensor, Tensor]:
     """S_W and S_B, float64 `(d, d)`."""
     counts, sums = totals["count"].double(), totals["sum"].double() / GRID
@@ -100,15 +128,16 @@ def _log_prior(counts: Tensor, prior: Prior) -> Tensor:
 def route(features: Tensors, mixture: Tensors, *, allowed: list[int] | None, top: int, far: float) -> Tensors:
     """For each row the `top` best components among `allowed` (None: all; top 0: all), best first, ties to the lower.
 
-    pick int64 `(n, t)`; weight `(n, t)` float32, the posterior over the picks; far bool `(n,)`: no allowed component
-    has the row within all but the share `far` of its mass. What is not allowed is dropped before anything is computed.
+    pick int64 `(n, t)`, places in `allowed`; weight `(n, t)` float32, the posterior over the picks; far bool `(n,)`: no
+    allowed component has the row within all but the share `far` of its mass. What is not allowed is dropped before
+    anything is computed.
     """
     keep = torch.arange(len(mixture["mean"])) if allowed is None else torch.tensor(allowed, dtype=torch.int64)
     mean, precision, bias = (mixture[name][keep] for name in ("mean", "precision", "bias"))
     limit = float(chdtri(mean.shape[1], far)) if far > 0 and mean.shape[1] else float("inf")
     found = [_route(rows, mixture["projection"], mean, precision, bias, top, limit) for rows in _padded(features)]
     pick, weight, distant = (torch.cat(column)[: len(features["features"])] for column in zip(*found, strict=True))
-    return {"pick": keep[pick], "weight": weight.float(), "far": distant}
+    return {"pick": pick, "weight": weight.float(), "far": distant}
 
 
 def _padded(features: Tensors) -> list[Tensor]:
@@ -121,10 +150,21 @@ def _route(
     rows: Tensor, projection: Tensor, mean: Tensor, precision: Tensor, bias: Tensor, top: int, limit: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     z = rows @ projection  # (BATCH, m)
-    distance = precision * (z.square().sum(1, keepdim=True) - 2 * z @ mean.T + mean.square().sum(1))  # (BATCH, K)
+    distance = _distance(z, mean, precision)  # (BATCH, K)
     likelihood = bias - 0.5 * distance
     pick = _best(likelihood, min(top, len(mean)) if top else len(mean))
     return pick, torch.softmax(likelihood.gather(1, pick), 1), distance.amin(1) > limit
+
+
+def _distance(z: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
+    """Squared distance of rows `(n, m)` from means `(K, m)` under precisions `(K,)`, `(K, m)` or `(K, m, m)`."""
+    if precision.ndim == 1:
+        return precision * (z.square().sum(1, keepdim=True) - 2 * z @ mean.T + mean.square().sum(1))
+    if precision.ndim == 2:
+        return z.square() @ precision.T - 2 * z @ (precision * mean).T + (precision * mean.square()).sum(1)
+    turned = torch.bmm(precision, mean[:, :, None])[:, :, 0]  # (K, m)
+    pairs = (z[:, :, None] * z[:, None, :]).flatten(1)  # (n, m m)
+    return pairs @ precision.flatten(1).T - 2 * z @ turned.T + (turned * mean).sum(1)
 
 
 def _best(likelihood: Tensor, count: int) -> Tensor:

@@ -31,11 +31,11 @@ from cl.adapters import lowrank
 from cl.adapters.peft_lora import Grown, Kind, release
 from cl.backbone import Backbone, batches, on_device, real_passes
 from cl.build import Checkpoint, Handle, Library, builds
-from cl.composition import SHARPNESS, bare_scores, mixed_scores, uniform_scores
+from cl.composition import SHARPNESS, bare_scores, mixed_scores, pooled, uniform_scores
 from cl.errors import BadInput
 from cl.heads import cosine, uniform_rows
 from cl.hyper import Training, hyperparameters, setting
-from cl.retrieval import discriminant, isolated, route
+from cl.retrieval import Covariance, Prior, discriminant, isolated, route, spread
 from cl.routing import RANKS, at_home, hit_rates, routing_losses
 from cl.seeds import Seeds
 from cl.statistics import class_sums, embedding_sums, in_order, totals, touched, tree
@@ -66,7 +66,10 @@ class AdapterSwapHyper(Training):
         "what the retriever is fitted on: what the user may read | everything (it leaks) | each shard alone",
         "ours",
     )
-    prior: Literal["uniform", "counts"] = setting("uniform", "of the mixture's components", "ours")
+    prior: Prior = setting("uniform", "of the mixture's components", "ours")
+    covariance: Covariance = setting(
+        "tied", "of the mixture: tied | one for each component: diag | full (m^2 numbers a shard)", "ours"
+    )
     components: int = setting(128, "most directions that LDA keeps", "ours", ge=1)
     rho: float = setting(0.01, "ridge of LDA and of the tied covariance", "ours", gt=0)
     top: Annotated[int, Field(ge=1)] | Literal["all"] = setting(
@@ -111,6 +114,11 @@ def shard_id(task: Task, sample: str, limit: int) -> str:
 def labels_of(shard: str) -> Atom:
     """The access labels of a shard, which its adapter inherits."""
     return atom_of(shard.rsplit("/", 2)[1])
+
+
+def task_of(shard: str) -> str:
+    """The id of a shard's task."""
+    return shard.rsplit("/", 2)[0]
 
 
 def shards(task: Task, limit: int, heldout: float) -> list[Shard]:
@@ -200,6 +208,23 @@ def mean_head(sums: Tensors) -> Tensors:
     }
 
 
+@dataclass(frozen=True)
+class Shelf:
+    """Shards that may be used for an answer, with what is made of them once for all queries.
+
+    names: in the order of the retriever's components. allowed: which of these components they are; None: all. sums: of
+    each class over all of the shards. columns: where the classes of each shard stand among the `classes` scored.
+    """
+
+    names: list[str]
+    allowed: list[int] | None
+    adapters: Library
+    heads: Library
+    sums: Handle
+    columns: list[list[int]]
+    classes: int
+
+
 class AdapterSwap(Strategy):
     """A LoRA and a head for each shard; which of them answer is retrieved for each query."""
 
@@ -207,6 +232,7 @@ class AdapterSwap(Strategy):
     paper = "Fleshman et al., CAMLIS 2024, arXiv 2404.08417"
     Hyper = AdapterSwapHyper
     presets = {"quick": {"epochs": 2}, "paper": {"scope": "global"}}
+    _last: tuple[Model, Shelf] | None = None  # follows from the model: with 10,000 shards a query must not make it anew
 
     @classmethod
     def isolates(cls, hyper: AdapterSwapHyper) -> bool:
@@ -236,39 +262,45 @@ class AdapterSwap(Strategy):
         if h.scope == "local":
             return {**found, "retriever": self.component("retriever", isolated, every, prior=h.prior)}
         how: dict[str, Any] = {"components": h.components, "rho": h.rho, "prior": h.prior}
-        return {**found, "retriever": self.component("retriever", discriminant, every, **how)}
+        tied = self.component("retriever", discriminant, every, **how)
+        if h.covariance == "tied":
+            return {**found, "retriever": tied}
+        own = Library({name: entries[f"{name}/statistics"].sole for name in self._library(entries)})
+        spreads = self.component("covariances", spread, tied, own, covariance=h.covariance)
+        return {**found, "projection": tied, "retriever": spreads}
 
     def scores(self, model: Model, samples: Samples) -> Handle:
-        names = self._library(model.entries)
-        bare = self._bare(model, samples, names) if self.hyper.far > 0 else None
-        routing = self._routing(model, samples, names, self.hyper.top, self.hyper.far)
-        return self._mixed(model, samples, routing, bare, names, model.classes)
+        shelf = self._shelf(model)
+        if not shelf.names:
+            return self._bare(model, samples)
+        bare = self._bare(model, samples) if self.hyper.far > 0 else None
+        return self._mixed(samples, self._routing(model, samples, self.hyper.top, self.hyper.far), bare, shelf)
 
     def figures(self, models: Sequence[Model], tasks: Sequence[Task]) -> dict[str, Handle]:
-        tested = [task for task in tasks if len(task.test)]
+        known = {task_of(name) for name in self._shelf(models[-1]).names}
+        tested = [task for task in tasks if len(task.test) and task.id in known]
         rows = [[task for task in tested if task.id in {past.id for past in model.tasks}] for model in models]
         rows = [row for row in rows if row]
         models = models[len(models) - len(rows) :]
         if not rows:
             return {}
-        parts = [self._library(model.entries) for model in models]
+        parts = [self._shelf(model).names for model in models]
         home = [[self._home(task, names) for task in row] for row, names in zip(rows, parts, strict=True)]
 
-        def each(way: Callable[[Model, Samples, list[str]], Handle]) -> list[list[Handle]]:
-            every = zip(models, rows, parts, strict=True)
-            return [[way(model, task.test, names) for task in row] for model, row, names in every]
+        def each(way: Callable[[Model, Samples], Handle]) -> list[list[Handle]]:
+            return [[way(model, task.test) for task in row] for model, row in zip(models, rows, strict=True)]
 
         top, far, summable = self.hyper.top, self.hyper.far, self.hyper.adapter != "dora"
-        ranks = each(lambda model, test, names: self._routing(model, test, names, RANKS, 0.0))
+        ranks = each(lambda model, test: self._routing(model, test, RANKS, 0.0))
         losses = self.component(
             "routing figures",
             routing_losses,
             [task.test for task in rows[-1]],
             [self._at_home(models[-1], task) for task in rows[-1]],
-            each(lambda model, test, names: self.scores(model, test)),
+            each(self.scores),
             each(self._uniform) if summable else [],
             each(self._bare),
-            each(lambda model, test, names: self._routing(model, test, names, top, far)),
+            each(lambda model, test: self._routing(model, test, top, far)),
             home=home,
             classes=[list(model.classes) for model in models],
             own=[list(task.classes) for task in rows[-1]],
@@ -305,48 +337,31 @@ class AdapterSwap(Strategy):
         sums = self.component(f"{name}/means", class_sums, images, own, classes=shard.classes)
         return {**found, f"{name}/means": sums, f"{name}/head": self.component(f"{name}/head", mean_head, sums)}
 
-    def _routing(self, model: Model, samples: Samples, names: list[str], top: int | str, far: float) -> Handle:
-        """Which of the shards `names` answer for each row, among those that whoever asks may use."""
-        own = self._usable(names)
-        allowed = None if own == names else [place for place, name in enumerate(names) if name in set(own)]
-        count = 0 if top == "all" else top
+    def _routing(self, model: Model, samples: Samples, top: int | str, far: float) -> Handle:
+        """Which shards of the shelf answer for each row."""
+        allowed, count = self._shelf(model).allowed, 0 if top == "all" else top
         features = self.features(samples)
         return self.component("routing", route, features, model["retriever"], allowed=allowed, top=count, far=far)
 
-    def _mixed(
-        self,
-        model: Model,
-        samples: Samples,
-        routing: Handle,
-        bare: Handle | None,
-        names: list[str],
-        classes: Sequence[str],
-    ) -> Handle:
-        """Scores over `classes` by the adapters that `routing` picks among `names`."""
-        adapters, heads = self._opened(model, names)
-        about = self._about(model, names, classes)
-        return self.component(
-            "scores", mixed_scores, samples, routing, adapters, heads, bare, mixing=self.hyper.mixing, **about
-        )
+    def _mixed(self, samples: Samples, routing: Handle, bare: Handle | None, shelf: Shelf) -> Handle:
+        """Scores by the adapters that `routing` picks."""
+        reads = samples, routing, shelf.adapters, shelf.heads, bare
+        return self.component("scores", mixed_scores, *reads, mixing=self.hyper.mixing, **self._about(shelf))
 
-    def _bare(self, model: Model, samples: Samples, names: list[str]) -> Handle:
+    def _bare(self, model: Model, samples: Samples) -> Handle:
         """The backbone alone."""
-        own, total = self._usable(names), len(model.classes)
-        sums, columns = [model[f"{name}/prototypes"] for name in own], self._columns(model, own, model.classes)
-        return self.component("bare", bare_scores, self.features(samples), sums, columns=columns, classes=total)
+        return self.component("bare", bare_scores, self.features(samples), self._shelf(model).sums)
 
-    def _uniform(self, model: Model, samples: Samples, names: list[str]) -> Handle:
+    def _uniform(self, model: Model, samples: Samples) -> Handle:
         """All usable adapters in equal shares."""
-        own = self._usable(names)
-        adapters, heads = self._opened(model, own)
-        about = self._about(model, own, model.classes)
-        return self.component("uniform", uniform_scores, samples, adapters, heads, **about)
+        shelf = self._shelf(model)
+        return self.component("uniform", uniform_scores, samples, shelf.adapters, shelf.heads, **self._about(shelf))
 
     def _at_home(self, model: Model, task: Task) -> Handle:
         """Each test image of the task by its home alone; no later task can change that."""
-        names = [name for name in self._library(model.entries) if name.startswith(f"{task.id}/")]
+        names = [name for name in self._shelf(model).names if task_of(name) == task.id]
         routing = self.component("at home", at_home, task.test, home=self._home(task, names))
-        return self._mixed(model, task.test, routing, None, names, task.classes)
+        return self._mixed(task.test, routing, None, self._shelved(model, names, None, task.classes))
 
     def _home(self, task: Task, names: Sequence[str]) -> list[int]:
         place = {name: number for number, name in enumerate(names)}
@@ -356,33 +371,46 @@ class AdapterSwap(Strategy):
         """The shards, in the order of the retriever's components."""
         return in_order(name.removesuffix("/lora") for name in entries if name.endswith("/lora"))
 
-    def _usable(self, names: list[str]) -> list[str]:
-        """Those of the shards that whoever asks may use."""
-        return [name for name in names if self.readable(labels_of(name))]
+    def _shelf(self, model: Model) -> Shelf:
+        """What whoever asks may use of the model, made once for all queries to it."""
+        if self._last is None or self._last[0] is not model:
+            every = self._library(model.entries)
+            usable = [number for number, name in enumerate(every) if self.readable(labels_of(name))]
+            allowed = None if len(usable) == len(every) else usable
+            self._last = model, self._shelved(model, [every[number] for number in usable], allowed, model.classes)
+        return self._last[1]
 
-    def _opened(self, model: Model, names: list[str]) -> tuple[Library, Library]:
-        """Adapters and heads of those of the shards that whoever asks may use."""
-        own, ncm = self._usable(names), self.hyper.head == "ncm"
-        heads = {name: model[f"{name}/head"].sole if ncm else model[f"{name}/lora"]["head"] for name in own}
-        return Library({name: model[f"{name}/lora"]["adapter"] for name in own}), Library(heads)
+    def _shelved(self, model: Model, names: list[str], allowed: list[int] | None, classes: Sequence[str]) -> Shelf:
+        """These shards, scored over these classes."""
+        ncm = self.hyper.head == "ncm"
+        sums = Library({name: model[f"{name}/prototypes"].sole for name in names})
+        columns, total = self._columns(model, names, classes), len(classes)
+        return Shelf(
+            names,
+            allowed,
+            Library({name: model[f"{name}/lora"]["adapter"] for name in names}),
+            Library({name: model[f"{name}/head"].sole if ncm else model[f"{name}/lora"]["head"] for name in names}),
+            self.component("sums", pooled, sums, columns=columns, classes=total),
+            columns,
+            total,
+        )
 
-    def _about(self, model: Model, names: list[str], classes: Sequence[str]) -> dict[str, Any]:
-        return {
-            "shards": names,
-            "columns": self._columns(model, names, classes),
-            "classes": len(classes),
-            "normalise": self.hyper.head != "linear",
-        }
+    def _about(self, shelf: Shelf) -> dict[str, Any]:
+        return {"columns": shelf.columns, "classes": shelf.classes, "normalise": self.hyper.head != "linear"}
 
     def _columns(self, model: Model, names: Sequence[str], classes: Sequence[str]) -> list[list[int]]:
-        """Where the classes of each shard stand among `classes`."""
+        """Where the classes of each shard stand among `classes`, filled up to one width."""
         place = {name: column for column, name in enumerate(classes)}
-        return [[place[one] for one in model[f"{name}/lora"].record.arguments["classes"]] for name in names]
+        found = [[place[one] for one in model[f"{name}/lora"].record.arguments["classes"]] for name in names]
+        width = max(map(len, found), default=0)
+        return [own + [len(classes)] * (width - len(own)) for own in found]
 
     @property
     def _targets(self) -> list[str]:
         return [name.strip() for name in self.hyper.targets.split(",")]
 
     def _check(self) -> None:
+        if self.hyper.scope == "local" and self.hyper.covariance != "tied":
+            raise BadInput("scope=local has a variance for each component already; leave covariance as it is")
         if self.hyper.adapter == "dora" and self.hyper.mixing == "weights":
             raise BadInput("DoRA adapters cannot be mixed by weights, as they rescale W; use --set mixing=outputs")

@@ -8,10 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import subspace_angles
+from scipy.special import softmax
+from scipy.stats import multivariate_normal
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.retrieval import discriminant, isolated, lda, route, scatters
+from cl.retrieval import discriminant, isolated, lda, route, scatters, spread
 from cl.statistics import embedding_sums, totals
 from cl.store import Tensors
 
@@ -57,7 +59,7 @@ def test_every_component_is_the_best_for_its_own_mean(kind: str) -> None:
 def test_what_is_not_allowed_is_never_picked_and_changes_no_bit(allowed: set[int], top: int) -> None:
     rows, fitted = torch.cat(embeddings()), mixture(embeddings())
     before = routed(rows, fitted, top, sorted(allowed))
-    assert set(before["pick"].flatten().tolist()) <= allowed
+    assert set(before["pick"].flatten().tolist()) <= set(range(len(allowed)))
     assert before["pick"].shape[1] == (min(top, len(allowed)) if top else len(allowed))
     forbidden = torch.tensor(sorted(set(range(SHARDS)) - allowed), dtype=torch.int64)
     for value in (torch.nan, 1e300, 0.0):
@@ -77,6 +79,29 @@ def test_a_shard_alone_gets_everything_and_a_rows_bits_do_not_depend_on_its_neig
     assert all(torch.equal(whole[name][70:73], part[name]) for name in whole)
 
 
+@pytest.mark.parametrize("kind", ["tied", "diag", "full"])
+def test_likelihoods_are_those_of_gaussians_with_these_covariances(kind: str) -> None:
+    shards, rows = [*embeddings(3), embeddings(4)[3][:1]], torch.cat(embeddings(3))
+    parts = [embedding_sums({"features": one}) for one in shards]
+    fitted = mixture(shards)
+    if kind != "tied":
+        fitted = spread(fitted, dict(enumerate(parts)), covariance=kind)  # type: ignore[arg-type]
+    base = mixture(shards)["projection"].numpy()
+    size, z = base.shape[1], F.normalize(rows.double(), dim=1).numpy() @ base
+    likelihood = np.stack([_log_density(F.normalize(one.double(), dim=1).numpy() @ base, z, kind) for one in shards], 1)
+    found = routed(rows, fitted, 0)
+    every = torch.zeros(found["weight"].shape).scatter(1, found["pick"], found["weight"])
+    assert size == 3 and np.allclose(every, softmax(likelihood, 1), atol=1e-4)
+
+
+def _log_density(own: np.ndarray, z: np.ndarray, kind: str) -> np.ndarray:
+    """Of rows z under the component of the projected embeddings `own`; the tied covariance is the identity there."""
+    size, centred = z.shape[1], own - own.mean(0)
+    covariance = (centred.T @ centred + size * np.eye(size)) / (len(own) - 1 + size)
+    covariance = {"tied": np.eye(size), "diag": np.diag(np.diag(covariance)), "full": covariance}[kind]
+    return multivariate_normal(own.mean(0), covariance).logpdf(z)
+
+
 def test_of_equal_components_the_first_is_picked() -> None:
     rows = embeddings()[0]
     fitted = mixture([rows, rows, embeddings()[1]])
@@ -87,6 +112,23 @@ def test_isolated_components_do_not_depend_on_one_another() -> None:
     first, second = mixture(embeddings(), "local"), mixture([embeddings()[0], *embeddings(7)[5:]], "local")
     for name in ("mean", "precision", "bias"):
         assert torch.equal(first[name][0], second[name][0])
+
+
+@pytest.mark.parametrize("edit", ["huge counts", "far means", "near-duplicates", "one more", "one less"])
+def test_edits_of_forbidden_statistics_show_only_in_a_mixture_fitted_on_them(edit: str) -> None:
+    """NI5 and NI6, and NI8: the published mixture over all shards must fail what isolated components pass."""
+    permitted, forbidden = embeddings()[:3], embeddings()[3:]
+    other = {
+        "huge counts": [rows.repeat(200, 1) for rows in forbidden],
+        "far means": [-5 * rows for rows in forbidden],
+        "near-duplicates": [rows + 1e-3 for rows in permitted[:2]],
+        "one more": [*forbidden, embeddings(6)[5]],
+        "one less": forbidden[:1],
+    }[edit]
+    for kind, same in (("local", True), ("global", False)):
+        fitted = [mixture([*permitted, *rest], kind) for rest in (forbidden, other)]
+        before, after = (routed(torch.cat(permitted), one, 3, [0, 1, 2]) for one in fitted)
+        assert all(torch.equal(before[name], after[name]) for name in ("pick", "weight")) == same, kind
 
 
 def test_what_is_far_from_everything_is_told() -> None:

@@ -25,6 +25,8 @@ from cl.store import Record, Store, Tensors
 from cl.stream import Samples, Stream
 from cl.testing import StrategyConformance, tiny_stream
 from strategies.adapterswap import AdapterSwap, shard_id, shards
+from tests.cl.test_cli import palimpsest
+from tests.cl.test_predict import visitor
 from tests.homes import named_backbone as named_backbone
 
 FAST = {"epochs": 2, "batch_size": 8, "rank": 2, "shard_limit": 8}
@@ -119,13 +121,14 @@ def test_the_best_adapter_alone_equals_a_model_that_has_no_other(tmp_path: Path,
     found = Replay(tmp_path, result.id)
     strategy, model, images = found.strategy, found.model, visitors(tiny_stream())
     assert isinstance(strategy, AdapterSwap)
-    names = strategy._library(model.entries)
-    routing = strategy._routing(model, images, names, 1, 0.0)
+    names = strategy._shelf(model).names
+    routing = strategy._routing(model, images, 1, 0.0)
     whole = strategy.scores(model, images).open()["scores"]
     for number in set(routing.open()["pick"].flatten().tolist()):
         rows = routing.open()["pick"][:, 0] == number
         first = strategy.component("first", all_to_the_first, rows=len(images))
-        alone = strategy._mixed(model, images, first, None, [names[number]], model.classes)
+        shelf = strategy._shelved(model, [names[number]], None, model.classes)
+        alone = strategy._mixed(images, first, None, shelf)
         assert torch.equal(alone.open()["scores"][rows], whole[rows])
 
 
@@ -134,8 +137,7 @@ def test_weights_are_a_distribution_and_all_takes_every_adapter(tmp_path: Path) 
     found = Replay(tmp_path, result.id)
     assert isinstance(found.strategy, AdapterSwap)
     for top in (1, 2, 3, "all"):
-        names = found.strategy._library(found.model.entries)
-        routing = found.strategy._routing(found.model, visitors(tiny_stream()), names, top, 0.0).open()
+        routing = found.strategy._routing(found.model, visitors(tiny_stream()), top, 0.0).open()
         assert routing["pick"].shape[1] == (6 if top == "all" else top)
         assert (routing["weight"] >= 0).all()
         assert (routing["weight"].sum(1) - 1).abs().max() <= routing["pick"].shape[1] * 2**-23
@@ -160,7 +162,9 @@ def test_dora_is_refused_where_weights_are_mixed(tmp_path: Path) -> None:
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("settings", [{"head": "ncm"}, {"head": "cosine", "scope": "local"}, {"adapter": "dora"}])
+@pytest.mark.parametrize(
+    "settings", [{"head": "ncm"}, {"head": "cosine", "scope": "local"}, {"adapter": "dora", "covariance": "full"}]
+)
 def test_other_readings_run_and_resume_from_the_store(tmp_path: Path, settings: dict[str, Any]) -> None:
     first = made(tmp_path, **settings)
     assert made(tmp_path, **settings).figures["components_built"] == 0
@@ -170,7 +174,7 @@ def test_other_readings_run_and_resume_from_the_store(tmp_path: Path, settings: 
 # Who sees what. `global` is the control: a test that it passed too would test nothing.
 
 
-WAYS = [("view", "outputs", 3), ("local", "weights", "all")]
+WAYS = [("view", "outputs", 3), ("view", "weights", 1), ("local", "weights", "all")]
 
 
 @pytest.mark.parametrize(("scope", "mixing", "top"), WAYS)
@@ -200,9 +204,15 @@ def test_the_published_global_retriever_leaks_and_the_same_tests_show_it(tmp_pat
     """NI8: under `global` NI1, NI5, NI6 and NI7 fail."""
     stream, how = tiny_stream(), {"scope": "global"}
     seen = _predictions(made(tmp_path / "seen", stream, "alice", **how).figures)
-    others = _others(stream, "alice")
-    for name in ("noise", "gone"):
-        assert _predictions(made(tmp_path / name, others[name], "alice", **how).figures) != seen, name
+    for name, other in _others(stream, "alice").items():
+        assert _predictions(made(tmp_path / name, other, "alice", **how).figures) != seen, name
+
+
+def test_under_global_a_user_gets_answers_before_any_shard_that_the_user_reads(tmp_path: Path) -> None:
+    stream = tiny_stream()
+    access = {**stream.access, **dict.fromkeys(stream.tasks[0].train.ids, ("ward-b",))}
+    blocks = made(tmp_path, replace(stream, access=access), "alice", scope="global").as_json()
+    assert blocks["accuracy"][0][0] is not None and blocks["retrieval"]["library"] == [1, 2]
 
 
 def _predictions(figures: Any) -> dict[str, str]:
@@ -217,6 +227,24 @@ def test_the_same_edits_of_what_a_user_may_read_do_show(tmp_path: Path) -> None:
     edits = {"noise": with_noise(stream, readable), "fewer": stream.without(set(sorted(readable)[::3]))}
     for name, other in edits.items():
         assert observed(made(tmp_path / name, other, "alice").figures) != seen, name
+
+
+def test_what_a_user_is_told_does_not_depend_on_what_is_hidden(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NI9: every character of output and errors, and the exit codes; of whoever may read nothing too."""
+    pictures = str(visitor(tmp_path)), str(tmp_path / "missing.png")
+    told, stream = {}, tiny_stream()
+    for name, other in {"seen": stream, **_others(stream, "alice")}.items():
+        home = tmp_path / name
+        monkeypatch.setattr("cl.testing.tiny_stream", lambda tasks, train, test, other=other: other)
+        run_id = made(home, other).id
+        ways = [("alice", pictures[0]), ("alice", pictures[1]), ("dave", pictures[0]), ("stranger", pictures[1])]
+        command = "predict", run_id, "--json", "--home", str(home), "--as"
+        said = [palimpsest(capsys, monkeypatch, *command, *way) for way in ways]
+        told[name] = json.loads(json.dumps(said).replace(str(home), "HOME").replace(run_id, "RUN"))
+    assert all(one == told["seen"] for one in told.values()), told
+    assert [code for code, *_ in told["seen"]] == [0, 2, 0, 2], told["seen"]
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
@@ -317,8 +345,7 @@ def test_a_library_is_read_only_where_a_row_needs_it(tmp_path: Path, monkeypatch
     result = made(tmp_path, top=1)
     found = Replay(tmp_path, result.id)
     assert isinstance(found.strategy, AdapterSwap)
-    names = found.strategy._library(found.model.entries)
-    picked = found.strategy._routing(found.model, visitors(tiny_stream()), names, 1, 0.0).open()["pick"].unique()
+    picked = found.strategy._routing(found.model, visitors(tiny_stream()), 1, 0.0).open()["pick"].unique()
     opened = watched(monkeypatch)
     fresh = Replay(tmp_path, result.id)
     fresh.strategy.scores(fresh.model, visitors(tiny_stream())).open()
