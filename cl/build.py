@@ -17,7 +17,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -243,9 +243,7 @@ class Builder:
         plans = {plan.key: plan for reads in several for plan in [self._plan(name, build, reads, controls, arguments)]}
         if any(leaf.transient for reads in several for leaf in _leaves(reads)):
             return  # nothing is kept of these, so `component` builds them when they are asked for
-        with ExitStack() as locks:
-            for key in sorted(key for key in plans if self.store.find(key) is None):
-                locks.enter_context(self.store.building(key))
+        with self.store.building(*(key for key in plans if self.store.find(key) is None)):
             missing = [plan for key, plan in plans.items() if self.store.find(key) is None]
             if len(missing) < 2:
                 return

@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -201,19 +201,18 @@ class Store:
             self.warnings.append(why)
 
     @contextmanager
-    def building(self, key: str) -> Iterator[None]:
-        """Hold the build lock of `key`: a second process waits and then finds the component stored."""
+    def building(self, *keys: str) -> Iterator[None]:
+        """Hold the build locks of `keys`: a second process waits and then finds the components stored."""
         locks = self.home / "locks"
-        try:
-            locks.mkdir(exist_ok=True)
-            lock = FileLock(locks / key[:3])
-            lock.acquire()
-        except OSError as error:
-            raise home_error(self.home, error) from error
-        try:
+        with ExitStack() as held:
+            try:
+                locks.mkdir(exist_ok=True)
+                # Keys that begin alike share a lock. One order for all, so that no two processes wait for each other.
+                for name in sorted({key[:3] for key in keys}):
+                    held.enter_context(FileLock(locks / name))
+            except OSError as error:
+                raise home_error(self.home, error) from error
             yield
-        finally:
-            lock.release()
 
     def files(self, key: str) -> list[Path]:
         """Record and blob of `key`, those that are there."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from cl import registry
 from cl.cli.store import parse_size, show_size
@@ -221,3 +222,15 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 def test_sizes_are_shown_in_a_readable_unit() -> None:
     assert [show_size(size) for size in (0, 999, 20 * 10**9, 4 * 10**12)] == ["0 B", "999 B", "20 GB", "4 TB"]
+
+
+def test_keys_that_begin_alike_are_held_together(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.building("abc1", "abc2", "0de3"):
+        held = sorted(path.name for path in (tmp_path / "locks").iterdir())
+        for name in held:
+            with pytest.raises(Timeout):
+                FileLock(tmp_path / "locks" / name, is_singleton=False).acquire(timeout=0)
+    assert held == ["0de", "abc"]
+    with store.building("abc1"):
+        pass
