@@ -55,6 +55,11 @@ class SourceModel:
         weight, bias = weights.pop("head.weight"), weights.pop("head.bias")
         return F.linear(self.backbone.from_pixels(weights, pixels), weight, bias)
 
+    def batch_logits(self, pixels: Tensor, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
+        """`logits` of a whole batch, with its own statistics in the layers of batch norm."""
+        with batch_statistics(self.backbone, len(pixels)):
+            return self.logits(pixels, replaced)
+
 
 def norm_names(backbone: Backbone, share: float = 1.0) -> list[str]:
     """Names of the weights and biases of normalisation layers.
@@ -133,6 +138,14 @@ def go_through(arriving: Mapping[str, Samples], model: SourceModel, step: Step) 
         logs.append(log)
     ordered = torch.stack([scores[sample] for sample in sorted(scores)])
     return {"prediction": {"scores": ordered}, "evidence": _columns(logs)}
+
+
+def learn_through(
+    arriving: Mapping[str, Samples], model: SourceModel, learner: Learner, step: Step, reset_every: int
+) -> dict[str, Tensors]:
+    """`go_through`, learning: the part `state` too. The learner starts anew after `reset_every` batches, 0: never."""
+    found = go_through(arriving, model, learner.resetting(step, reset_every))
+    return {**found, "state": learner.tensors()}
 
 
 @torch.no_grad()

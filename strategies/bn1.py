@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cl.adaptation import Batch, Log, SourceModel, batch_statistics, go_through
+from cl.adaptation import Batch, Log, SourceModel, go_through
 from cl.backbone import Backbone
 from cl.build import builds
 from cl.store import Tensors
@@ -26,8 +26,7 @@ def renormalised(batches: dict[str, Samples], source: dict[str, Tensors], *, bac
     model = SourceModel(backbone, source)
 
     def step(batch: Batch) -> tuple[Tensor, Log]:
-        with batch_statistics(backbone, len(batch.ids)):
-            return model.logits(batch.pixels), {"passes": 1.0}
+        return model.batch_logits(batch.pixels), {"passes": 1.0}
 
     return go_through(batches, model, step)
 

@@ -25,10 +25,9 @@ from cl.adaptation import (
     Log,
     SourceModel,
     average_into,
-    batch_statistics,
     cross_entropy,
-    go_through,
     images_a_stack,
+    learn_through,
     restore,
 )
 from cl.backbone import Backbone
@@ -90,17 +89,16 @@ def taught(
 
     def step(batch: Batch) -> tuple[Tensor, Log]:
         teacher = {name: learner.memory[f"teacher/{name}"] for name in weights}
-        with batch_statistics(backbone, len(batch.ids)), torch.no_grad():
-            sure = model.logits(batch.pixels).softmax(1).max(1).values.mean().item()
+        with torch.no_grad():
+            sure = model.batch_logits(batch.pixels).softmax(1).max(1).values.mean().item()
             if sure < confidence:
                 seen = views(batch.pixels, batch.ids, passes, seeds)
                 size = images_a_stack(backbone, len(batch.ids), chunk)
-                stacks = [model.logits(one, teacher) for one in seen.split(size)]
+                stacks = [model.batch_logits(one, teacher) for one in seen.split(size)]
                 target = torch.cat(stacks).unflatten(0, (passes, -1)).mean(0)
             else:
-                target = model.logits(batch.pixels, teacher)
-        with batch_statistics(backbone, len(batch.ids)):
-            logits = model.logits(batch.pixels, learner.live)
+                target = model.batch_logits(batch.pixels, teacher)
+        logits = model.batch_logits(batch.pixels, learner.live)
         loss = cross_entropy(target, logits)
         if symmetric:
             loss = 0.5 * loss + 0.5 * cross_entropy(logits, target)
@@ -111,8 +109,7 @@ def taught(
         restore(learner.live, learner.start, probability, seeds, batch.key)
         return target, {**log, "updated": 1.0}
 
-    found = go_through(batches, model, learner.resetting(step, reset_every))
-    return {**found, "state": learner.tensors()}
+    return learn_through(batches, model, learner, step, reset_every)
 
 
 class Cotta(TestTime):

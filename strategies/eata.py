@@ -28,9 +28,8 @@ from cl.adaptation import (
     Learner,
     Log,
     SourceModel,
-    batch_statistics,
     entropy,
-    go_through,
+    learn_through,
     norm_names,
 )
 from cl.backbone import Backbone
@@ -107,8 +106,7 @@ def selected(
     weight = {name: value.to(backbone.device) for name, value in (importance or {}).items()}
 
     def step(batch: Batch) -> tuple[Tensor, Log]:
-        with batch_statistics(backbone, len(batch.ids)):
-            logits = model.logits(batch.pixels, learner.live)
+        logits = model.batch_logits(batch.pixels, learner.live)
         h, p = entropy(logits), logits.detach().softmax(1)
         kept = (h < limit).detach()
         mean = learner.memory.get("mean")
@@ -124,8 +122,7 @@ def selected(
             loss = loss + fisher_weight * (value * (learner.live[name] - learner.start[name]).square()).sum()
         return logits, {**log, "updated": float(learner.step(loss)), "loss": loss.item()}
 
-    found = go_through(batches, model, learner.resetting(step, reset_every))
-    return {**found, "state": learner.tensors()}
+    return learn_through(batches, model, learner, step, reset_every)
 
 
 class Eata(TestTime):

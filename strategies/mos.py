@@ -473,8 +473,7 @@ class Mos(Strategy):
         for number in range(EVALUATIONS):
             now = state.open()
             wanted = set(now["next"][~now["settled"]].tolist())
-            # While a deletion is planned these are the places of before, of which there may have been more.
-            places = sorted(wanted.intersection(range(len(model.tasks))))
+            places = [place for place in range(len(model.tasks)) if place in wanted]
             adapters = [self._evaluated(model, place) for place in places]
             blocks = self.features_under(samples, adapters, self.hyper.scale)
             spaces = {str(place): block for place, block in zip(places, blocks, strict=True)}

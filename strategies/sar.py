@@ -20,9 +20,8 @@ from cl.adaptation import (
     Learner,
     Log,
     SourceModel,
-    batch_statistics,
     entropy,
-    go_through,
+    learn_through,
     norm_names,
 )
 from cl.backbone import Backbone
@@ -63,19 +62,15 @@ def sharpness_aware(
     learner = Learner(model.weights(norm_names(backbone, depth)), how, before)
     limit = margin * math.log(model.classes)
 
-    def logits_of(batch: Batch) -> Tensor:
-        with batch_statistics(backbone, len(batch.ids)):
-            return model.logits(batch.pixels, learner.live)
-
     def step(batch: Batch) -> tuple[Tensor, Log]:
-        logits = logits_of(batch)
+        logits = model.batch_logits(batch.pixels, learner.live)
         h = entropy(logits)
         sure = h < limit
         log = {"kept": sure.double().mean().item(), "passes": 6.0}
         if not sure.any():
             return logits, {**log, "passes": 1.0}
         with _moved(learner, learner.gradients(h[sure].mean()), rho):
-            there = entropy(logits_of(batch))[sure]
+            there = entropy(model.batch_logits(batch.pixels, learner.live))[sure]
             still = there < limit
             gradients = learner.gradients(there[still].mean()) if still.any() else []
         if not gradients:
@@ -85,8 +80,7 @@ def sharpness_aware(
         log = {**log, "updated": 1.0, "loss": there[still].mean().item()}
         return logits, {**log, "reset": float(_collapsed(learner, there.detach().mean(), collapse))}
 
-    found = go_through(batches, model, learner.resetting(step, reset_every))
-    return {**found, "state": learner.tensors()}
+    return learn_through(batches, model, learner, step, reset_every)
 
 
 class _moved:

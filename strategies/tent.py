@@ -17,9 +17,8 @@ from cl.adaptation import (
     Learner,
     Log,
     SourceModel,
-    batch_statistics,
     entropy,
-    go_through,
+    learn_through,
     norm_names,
 )
 from cl.backbone import Backbone
@@ -59,13 +58,11 @@ def tented(
     learner = Learner(model.weights(norm_names(backbone)), how, before)
 
     def step(batch: Batch) -> tuple[Tensor, Log]:
-        with batch_statistics(backbone, len(batch.ids)):
-            logits = model.logits(batch.pixels, learner.live)
+        logits = model.batch_logits(batch.pixels, learner.live)
         loss = entropy(logits).mean()
         return logits, {"updated": float(learner.step(loss)), "loss": loss.item(), "passes": 3.0}
 
-    found = go_through(batches, model, learner.resetting(step, reset_every))
-    return {**found, "state": learner.tensors()}
+    return learn_through(batches, model, learner, step, reset_every)
 
 
 class Tent(TestTime):

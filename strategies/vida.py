@@ -45,6 +45,7 @@ from cl.adaptation import (
     cross_entropy,
     entropy,
     go_through,
+    learn_through,
     named,
     norm_names,
     restore,
@@ -228,8 +229,7 @@ def adapted(
         collapsed = at_collapse and _collapsed(learner, log["entropy"], network.model.classes)
         return prediction, {**log, "updated": 1.0, "reset": float(collapsed)}
 
-    found = go_through(batches, network.model, learner.resetting(step, reset_every))
-    return {**found, "state": learner.tensors()}
+    return learn_through(batches, network.model, learner, step, reset_every)
 
 
 def _learner(h: VidaHyper, model: SourceModel, warm: Weights, before: Tensors | None) -> Learner:
