@@ -7,11 +7,13 @@ model does not know), `confidence` (the highest probability), `log_p` (log-proba
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 BINS = 15
+WINDOW = 10_000  # images of the running error that tells a collapse
 
 Judged = Mapping[str, Tensor]
 
@@ -44,6 +46,39 @@ def recurrence(errors: Sequence[float | None], domains: Sequence[str]) -> list[f
     for visit in range(1, max(map(len, visits), default=0)):
         gains.append(sum(v[visit] - v[0] for v in visits if len(v) > visit) / sum(len(v) > visit for v in visits))
     return gains
+
+
+def stability(
+    errors: Sequence[float], reference: Sequence[float], images: Sequence[int], window: int = WINDOW
+) -> dict[str, float | None]:
+    """How a method stood beside its reference on the same batches, both as errors in order of arrival.
+
+    above: share of batches with the larger error. longest: most such batches in a row. collapse: the batch, counted
+    from 1, from which on the error over the last `window` images stays above the reference's; None if it ends below.
+    Source: ours; Press et al., RDumb, NeurIPS 2023, for methods that fall behind the model they started from.
+    """
+    worse = [mine > theirs for mine, theirs in zip(errors, reference, strict=True)]
+    stretches = [len(list(group)) for above, group in groupby(worse) if above]
+    behind = [m > r for m, r in zip(_running(errors, images, window), _running(reference, images, window), strict=True)]
+    ahead = [number for number, one in enumerate(behind, 1) if not one]
+    return {
+        "above": sum(worse) / len(worse) if worse else None,
+        "longest": float(max(stretches, default=0)),
+        "collapse": float(max(ahead, default=0) + 1) if behind and behind[-1] else None,
+    }
+
+
+def _running(errors: Sequence[float], images: Sequence[int], window: int) -> list[float]:
+    """After each batch, the error over the last batches that hold at least `window` images together (or over all)."""
+    wrong = [round(rate * count) for rate, count in zip(errors, images, strict=True)]
+    found, first = [], 0
+    held = missed = 0
+    for count, misses in zip(images, wrong, strict=True):
+        held, missed = held + count, missed + misses
+        while held - images[first] >= window:
+            held, missed, first = held - images[first], missed - wrong[first], first + 1
+        found.append(missed / held)
+    return found
 
 
 def calibration(judged: Judged) -> dict[str, float | None]:

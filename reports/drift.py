@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
+from cl.online_metrics import stability
 from reports import figures
 from reports.figures import Series
 from reports.quantities import Kind
@@ -52,7 +54,34 @@ def drawings(strategies: Sequence[Entry]) -> dict[str, Any]:
             700,
         ),
         "evidence": [(title, drawing) for title, drawing in evidence if drawing],
+        "beside": [told for entry in strategies if (told := _beside(entry, strategies))],
     }
+
+
+def _beside(entry: Entry, strategies: Sequence[Entry]) -> dict[str, Any] | None:
+    """How the strategy stood batch by batch beside its own weights not adapted (`NAME-static`), or else the source:
+    the strategy, its reference, and the mean of each figure over the seeds that both have."""
+    known = {one["strategy"]: {run["seed"]: _batches(run) for run in one["runs"]} for one in strategies}
+    name = entry["strategy"]
+    reference = next((other for other in (f"{name}-static", "source") if other in known and other != name), None)
+    if reference is None or name.endswith("-static"):
+        return None
+    found = [
+        stability(mine["error"], theirs["error"], mine["images"])
+        for seed, mine in known[name].items()
+        if mine and (theirs := known[reference].get(seed)) and theirs["images"] == mine["images"]
+    ]
+    if not found:
+        return None
+    collapses = [int(one["collapse"]) for one in found if one["collapse"]]
+    means = {figure: fmean(one[figure] or 0.0 for one in found) for figure in ("above", "longest")}
+    return {**entry, **means, "reference": reference, "compared": len(found), "collapses": collapses}
+
+
+def _batches(run: Run) -> Mapping[str, Any] | None:
+    """What the run tells of its batches, if errors are among it."""
+    told = (of(run) or {}).get("test_time", {}).get("batches", {})
+    return told if told.get("error") else None
 
 
 def _over_batches(strategies: Sequence[Entry], name: str) -> Markup | None:

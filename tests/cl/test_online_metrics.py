@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cl.evaluate import online_predictions
 from cl.online_metrics import (
@@ -15,9 +17,36 @@ from cl.online_metrics import (
     mean,
     negative_log_likelihood,
     recurrence,
+    stability,
 )
 from cl.testing import tiny_segment
 from cl.veil import order
+
+
+def test_stability_is_told_batch_by_batch_against_the_reference() -> None:
+    reference = [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
+    found = stability([0.25, 0.75, 0.5, 0.75, 0.75, 0.75], reference, [4] * 6)
+    assert found == {"above": 4 / 6, "longest": 3, "collapse": 4}
+    assert stability([0.75, 0.0], [0.5, 0.5], [4, 4]) == {"above": 0.5, "longest": 1, "collapse": None}
+    assert stability([0.75, 0.75], [0.5, 0.5], [4, 4])["collapse"] == 1
+    assert stability([], [], []) == {"above": None, "longest": 0, "collapse": None}
+
+
+def test_a_collapse_is_seen_within_the_window_not_over_all_batches() -> None:
+    mine, theirs = [0.0] * 9 + [1.0] * 3, [0.5] * 12
+    assert stability(mine, theirs, [2] * 12)["collapse"] is None
+    assert stability(mine, theirs, [2] * 12, window=6)["collapse"] == 11, "two of the last three batches"
+    assert stability(mine, theirs, [2] * 12, window=5)["collapse"] == 11, "5 images are within three batches of two"
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30), st.integers(1, 40))
+def test_a_method_is_never_above_itself_and_a_collapse_ends_above(pairs: list[tuple[int, int]], window: int) -> None:
+    mine, theirs = ([one[side] / 4 for one in pairs] for side in (0, 1))
+    images = [4] * len(pairs)
+    assert stability(mine, mine, images, window) == {"above": 0, "longest": 0, "collapse": None}
+    both = (stability(mine, theirs, images, window), stability(theirs, mine, images, window))
+    assert not all(found["collapse"] for found in both)
+    assert sum(found["above"] for found in both) <= 1  # type: ignore[misc]
 
 
 def judged(confidence: list[float], right: list[bool]) -> dict[str, torch.Tensor]:

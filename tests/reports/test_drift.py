@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,18 @@ def test_errors_recurrence_and_evidence_are_drawn(tmp_path: Path) -> None:
         assert text in html
     assert "Share above" not in html, "what no method told of is not drawn"
     assert html == page(tmp_path, runs[::-1])
+
+
+def test_methods_stand_beside_their_own_weights_not_adapted(tmp_path: Path) -> None:
+    still, moving = (
+        {"source": [0.5] * 4, "vida-static": [0.25] * 4},
+        {"vida": [0.25, 0.5, 0.5, 0.5], "tent": [0.5, 0.25] * 2},
+    )
+    runs = [drifted(name, seed, error=list(e)) for name, e in (still | moving).items() for seed in (0, 1)]
+    table = page(tmp_path, runs).partition("not adapted</h3>")[2].partition("</table>")[0]
+    told = [" ".join(re.sub("<[^>]+>", " ", f"<tr{row}").split()) for row in table.split("<tr")[2:]]
+    assert sorted(told) == ["tent source 0.0 0 0 of 2", "vida vida-static 75.0 3 2 of 2, from batch 2, 2 on"]
+    assert "not adapted</h3>" not in page(tmp_path, [run for run in runs if run["strategy"] == "tent"])
 
 
 def test_pages_without_test_time_say_nothing_of_it(tmp_path: Path) -> None:
