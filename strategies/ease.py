@@ -8,7 +8,7 @@ the released code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -198,14 +198,18 @@ def ensemble_scores(
     spaces[j]: features `(n, d)` in space j. prototypes: as `gather` names them, absent where there are none. own[i]:
     the space of task i. bare: features of the backbone, with bare_prototypes[i].
     """
-    joined = joined_cosines if reweight == "none" else weighted_cosines
-    columns = []
-    for task, place in enumerate(own):
-        there = {j: prototypes.get(f"{task}/{j}") for j in range(len(spaces))}
-        pairs = {j: (spaces[j]["features"], mean) for j, mean in there.items() if mean is not None}
-        extra = (bare["features"], bare_prototypes[task]["mean"]) if bare is not None else None
-        columns.append(joined(pairs, extra, place, other_weight(alpha, reweight, len(spaces)), beta))
-    return {"scores": torch.cat(columns, dim=1)}
+    places = range(len(spaces))
+    features = [space["features"] for space in spaces]
+    table = [[prototypes.get(f"{i}/{j}") for j in places] for i in range(len(own))]
+    other = other_weight(alpha, reweight, len(spaces))
+    weights = [[1.0 if j == place else other for j in places] for place in own]
+    if bare is not None:
+        features.append(bare["features"])
+        table = [[*row, mean["mean"]] for row, mean in zip(table, bare_prototypes, strict=True)]
+        weights = [[*row, beta] for row in weights]
+    return {
+        "scores": joined_cosines(features, table) if reweight == "none" else weighted_cosines(features, table, weights)
+    }
 
 
 def other_weight(alpha: float, reweight: str, spaces: int) -> float:
@@ -213,22 +217,33 @@ def other_weight(alpha: float, reweight: str, spaces: int) -> float:
     return alpha if reweight == "paper" else alpha / max(1, spaces - 1)
 
 
-Pairs = dict[int, tuple[Tensor, Tensor]]
+Table = Sequence[Sequence[Tensor | None]]  # [i][j]: prototypes of task i in space j, `(classes, d)`, if there are any
 
 
-def weighted_cosines(pairs: Pairs, extra: tuple[Tensor, Tensor] | None, own: int, other: float, beta: float) -> Tensor:
-    """cos in the own space + `other` * cosines elsewhere + beta * cos in the bare space (Eq. 12)."""
-    score = cosine(*pairs[own])
-    for space, pair in pairs.items():
-        if space != own:
-            score = score + other * cosine(*pair)
-    return score if extra is None else score + beta * cosine(*extra)
+def weighted_cosines(features: Sequence[Tensor], table: Table, weights: Sequence[Sequence[float]]) -> Tensor:
+    """Sum over the spaces of weights[i][j] x cosine (Eq. 12): 1 in the class's own, alpha in others, beta in the bare
+    one. features[j]: `(n, d)`. One product a space, for the classes of all tasks."""
+    sizes = [next(len(mean) for mean in row if mean is not None) for row in table]
+    columns = torch.arange(sum(sizes)).split(sizes)
+    scores = features[0].new_zeros(len(features[0]), sum(sizes))
+    for j, here in enumerate(features):
+        held = [(i, mean) for i, row in enumerate(table) if (mean := row[j]) is not None and weights[i][j]]
+        if not held:
+            continue
+        rows = torch.cat([mean for _, mean in held])
+        weight = torch.cat([torch.full((len(mean),), weights[i][j]) for i, mean in held])
+        scores[:, torch.cat([columns[i] for i, _ in held])] += weight * cosine(here, rows)
+    return scores
 
 
-def joined_cosines(pairs: Pairs, extra: tuple[Tensor, Tensor] | None, own: int, other: float, beta: float) -> Tensor:
+def joined_cosines(features: Sequence[Tensor], table: Table) -> Tensor:
     """One cosine over all spaces' vectors joined (Eq. 11, without reweighting)."""
-    joined = [*pairs.values(), *([extra] if extra is not None else [])]
-    return cosine(torch.cat([feature for feature, _ in joined], dim=1), torch.cat([mean for _, mean in joined], dim=1))
+    return torch.cat([_joined_cosine(features, row) for row in table], dim=1)
+
+
+def _joined_cosine(features: Sequence[Tensor], row: Sequence[Tensor | None]) -> Tensor:
+    held = [(here, mean) for here, mean in zip(features, row, strict=True) if mean is not None]
+    return cosine(torch.cat([here for here, _ in held], dim=1), torch.cat([mean for _, mean in held], dim=1))
 
 
 class Ease(Strategy):

@@ -40,17 +40,39 @@ def test_completion_by_hand() -> None:  # invariant 2
 )
 def test_logit_by_hand(spaces: int, reading: str, expected: float) -> None:  # invariant 4: own cosine 1, the others 0.5
     feature, near, half = T([[1.0, 0.0]]), T([[1.0, 0.0]]), T([[1.0, 3.0**0.5]])
-    pairs = {0: (feature, near)} | {space: (feature, half) for space in range(1, spaces)}
-    score = weighted_cosines(pairs, None, 0, other_weight(0.1, reading, spaces), 0.0)
+    weights = [1.0] + [other_weight(0.1, reading, spaces)] * (spaces - 1)
+    score = weighted_cosines([feature] * spaces, [[near] + [half] * (spaces - 1)], [weights])
     assert score.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_one_task_is_the_own_cosine_without_division() -> None:
     feature, mean = T([[3.0, 4.0]]), T([[1.0, 0.0]])
-    assert weighted_cosines(
-        {0: (feature, mean)}, None, 0, other_weight(0.1, "official", 1), 0.0
-    ).item() == pytest.approx(0.6)
-    assert joined_cosines({0: (feature, mean)}, None, 0, 0.0, 0.0).item() == pytest.approx(0.6)
+    assert other_weight(0.1, "official", 1) == 0.1
+    assert weighted_cosines([feature], [[mean]], [[1.0]]).item() == pytest.approx(0.6)
+    assert joined_cosines([feature], [[mean]]).item() == pytest.approx(0.6)
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(0, 2**20), st.floats(0, 1), st.floats(0, 1))
+def test_scores_are_the_weighted_cosines_of_each_class(sizes: list[int], seed: int, alpha: float, hole: float) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    spaces = [torch.randn(3, 5, generator=draw) for _ in sizes]
+    holes = torch.rand(len(sizes), len(sizes), generator=draw) < hole
+    table = [
+        [None if holes[i, j] and i != j else torch.randn(size, 5, generator=draw) for j in range(len(sizes))]
+        for i, size in enumerate(sizes)
+    ]
+    weights = [[1.0 if i == j else alpha for j in range(len(sizes))] for i in range(len(sizes))]
+    by_class = [
+        sum(
+            weights[i][j] * torch.cosine_similarity(spaces[j], mean[row][None])
+            for j, mean in enumerate(table[i])
+            if mean is not None
+        )
+        for i, size in enumerate(sizes)
+        for row in range(size)
+    ]
+    found = weighted_cosines(spaces, table, weights)
+    assert torch.allclose(found, torch.stack(by_class, dim=1), atol=1e-5)  # type: ignore[arg-type]
 
 
 @given(means(2), means(4), means(4))
