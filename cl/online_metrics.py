@@ -54,7 +54,8 @@ def stability(
     """How a method stood beside its reference on the same batches, both as errors in order of arrival.
 
     above: share of batches with the larger error. longest: most such batches in a row. collapse: the batch, counted
-    from 1, from which on the error over the last `window` images stays above the reference's; None if it ends below.
+    from 1, from which on the error over the last `window` images (or all so far) stays above the reference's; None if
+    it does not end above.
     Source: ours; Press et al., RDumb, NeurIPS 2023, for methods that fall behind the model they started from.
     """
     worse = [mine > theirs for mine, theirs in zip(errors, reference, strict=True)]

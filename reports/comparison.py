@@ -59,6 +59,7 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
     """Everything that the template names, beside what the caller gave."""
     rows = aggregate(runs)
     groups, phases = by_strategy(runs), _phases(runs)
+    ranking = METRICS[ranking_metric(rows)]
     strategies = [
         {
             **row,
@@ -74,8 +75,8 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
         "strategies": strategies,
         "scope": _scope(runs),
         "hyper": _hyperparameters(strategies),
-        "ranking": METRICS[ranking_metric(rows)],
-        "learning": _measured(LEARNING, rows),
+        "ranking": ranking,
+        "learning": _measured(LEARNING if ranking in LEARNING else (ranking, *LEARNING), rows),
         "growth": _measured(GROWTH, rows),
         "panels": growth.panels(strategies),
         "costs": _measured(COST, rows),

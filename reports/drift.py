@@ -51,7 +51,7 @@ def drawings(strategies: Sequence[Entry]) -> dict[str, Any]:
             lambda online: [0.0, *online["recurrence"]] if online["recurrence"] else [],
             "points",
             "visit",
-            700,
+            1040,
         ),
         "evidence": [(title, drawing) for title, drawing in evidence if drawing],
         "beside": [told for entry in strategies if (told := _beside(entry, strategies))],

@@ -62,6 +62,14 @@ def test_methods_stand_beside_their_own_weights_not_adapted(tmp_path: Path) -> N
     assert "not adapted</h3>" not in page(tmp_path, [run for run in runs if run["strategy"] == "tent"])
 
 
+def test_what_ranks_the_methods_is_in_the_first_table_and_less_is_better(tmp_path: Path) -> None:
+    html = page(tmp_path, [drifted(name, seed) for name in ("tent", "vida") for seed in (0, 1)])
+    results = html.partition("<h2>Results</h2>")[2].partition("</section>")[0]
+    assert "Mean online error" in results and 'aria-sort="ascending"' in results
+    differences = " ".join(html.partition("seed by seed</h2>")[2].partition("</p>")[0].split())
+    assert "in mean online error (points)" in differences and "left of the line is better" in differences
+
+
 def test_pages_without_test_time_say_nothing_of_it(tmp_path: Path) -> None:
     html = page(tmp_path, [figures()])
     assert "At test time" not in html and "Brier" not in html
