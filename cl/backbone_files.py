@@ -17,8 +17,8 @@ from timm.data.config import resolve_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from cl.backbone import TimmBackbone, first_line, pretrained
-from cl.errors import BadInput, UnknownName, shown
+from cl.backbone import TimmBackbone, pretrained
+from cl.errors import BadInput, UnknownName, first_line, shown
 from cl.seeds import Seeds
 from cl.tables import Table, check_table, read_toml
 
