@@ -47,6 +47,10 @@ class StoreError(PalimpsestError):
     """The home folder cannot be read or written (full disk, read-only, a file in its place, a newer format)."""
 
 
+class NewerRelease(StoreError):
+    """A file of the home that a newer release wrote: nothing is wrong with it, but this release cannot use it."""
+
+
 class CorruptComponent(StoreError):
     """A stored component whose bytes do not match its record."""
 

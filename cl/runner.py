@@ -220,6 +220,7 @@ class Session:
 
     def run(self) -> dict[str, Any]:
         """Learn, measure, and make the outcome the run's live generation; every figure."""
+        Results(self.store.home).check()
         Runs(self.store).begin(self.request.id, asdict(self.request), asdict(self.source))
         journal = self.drive()
         figures = self.figures(journal)
