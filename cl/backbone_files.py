@@ -69,7 +69,8 @@ def _network(told: BackboneTable, path: Path) -> nn.Module:
     if told.checkpoint is None:
         return pretrained(told.timm, **told.kwargs)
     try:
-        with Seeds("overwritten by the checkpoint").forked("init"):
+        with warnings.catch_warnings(), Seeds("overwritten by the checkpoint").forked("init"):
+            warnings.simplefilter("ignore")  # torch tells of odd sizes in lines of its own
             if told.timm == PLAIN:
                 return VisionTransformer(**{"num_classes": 0, **told.kwargs})
             return timm.create_model(told.timm, pretrained=False, num_classes=0, **told.kwargs)

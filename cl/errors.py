@@ -47,8 +47,9 @@ class StoreError(PalimpsestError):
     """The home folder cannot be read or written (full disk, read-only, a file in its place, a newer format)."""
 
 
-class NewerRelease(StoreError):
-    """A file of the home that a newer release wrote: nothing is wrong with it, but this release cannot use it."""
+class Unusable(StoreError):
+    """A file of the home that cannot be used now, though nothing is wrong with it: a newer release wrote it, or the
+    disk is full."""
 
 
 class CorruptComponent(StoreError):

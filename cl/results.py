@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl.digests import canonical
-from cl.errors import BadInput, NewerRelease, StoreError
+from cl.errors import BadInput, StoreError, Unusable
 from cl.home import check_home, database_address, is_fixed
 
 if TYPE_CHECKING:
@@ -191,7 +191,8 @@ class Results:
                     _prepare(database)
                 yield database
         except sqlite3.OperationalError as error:
-            raise StoreError(f"cannot use {self._path}: {error}; check disk space and permissions") from error
+            kind = StoreError if error.sqlite_errorcode == sqlite3.SQLITE_ERROR else Unusable
+            raise kind(f"cannot use {self._path}: {error}; check disk space and permissions") from error
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{self._path} is not a results database ({error}); move it away and run again") from error
         finally:
@@ -201,7 +202,7 @@ class Results:
 def _check_version(database: sqlite3.Connection, path: Path) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA:
-        raise NewerRelease(f"{path} is of a newer release (schema {version}); use that release or another --home")
+        raise Unusable(f"{path} is of a newer release (schema {version}); use that release or another --home")
     query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'runs' ORDER BY name"
     foreign = database.execute(query).fetchone() if version == 0 else None
     if foreign is not None:

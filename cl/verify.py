@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cl.digests import digest_json
-from cl.errors import CorruptComponent, NewerRelease, StoreError
+from cl.errors import CorruptComponent, StoreError, Unusable
 from cl.home import database_address
 from cl.index import Index, remove_database
 from cl.results import Results
@@ -131,7 +131,7 @@ def _databases(store: Store) -> Iterator[Fault]:
         yield Fault(files, "damaged memory of file digests", REMOVED, partial(remove_database, files))
     try:
         damaged = results.exists() and not (_sound_sqlite(results) and Results(home).all() is not None)
-    except NewerRelease:  # no fault, and nothing to mend
+    except Unusable:  # a newer release's, or a full disk: no fault, and nothing to mend
         raise
     except StoreError:
         damaged = True
@@ -157,7 +157,9 @@ def _sound_sqlite(path: Path) -> bool:
     database = sqlite3.connect(database_address(path), timeout=60, uri=True)
     try:
         return database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise Unusable(f"cannot check {path}: {error}; check disk space and permissions") from error
         return False
     finally:
         database.close()

@@ -120,8 +120,10 @@ def test_the_run_remembers_where_it_came_from(tmp_path: Path) -> None:
         ({}, {**KWARGS, "depth": 1}, r"unknown key, 'blocks\.1\..*' and 11 more"),
         ({}, {**KWARGS, "num_head": 2}, "timm cannot make 'VisionTransformer' of these kwargs: .*num_head"),
         ({}, {**KWARGS, "num_heads": 5}, "timm cannot make 'VisionTransformer' of these kwargs"),
+        ({}, {**KWARGS, "embed_dim": 0}, "timm cannot make 'VisionTransformer' of these kwargs"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_a_fault_in_the_file_is_one_line(
     tmp_path: Path, changes: dict[str, str | None], kwargs: dict[str, Any], message: str
 ) -> None:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from cl import registry
 from cl.cli.store import parse_size, show_size
-from cl.errors import BadInput, NewerRelease, StoreError
+from cl.errors import BadInput, StoreError, Unusable
 from cl.gc import collect
 from cl.index import Index
 from cl.results import Results
@@ -228,7 +228,18 @@ def test_each_fault_is_found_mended_and_made_good_by_the_next_run(
 def test_a_results_database_of_a_newer_release_is_left_alone(home: Path) -> None:
     with sqlite3.connect(home / "results.sqlite") as database:
         database.execute("PRAGMA user_version = 9")
-    with pytest.raises(NewerRelease, match="of a newer release"):
+    with pytest.raises(Unusable, match="of a newer release"):
+        whats(home)
+
+
+def test_a_full_disk_is_no_fault_of_the_results(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(database: sqlite3.Connection) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr("cl.results._prepare", full)
+    with pytest.raises(Unusable, match="disk is full; check disk space"):
         whats(home)
 
 
