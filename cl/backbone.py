@@ -366,6 +366,8 @@ def _tried(backbone: TimmBackbone) -> TimmBackbone:
         raise BadInput(f"{what} ({first_line(error)}); correct its name or [kwargs]") from error
     if not isinstance(found, Tensor) or tuple(found.shape) != (1, backbone.dim):
         raise BadInput(f"{what}: not one row of {backbone.dim}; correct its name or [kwargs]")
+    if not found.isfinite().all():
+        raise BadInput(f"{what}: they are NaN or infinite; get its weights anew")
     backbone.passes = 0.0
     return backbone
 

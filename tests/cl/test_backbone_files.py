@@ -150,6 +150,12 @@ def test_a_network_that_gives_no_features_is_one_line(tmp_path: Path, kwargs: di
     assert "\n" not in str(caught.value)
 
 
+def test_weights_that_are_no_numbers_are_one_line(tmp_path: Path) -> None:
+    save_file({**weights(), "norm.weight": torch.full((32,), torch.nan)}, tmp_path / "weights.safetensors")
+    with pytest.raises(BadInput, match="NaN or infinite; get its weights anew"):
+        load_backbone(toml(tmp_path))
+
+
 class _Runs:
     def __init__(self, path: Path) -> None:
         self._path = str(path)
