@@ -156,7 +156,8 @@ def _idx_split(folder: _Folder, prefix: str) -> _Split:
 def _shaped(array: np.ndarray, *shape: int) -> np.ndarray:
     """The array, if it holds things of this shape."""
     if array.shape[1:] != shape or not array.ndim:
-        raise BadInput(f"holds an array of shape {array.shape}, not of (n, {', '.join(map(str, shape))}); get it anew")
+        wanted = " x ".join(["n", *map(str, shape)])
+        raise BadInput(f"holds an array of shape {array.shape}, where {wanted} belongs; get it anew")
     return array
 
 
