@@ -7,7 +7,6 @@ transformers of pre-norm blocks have sites; other networks give features only.
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,8 +26,9 @@ from torch.utils.hooks import RemovableHandle
 
 from cl.code import code_digest
 from cl.digests import digest_json, digest_tensors
-from cl.errors import BadInput, UnknownName
+from cl.errors import BadInput, UnknownName, first_line, shown
 from cl.progress import track
+from cl.registry import imported
 from cl.seeds import Seeds
 from cl.stream import Samples
 
@@ -334,8 +334,12 @@ def load_backbone(name: str = "glyph-vit", device: str = "cpu") -> TimmBackbone:
     """The backbone called `name`: a shipped one, a timm name with its pretrained weights, `random:TIMM-NAME`, a TOML
     file (see `cl.backbone_files`), or `module:factory`, a function of the device that returns a `TimmBackbone`.
 
-    Raises UnknownName, or BadInput where the weights cannot be had.
+    Raises UnknownName, or BadInput where the weights cannot be had or the network gives no features of an image.
     """
+    return _tried(_loaded(name, device))
+
+
+def _loaded(name: str, device: str) -> TimmBackbone:
     if name.endswith(".toml"):
         from cl.backbone_files import load_described
 
@@ -343,13 +347,29 @@ def load_backbone(name: str = "glyph-vit", device: str = "cpu") -> TimmBackbone:
     cards = shipped()
     if name in cards:
         return _load_shipped(name, cards[name], device)
-    module, colon, factory = name.partition(":")
-    if colon and module != "random":
-        return _load_factory(name, module, factory, device)
+    if ":" in name and not name.startswith("random:"):
+        return _load_factory(name, device)
     plain = name.removeprefix("random:")
     if not timm.is_model(plain.partition(".")[0]):
         raise UnknownName("backbone", name, [*cards, *timm.list_models()])
     return _load_timm(name, plain, is_random=plain != name, device=device)
+
+
+def _tried(backbone: TimmBackbone) -> TimmBackbone:
+    """The backbone, once it has shown that it makes one row of features of an image."""
+    size = backbone.image_size
+    what = f"backbone '{shown(backbone.name)}' makes no features of an image of {size} x {size} pixels"
+    try:
+        with torch.no_grad():
+            found = backbone.features(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    except Exception as error:  # whatever the network makes of an input that it was not made for
+        raise BadInput(f"{what} ({first_line(error)}); correct its name or [kwargs]") from error
+    if not isinstance(found, Tensor) or tuple(found.shape) != (1, backbone.dim):
+        raise BadInput(f"{what}: not one row of {backbone.dim}; correct its name or [kwargs]")
+    if not found.isfinite().all():
+        raise BadInput(f"{what}: they are NaN or infinite; get its weights anew")
+    backbone.passes = 0.0
+    return backbone
 
 
 def _load_shipped(name: str, card: dict[str, Any], device: str) -> TimmBackbone:
@@ -360,11 +380,14 @@ def _load_shipped(name: str, card: dict[str, Any], device: str) -> TimmBackbone:
     return TimmBackbone(name, network, arguments["img_size"], card["mean"], card["std"], device)
 
 
-def _load_factory(name: str, module: str, factory: str, device: str) -> TimmBackbone:
+def _load_factory(name: str, device: str) -> TimmBackbone:
+    factory = imported(name, "backbone")
     try:
-        made: TimmBackbone = getattr(importlib.import_module(module), factory)(device)
-    except (ImportError, AttributeError) as error:
-        raise BadInput(f"backbone '{name}' cannot be imported ({error}); put it into an installed module") from error
+        made = factory(device)
+    except TypeError as error:
+        raise BadInput(f"'{shown(name)}' is no function of the device ({first_line(error)}); check it") from error
+    if not isinstance(made, TimmBackbone):
+        raise BadInput(f"'{shown(name)}' made a {type(made).__name__}, not a TimmBackbone; check the factory")
     return made
 
 
@@ -401,8 +424,3 @@ def _random(plain: str) -> nn.Module:
             return timm.create_model(plain, pretrained=False, num_classes=0)
     except Exception as error:  # timm knows the family, but not this tag
         raise BadInput(f"timm cannot make '{plain}': {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

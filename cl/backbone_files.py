@@ -17,8 +17,8 @@ from timm.data.config import resolve_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from cl.backbone import TimmBackbone, first_line, pretrained
-from cl.errors import BadInput, UnknownName, shown
+from cl.backbone import TimmBackbone, pretrained
+from cl.errors import BadInput, UnknownName, first_line, shown
 from cl.seeds import Seeds
 from cl.tables import Table, check_table, read_toml
 
@@ -69,7 +69,8 @@ def _network(told: BackboneTable, path: Path) -> nn.Module:
     if told.checkpoint is None:
         return pretrained(told.timm, **told.kwargs)
     try:
-        with Seeds("overwritten by the checkpoint").forked("init"):
+        with warnings.catch_warnings(), Seeds("overwritten by the checkpoint").forked("init"):
+            warnings.simplefilter("ignore")  # torch tells of odd sizes in lines of its own
             if told.timm == PLAIN:
                 return VisionTransformer(**{"num_classes": 0, **told.kwargs})
             return timm.create_model(told.timm, pretrained=False, num_classes=0, **told.kwargs)

@@ -14,7 +14,7 @@ from typing import Any
 
 from joblib import cpu_count
 
-from cl import progress, registry
+from cl import progress
 from cl.errors import BadInput
 from cl.settings import STREAM, check_known, meant_for, shared_out
 
@@ -44,14 +44,14 @@ def cells(
     A setting without a strategy goes to each one that has it, and to the stream; `stream.people` only to that. Raises
     UnknownName where nobody knows a name.
     """
-    from cl.recipes import arguments_of
+    from cl.recipes import arguments_of, strategy_of
 
     if seeds < 1:
         raise BadInput(f"seeds must be at least 1, not {seeds}")
     twice = [name for name in strategies if strategies.count(name) > 1]
     if twice:
         raise BadInput(f"strategy '{twice[0]}' is named twice; compare its settings in two runs instead")
-    methods = {name: registry.strategies.get(name) for name in strategies}
+    methods: dict[str, Any] = {name: strategy_of(name) for name in strategies}
     known = {name: set(method.Hyper.__dataclass_fields__) for name, method in methods.items()}
     offered = {name: set(method.presets) for name, method in methods.items()}
     check_known("preset", presets, offered)

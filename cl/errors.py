@@ -14,6 +14,11 @@ def shown(name: object) -> str:
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
+def first_line(error: Exception) -> str:
+    """The first line of a foreign error's message, or its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+
+
 class PalimpsestError(Exception):
     """Base class. The message is one line that names the thing and the mend."""
 
@@ -40,6 +45,11 @@ class UnknownName(BadInput):
 
 class StoreError(PalimpsestError):
     """The home folder cannot be read or written (full disk, read-only, a file in its place, a newer format)."""
+
+
+class Unusable(StoreError):
+    """A file of the home that cannot be used now, though nothing is wrong with it: a newer release wrote it, or the
+    disk is full."""
 
 
 class CorruptComponent(StoreError):

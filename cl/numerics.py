@@ -12,6 +12,8 @@ import torch
 
 from cl.errors import BadInput
 
+MAX_THREADS = 1024  # more than any machine has cores; the operating system refuses absurd numbers by ending the process
+
 
 @dataclass(frozen=True)
 class Numerics:
@@ -40,11 +42,11 @@ def device_kind(device: str) -> str:
 def configure(device: str = "auto", threads: int = 1) -> Numerics:
     """Set torch to deterministic, fixed-thread arithmetic and return its class.
 
-    device: auto | cpu | cuda. Raises BadInput for a device that is not there or threads below 1.
+    device: auto | cpu | cuda. Raises BadInput for a device that is not there or a number of threads out of range.
     """
     device = device_kind(device)
-    if threads < 1:
-        raise BadInput(f"threads must be at least 1, not {threads}")
+    if not 1 <= threads <= MAX_THREADS:
+        raise BadInput(f"threads must be from 1 to {MAX_THREADS}, not {threads}")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

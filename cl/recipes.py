@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cl import registry
 from cl.digests import digest_json
-from cl.errors import BadInput, shown
+from cl.errors import BadInput, first_line, shown
 from cl.files import Files
 from cl.stream import Recipe, Stream
 from cl.tables import read_toml
@@ -54,14 +53,17 @@ def arguments_of(stream: str) -> list[str]:
     """What the factory of a stream takes beside `data`; nothing for a TOML file. Raises UnknownName or BadInput."""
     if stream.endswith(TOML):
         return []
-    return [name for name in inspect.signature(_factory(stream)).parameters if name != "data"]
+    return [name for name in _parameters(stream, _factory(stream)) if name != "data"]
 
 
 def strategy_of(name: str) -> type[Strategy]:
     """The strategy of a registry name or of `module:Class`. Raises UnknownName or BadInput."""
-    found: type[Strategy] = (
-        registry.strategies.get(name) if registry.strategies.knows(name) else _imported(name, "strategy")
-    )
+    from cl.strategy import Strategy
+
+    known = registry.strategies.knows(name)
+    found = registry.strategies.get(name) if known else registry.imported(name, "strategy")
+    if not (isinstance(found, type) and issubclass(found, Strategy)):
+        raise BadInput(f"'{shown(name)}' is no strategy; name a subclass of cl.strategy.Strategy")
     return found
 
 
@@ -90,7 +92,7 @@ def _from_toml(path: Path, home: Path | None) -> Stream:
 
 def _from_factory(name: str, arguments: Mapping[str, Any]) -> Stream:
     factory = _factory(name)
-    accepted = inspect.signature(factory, eval_str=True).parameters
+    accepted = _parameters(name, factory)
     unknown = sorted(set(arguments) - set(accepted))
     if unknown:
         mend = "leave --data out" if unknown == ["data"] else f"it takes {', '.join(accepted) or 'none'}"
@@ -106,9 +108,16 @@ def _from_factory(name: str, arguments: Mapping[str, Any]) -> Stream:
 
 def _factory(name: str) -> Callable[..., Any]:
     factory: Callable[..., Any] = (
-        registry.streams.get(name) if registry.streams.knows(name) else _imported(name, "stream")
+        registry.streams.get(name) if registry.streams.knows(name) else registry.imported(name, "stream")
     )
     return factory
+
+
+def _parameters(name: str, factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(factory, eval_str=True).parameters
+    except (ValueError, TypeError, NameError) as error:  # not every callable tells what it takes
+        raise BadInput(f"'{shown(name)}' makes no stream ({first_line(error)}); name a function") from error
 
 
 def _typed(stream: str, parameter: inspect.Parameter, value: Any) -> Any:
@@ -125,14 +134,3 @@ def _typed(stream: str, parameter: inspect.Parameter, value: Any) -> Any:
     except ValidationError as error:
         what = error.errors()[0]["msg"].lower()
         raise BadInput(f"stream '{stream}': {parameter.name} = {value!r}: {what}") from None
-
-
-def _imported(name: str, kind: str) -> Any:
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(f"{kind} '{name}' cannot be imported ({error}); write it as module:name") from error
-    if not callable(found):
-        raise BadInput(f"'{name}' makes no {kind}; write it as module:name")
-    return found

@@ -6,12 +6,14 @@ whole foreign library becomes available by name, without the engine knowing it.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from cl.errors import BadInput, UnknownName
+from cl.errors import BadInput, UnknownName, first_line, shown
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,11 @@ class Registry:
         del self._local[name]
 
     def names(self) -> list[str]:
-        """All names, sorted; those of families behind the others."""
-        families = {name: point.load() for name, point in self._family_points().items()}
+        """All names, sorted; those of families behind the others. A family that cannot be loaded has none."""
+        families: dict[str, Family] = {}
+        for name, point in self._family_points().items():
+            with suppress(BadInput):
+                families[name] = self._loaded(point)
         members = (f"{name}:{member}" for name, family in families.items() for member in family.members)
         return [*sorted({*self._local, *self._installed()}), *sorted(members)]
 
@@ -52,15 +57,16 @@ class Registry:
         return not colon or name in self._local or name in self._installed() or prefix in self._family_points()
 
     def get(self, name: str) -> Any:
-        """The entry called `name`. Raises UnknownName with the nearest names, BadInput for a refused member."""
+        """The entry called `name`. Raises UnknownName with the nearest names, BadInput for a refused member or one that
+        its package cannot load."""
         if name in self._local:
             return self._local[name]
         installed = self._installed()
         if name in installed:
-            return installed[name].load()
+            return self._loaded(installed[name])
         prefix, _, member = name.partition(":")
         point = self._family_points().get(prefix)
-        family: Family = point.load() if point is not None else Family({})
+        family: Family = self._loaded(point) if point is not None else Family({})
         if member in family.refused:
             raise BadInput(f"{self.kind} '{name}': {family.refused[member]}")
         if member not in family.members:
@@ -69,6 +75,16 @@ class Registry:
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return ((name, self.get(name)) for name in self.names())
+
+    def _loaded(self, point: EntryPoint) -> Any:
+        try:
+            return point.load()
+        except Exception as error:  # whatever a foreign module does when it is imported
+            package = point.dist.name if point.dist is not None else point.module
+            raise BadInput(
+                f"{self.kind} '{shown(point.name)}' of package {package} cannot be loaded ({first_line(error)}); "
+                "mend that package or remove it"
+            ) from error
 
     def _installed(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}
@@ -82,3 +98,16 @@ strategies = Registry("strategy", "palimpsest.strategies", "palimpsest.strategy_
 streams = Registry("stream", "palimpsest.streams", "palimpsest.stream_families")
 stream_kinds = Registry("stream kind", "palimpsest.stream_kinds")  # what the `kind` of a TOML file may say
 reports = Registry("report", "palimpsest.reports")
+
+
+def imported(name: str, kind: str) -> Any:
+    """What `module:name` names: something that makes a `kind`. Raises BadInput."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever a foreign module does when it is imported
+        why = first_line(error)
+        raise BadInput(f"{kind} '{shown(name)}' cannot be imported ({why}); write it as module:name") from error
+    if not callable(found):
+        raise BadInput(f"'{shown(name)}' makes no {kind}; write it as module:name")
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl.digests import canonical
-from cl.errors import BadInput, StoreError
+from cl.errors import BadInput, StoreError, Unusable
+from cl.home import check_home, database_address, is_fixed
 
 if TYPE_CHECKING:
     import pandas
@@ -93,7 +93,14 @@ class Results:
     """`results.sqlite` of a home. Raises StoreError if the file is not such a database, or of a newer release."""
 
     def __init__(self, home: Path) -> None:
+        check_home(home)
         self._path = home / "results.sqlite"
+
+    def check(self) -> None:
+        """Raises StoreError now where `save` would, hours later."""
+        if self._path.exists():
+            with self._open():
+                pass
 
     def save(self, figures: Mapping[str, Any]) -> None:
         """Add or replace the figures of one run."""
@@ -173,21 +180,19 @@ class Results:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        # In a folder that cannot be written SQLite can keep no journal; nobody else writes there, so it reads without.
-        fixed = not os.access(self._path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
-        place = f"{self._path.absolute().as_uri()}?{'immutable=1' if fixed else 'mode=rwc'}"
         try:
-            database = sqlite3.connect(place, timeout=60, uri=True)
+            database = sqlite3.connect(database_address(self._path), timeout=60, uri=True)
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {self._path}: {error}; check the folder's permissions") from error
         try:
             with database:
                 _check_version(database, self._path)
-                if not fixed:
+                if not is_fixed(self._path.parent):
                     _prepare(database)
                 yield database
         except sqlite3.OperationalError as error:
-            raise StoreError(f"cannot use {self._path}: {error}; check disk space and permissions") from error
+            kind = StoreError if error.sqlite_errorcode == sqlite3.SQLITE_ERROR else Unusable
+            raise kind(f"cannot use {self._path}: {error}; check disk space and permissions") from error
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{self._path} is not a results database ({error}); move it away and run again") from error
         finally:
@@ -197,7 +202,11 @@ class Results:
 def _check_version(database: sqlite3.Connection, path: Path) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA:
-        raise StoreError(f"{path} is of a newer release (schema {version}); use that release or another --home")
+        raise Unusable(f"{path} is of a newer release (schema {version}); use that release or another --home")
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'runs' ORDER BY name"
+    foreign = database.execute(query).fetchone() if version == 0 else None
+    if foreign is not None:
+        raise StoreError(f"{path} is another database (it holds '{foreign[0]}'); move it away and run again")
 
 
 def _prepare(database: sqlite3.Connection) -> None:

@@ -18,7 +18,7 @@ from cl.audit.suppression import Suppression
 from cl.backbone import TimmBackbone, load_backbone
 from cl.build import Builder, Handle
 from cl.digests import digest_json
-from cl.errors import CorruptComponent, DataDeleted
+from cl.errors import BadInput, CorruptComponent, DataDeleted
 from cl.evaluate import predictions
 from cl.home import default_home
 from cl.hyper import resolve
@@ -32,6 +32,8 @@ from cl.runs import RUN_ID, Runs
 from cl.store import Store
 from cl.strategy import Model, Strategy
 from cl.stream import Recipe, Stream, Task
+
+MAX_SEED = 2**63  # what the results database can hold
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def run(
     a stream by name, such as `people`. user: run on what this user may read, and on nothing else. Raises
     PalimpsestError (a subclass) with one line for anything that cannot be used.
     """
+    if not 0 <= seed < MAX_SEED:
+        raise BadInput(f"seed must be from 0 to {MAX_SEED - 1}, not {seed}")
     numerics = configure(device, threads)
     method, name = _strategy(strategy)
     hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
@@ -220,6 +224,7 @@ class Session:
 
     def run(self) -> dict[str, Any]:
         """Learn, measure, and make the outcome the run's live generation; every figure."""
+        Results(self.store.home).check()
         Runs(self.store).begin(self.request.id, asdict(self.request), asdict(self.source))
         journal = self.drive()
         figures = self.figures(journal)

@@ -6,7 +6,6 @@ temporary file, are fsynced and moved into place; two builders of one key write 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -27,10 +26,10 @@ from torch import Tensor
 
 from cl.digests import canonical, digest_json, digest_tensors
 from cl.errors import BadInput, CorruptComponent, StoreError
+from cl.home import FORMAT, MARKER, check_home, home_error
 from cl.stream import Samples
 from cl.veil import origins
 
-FORMAT = 1
 TEMPORARY = ".tmp-"  # how the names of files begin that are still being written
 DURABLE = ("adapter", "prototype", "head", "statistics", "router", "descriptor", "decision", "state")
 ROLES = (*DURABLE, "prediction", "cache", "evidence", "checkpoint")
@@ -334,31 +333,11 @@ def describe_parts(parts: Mapping[str, Tensors], roles: Mapping[str, str]) -> di
 
 def open_home(home: Path) -> None:
     """Make the home if it is not there. Raises StoreError where it cannot be used or has another format."""
-    marker = home / "format.json"
+    marker = home / MARKER
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not marker.exists():
             write_atomic(marker, canonical({"format": FORMAT}))
-        found = json.loads(marker.read_bytes())["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f'{marker} is damaged; it should read {{"format":{FORMAT}}}') from error
     except OSError as error:
         raise home_error(home, error) from error
-    if found != FORMAT:
-        raise StoreError(
-            f"home {home} has format {found}, this release reads {FORMAT}; use a newer palimpsest or another --home"
-        )
-
-
-def home_error(home: Path, error: OSError) -> StoreError:
-    """The one line for a home that cannot be used."""
-    mends = {
-        errno.ENOSPC: "the disk is full; free some space",
-        errno.EDQUOT: "the disk quota is used up; free some space",
-        errno.EROFS: "the file system is read-only; choose another --home",
-        errno.EACCES: "permission denied; choose another --home or change its owner",
-        errno.EPERM: "permission denied; choose another --home or change its owner",
-        errno.EEXIST: "it is a file, not a folder; choose another --home",
-        errno.ENOTDIR: "it is a file, not a folder; choose another --home",
-    }
-    return StoreError(f"cannot use home {home}: {mends.get(error.errno or 0, os.strerror(error.errno or 0))}")
+    check_home(home)

@@ -21,7 +21,12 @@ Checked = TypeVar("Checked", bound=Table)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The file's content. Raises BadInput where it is missing, unreadable or not TOML."""
+    """The file's content. Raises BadInput where it is missing, unreadable or not TOML, or its name, which names what it
+    describes, is no text."""
+    try:
+        path.name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadInput(f"file name {shown(path)} is not UTF-8; rename it") from None
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:

@@ -1,12 +1,12 @@
 """What a deletion touches: the shards that hold the samples, and everything that was built from them, with the reason.
 
-The closure is pessimistic: it follows every read that a record names. A read whose own record is gone counts as
-tainted, for nobody can say any more what it was built from.
+The closure is pessimistic: it follows every read that a record names. A read whose own record is gone, or a shard whose
+list of samples is gone, counts as tainted, for nobody can say any more what it was built from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ class Closure:
 
 def closure(store: Store, samples: Mapping[str, str]) -> Closure:
     """Everything in the store that was built from `samples` (id -> content digest), over all runs."""
-    shards = {path.stem: path for path, held in store.shards() if any(samples.get(one) == held[one] for one in held)}
+    lists = {path.stem: (path, held) for path, held in store.shards()}
+    shards = {name: path for name, (path, held) in lists.items() if any(samples.get(one) == held[one] for one in held)}
     records = store.lineage()
     because: dict[str, Mapping[str, Any]] = {}
     children: dict[str, list[str]] = {}
@@ -43,7 +44,7 @@ def closure(store: Store, samples: Mapping[str, str]) -> Closure:
         for read in record.reads:
             if read["kind"] == "part":
                 children.setdefault(read["key"], []).append(key)
-            if _directly(read, shards, records):
+            if _directly(read, lists, shards, records):
                 because.setdefault(key, read)
     todo = list(because)
     while todo:
@@ -55,5 +56,7 @@ def closure(store: Store, samples: Mapping[str, str]) -> Closure:
     return Closure(shards, {key: records[key] for key in because}, because)
 
 
-def _directly(read: Mapping[str, Any], shards: Mapping[str, Path], records: Mapping[str, Record]) -> bool:
-    return read["digest"] in shards if read["kind"] == "shard" else read["key"] not in records
+def _directly(read: Mapping[str, Any], lists: Container[str], shards: Container[str], records: Container[str]) -> bool:
+    if read["kind"] == "shard":
+        return read["digest"] in shards or read["digest"] not in lists
+    return read["key"] not in records

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cl.digests import digest_json
-from cl.errors import CorruptComponent, StoreError
+from cl.errors import CorruptComponent, StoreError, Unusable
+from cl.home import database_address
 from cl.index import Index, remove_database
 from cl.results import Results
 from cl.runs import RUN_ID
@@ -37,6 +38,7 @@ class Fault:
 def faults(store: Store) -> Iterator[Fault]:
     """All faults of a home, found by reading every byte of it."""
     yield from _components(store)
+    yield from _evicted(store)
     yield from _orphans(store)
     yield from _shards(store.home)
     yield from _runs(store.home)
@@ -63,6 +65,15 @@ def _components(store: Store) -> Iterator[Fault]:
             yield Fault(blob, "damaged blob", REMOVED, mend)
 
 
+def _evicted(store: Store) -> Iterator[Fault]:
+    """Damaged records of what was evicted. Without its record a component counts as tainted by every deletion."""
+    for path in sorted(store.folder.glob("??/*.evicted")):
+        try:
+            store.record(path.stem, "evicted")
+        except (OSError, CorruptComponent):
+            yield _removable(path, "damaged record of an evicted component")
+
+
 def _orphans(store: Store) -> Iterator[Fault]:
     for blob in sorted(store.folder.glob("??/*.safetensors")):
         if not blob.with_suffix(".json").exists():
@@ -72,13 +83,19 @@ def _orphans(store: Store) -> Iterator[Fault]:
 def _shards(home: Path) -> Iterator[Fault]:
     for path in sorted(home.glob("shards/??/*.json")):
         content = _json(path)
-        ids, labels = content.get("ids"), content.get("labels")
-        if not (isinstance(ids, list) and isinstance(labels, list) and len(ids) == len(labels)):
+        columns = [content.get(name) for name in ("ids", "labels", "contents")]
+        lengths = {len(column) if isinstance(column, list) else None for column in columns}
+        if len(lengths) != 1 or None in lengths:
             yield _removable(path, "damaged list of a shard's samples")
 
 
 def _runs(home: Path) -> Iterator[Fault]:
-    checks = {"request.json": _is_request, "manifest.json": _is_manifest, "resolution.json": _is_resolution}
+    checks = {
+        "request.json": _is_request,
+        "source.json": _is_source,
+        "manifest.json": _is_manifest,
+        "resolution.json": _is_resolution,
+    }
     for folder in sorted(home.glob("runs/*")):
         for name, sound in checks.items():
             path = folder / name
@@ -88,6 +105,10 @@ def _runs(home: Path) -> Iterator[Fault]:
 
 def _is_request(path: Path, content: dict[str, Any]) -> bool:
     return digest_json(content)[:RUN_ID] == path.parent.name
+
+
+def _is_source(path: Path, content: dict[str, Any]) -> bool:
+    return {"stream", "backbone", "device", "threads"} <= content.keys()
 
 
 def _is_manifest(path: Path, content: dict[str, Any]) -> bool:
@@ -103,11 +124,15 @@ def _is_resolution(path: Path, content: dict[str, Any]) -> bool:
 
 def _databases(store: Store) -> Iterator[Fault]:
     home = store.home
-    index, results = home / "index.sqlite", home / "results.sqlite"
+    index, files, results = home / "index.sqlite", home / "files.sqlite", home / "results.sqlite"
     if index.exists() and not (_sound_sqlite(index) and _says_what_records_say(store)):
         yield Fault(index, "damaged index", REMOVED, partial(remove_database, index))
+    if files.exists() and not _sound_sqlite(files):
+        yield Fault(files, "damaged memory of file digests", REMOVED, partial(remove_database, files))
     try:
         damaged = results.exists() and not (_sound_sqlite(results) and Results(home).all() is not None)
+    except Unusable:  # a newer release's, or a full disk: no fault, and nothing to mend
+        raise
     except StoreError:
         damaged = True
     if damaged:
@@ -129,10 +154,12 @@ def _says_what_records_say(store: Store) -> bool:
 
 
 def _sound_sqlite(path: Path) -> bool:
-    database = sqlite3.connect(path, timeout=60)
+    database = sqlite3.connect(database_address(path), timeout=60, uri=True)
     try:
         return database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise Unusable(f"cannot check {path}: {error}; check disk space and permissions") from error
         return False
     finally:
         database.close()

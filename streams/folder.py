@@ -168,7 +168,12 @@ def _groups(told: ClassIncremental, order: list[str], path: Path) -> list[list[s
         mend = "make them equal, or name the classes of the stream (classes = [...])"
         raise BadInput(f"{shown(path)}: tasks add up to {sum(sizes)} classes, but there are {len(order)}; {mend}")
     names = iter(order)
-    return [list(islice(names, size)) for size in sizes]
+    groups = [list(islice(names, size)) for size in sizes]
+    called = [task_id(group) for group in groups]
+    twice = sorted({name for name in called if called.count(name) > 1})
+    if twice:  # class names may hold what joins them
+        raise BadInput(f"{shown(path)}: two tasks would be called '{shown(twice[0])}'; rename one of their classes")
+    return groups
 
 
 # Images: from folders that name split and class, or from a table of them.

@@ -148,14 +148,16 @@ def _mnist(folder: _Folder, about: Any) -> _Set:
 
 
 def _idx_split(folder: _Folder, prefix: str) -> _Split:
-    images = folder.read(f"{prefix}-images-idx3-ubyte", lambda content: _axes(read_idx(content), 3))
-    labels = folder.read(f"{prefix}-labels-idx1-ubyte", lambda content: _axes(read_idx(content), 1))
+    images = folder.read(f"{prefix}-images-idx3-ubyte", lambda content: _shaped(read_idx(content), 28, 28))
+    labels = folder.read(f"{prefix}-labels-idx1-ubyte", lambda content: _shaped(read_idx(content)))
     return _Split(np.pad(images, ((0, 0), (2, 2), (2, 2))), labels.tolist())
 
 
-def _axes(array: np.ndarray, axes: int) -> np.ndarray:
-    if array.ndim != axes:
-        raise BadInput(f"has {array.ndim} axes where {axes} belong; get it anew")
+def _shaped(array: np.ndarray, *shape: int) -> np.ndarray:
+    """The array, if it holds things of this shape."""
+    if array.shape[1:] != shape or not array.ndim:
+        wanted = " x ".join(["n", *map(str, shape)])
+        raise BadInput(f"holds an array of shape {array.shape}, where {wanted} belongs; get it anew")
     return array
 
 
@@ -182,10 +184,14 @@ def _batch_split(folder: _Folder, name: str, labels: str) -> _Split:
 
 
 def _names(folder: _Folder, about: Any) -> list[str]:
-    names: list[str] = folder.read(
-        about.meta["filename"], lambda content: _list_of(read_batch(content), about.meta["key"], str)
-    )
-    return names
+    def parse(content: bytes) -> list[str]:
+        names = _list_of(read_batch(content), about.meta["key"], str)
+        if len(set(names)) != len(names):
+            raise BadInput("names a class twice; get it anew")
+        return names
+
+    found: list[str] = folder.read(about.meta["filename"], parse)
+    return found
 
 
 def _list_of(batch: dict[str, Any], key: str, kind: type) -> list[Any]:

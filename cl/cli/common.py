@@ -62,8 +62,9 @@ def percent(value: float | None) -> str:
 
 
 def print_json(content: Any) -> None:
-    """One JSON value on one line of standard output."""
-    sys.stdout.write(json.dumps(content, allow_nan=False, ensure_ascii=False) + "\n")
+    """One JSON value on one line of standard output; file names that are no text, with escapes."""
+    text = json.dumps(content, allow_nan=False, ensure_ascii=False)
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
 
 
 def warn(figures: Any) -> None:

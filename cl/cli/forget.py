@@ -142,6 +142,7 @@ def certify(
     request: Request,
     folder: Annotated[Path | None, typer.Option("--out", help="Copy certificate and page here too.")] = None,
     home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Sign the certificate of a verified deletion and write its page; what was deleted is forgotten for good."""
     from cl.audit.certificate import certify as sign
@@ -152,6 +153,9 @@ def certify(
     with writing(place):
         path = sign(place, request)
     made = copy_to(path, folder) if folder else [path, path.with_suffix(".html")]
+    if as_json:
+        print_json({"certificate": str(made[0]), "page": str(made[1])})
+        return
     for one in made:
         out.print(str(one), soft_wrap=True, highlight=False)
 
@@ -176,11 +180,15 @@ def status(
 
 
 @forget.command(epilog="Example: palimpsest forget readmit 5c01d2")
-def readmit(request: Request, home: Home = None) -> None:
+def readmit(request: Request, home: Home = None, as_json: AsJson = False) -> None:
     """Lift the suppression: the data may come again, at the next run."""
     from cl.execution import readmit as lift
 
-    out.print(f"{lift(_home(home), request)} samples may come again; palimpsest run builds with them", highlight=False)
+    count = lift(_home(home), request)
+    if as_json:
+        print_json({"request": request, "samples": count})
+        return
+    out.print(f"{count} samples may come again; palimpsest run builds with them", highlight=False)
 
 
 @ledger.command("verify", epilog="Example: palimpsest ledger verify")

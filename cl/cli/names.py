@@ -12,7 +12,7 @@ from rich.table import Table
 
 from cl import registry
 from cl.cli.common import AsJson, Data, Sets, out, print_json, settings_of
-from cl.errors import UnknownName
+from cl.errors import BadInput, UnknownName
 
 app = typer.Typer()
 
@@ -58,11 +58,22 @@ def describe(
 
 
 def _strategies() -> list[dict[str, Any]]:
-    return [{"name": name, "about": method.title, "paper": method.paper} for name, method in registry.strategies]
+    return _rows(registry.strategies, lambda method: {"about": method.title, "paper": method.paper})
 
 
 def _streams() -> list[dict[str, Any]]:
-    return [{"name": name, "about": _first_line(factory)} for name, factory in registry.streams]
+    return _rows(registry.streams, lambda factory: {"about": _first_line(factory)})
+
+
+def _rows(known: registry.Registry, row: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each name; where another's package cannot be loaded, what is wrong with it."""
+    found = []
+    for name in known.names():
+        try:
+            found.append({"name": name, **row(known.get(name))})
+        except BadInput as error:
+            found.append({"name": name, "about": str(error)})
+    return found
 
 
 def _backbones() -> list[dict[str, Any]]:

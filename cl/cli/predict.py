@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from cl.cli.common import AsJson, Home, User, find_run, out, print_json, progress
 
@@ -42,12 +43,11 @@ def predict(
     if as_json:
         print_json(rows)
         return
-    table = Table("image", "class", "score", "next best", box=None)
+    table = Table(Column("image", overflow="fold"), Column("class", overflow="fold"), "score", "next best", box=None)
     for row in rows:
         others = ", ".join(f"{name} {score:.3f}" for name, score in row["top"][1:])
-        table.add_row(
-            row["image"], row["class"] or "(abstains)", "" if row["score"] is None else f"{row['score']:.3f}", others
-        )
+        score = "" if row["score"] is None else f"{row['score']:.3f}"
+        table.add_row(escape(row["image"]), escape(row["class"] or "(abstains)"), score, escape(others))
     out.print(table)
 
 

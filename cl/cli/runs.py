@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +30,7 @@ from cl.cli.common import (
     settings_of,
     warn,
 )
-from cl.errors import DeletionError, StoreError
+from cl.errors import BadInput, DeletionError, StoreError
 
 app = typer.Typer()
 
@@ -107,6 +106,8 @@ def compare(
     from cl.compare import cells, default_jobs, run_cells
     from cl.home import default_home
 
+    if page.is_dir():
+        raise BadInput(f"--out {page} is a folder; name a file in it")
     place = home if home is not None else default_home()
     options = {"backbone": backbone, "home": str(place), "device": device, "threads": threads, "data": data}
     links = settings_of(link)
@@ -146,9 +147,10 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
     for one in store.all():
         figures = (one["average_accuracy"], one["average_incremental_accuracy"], one["forgetting"])
         name = f"{one['strategy']} as {one['user']}" if one.get("user") else one["strategy"]
-        table.add_row(one["run"], one["stream"], name, str(one["seed"]), *map(percent, figures), one["created"][:16])
+        row = (one["run"], escape(one["stream"]), escape(name), str(one["seed"]))
+        table.add_row(*row, *map(percent, figures), one["created"][:16])
     for one in stale:
-        table.add_row(one["run"], one["stream"], one["strategy"], str(one["seed"]), "stale")
+        table.add_row(one["run"], escape(one["stream"]), escape(one["strategy"]), str(one["seed"]), "stale")
     out.print(table)
 
 
@@ -157,7 +159,13 @@ def _stale(home: Path) -> list[dict[str, Any]]:
     from cl.home import stale_runs
 
     found = stale_runs(home)
-    requests = {run: json.loads((home / "runs" / run / "request.json").read_bytes()) for run in found}
+    if not found:
+        return []
+    from cl.runs import Runs
+    from cl.store import Store
+
+    runs = Runs(Store(home))
+    requests = {run: runs.request(run) for run in found}
     return [
         {
             "run": run,
@@ -220,7 +228,7 @@ def show(
 
 
 def _print_run(figures: dict[str, Any]) -> None:
-    title = f"[bold]{figures['strategy']}[/bold] on {escape(figures['stream'])}"
+    title = f"[bold]{escape(figures['strategy'])}[/bold] on {escape(figures['stream'])}"
     whose = f", as {escape(figures['user'])}" if figures.get("user") else ""
     out.print(f"{title}{whose}, seed {figures['seed']}, run {figures['run']}", highlight=False)
     names = [escape(task["id"]) for task in figures["tasks"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,7 +83,7 @@ def parse_size(text: str) -> int:
         raise BadInput(f"'{text}' is not a size; write it like 20GB, 500MB or 0")
     number, unit, binary = found.groups()
     factor = 1024 ** ("kmgt".index(unit.lower()) + 1) if binary and unit else UNITS[unit.lower()]
-    return int(float(number) * factor)
+    return int(Decimal(number) * factor)
 
 
 def show_size(size: float) -> str:

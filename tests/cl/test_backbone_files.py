@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import cl
@@ -119,8 +120,10 @@ def test_the_run_remembers_where_it_came_from(tmp_path: Path) -> None:
         ({}, {**KWARGS, "depth": 1}, r"unknown key, 'blocks\.1\..*' and 11 more"),
         ({}, {**KWARGS, "num_head": 2}, "timm cannot make 'VisionTransformer' of these kwargs: .*num_head"),
         ({}, {**KWARGS, "num_heads": 5}, "timm cannot make 'VisionTransformer' of these kwargs"),
+        ({}, {**KWARGS, "embed_dim": 0}, "timm cannot make 'VisionTransformer' of these kwargs"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_a_fault_in_the_file_is_one_line(
     tmp_path: Path, changes: dict[str, str | None], kwargs: dict[str, Any], message: str
 ) -> None:
@@ -128,6 +131,29 @@ def test_a_fault_in_the_file_is_one_line(
     with pytest.raises(PalimpsestError, match=message) as caught:
         load_backbone(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"img_size": "[16, 16]"}, r"'mine' makes no features of an image of 224 x 224 pixels \(.*\); correct"),
+        ({"in_chans": 1}, "makes no features of an image of 16 x 16 pixels"),
+        ({"global_pool": '""'}, "not one row of 32; correct its name"),
+    ],
+)
+def test_a_network_that_gives_no_features_is_one_line(tmp_path: Path, kwargs: dict[str, Any], message: str) -> None:
+    given = {**KWARGS, **kwargs}
+    plain = {name: json.loads(value) if isinstance(value, str) else value for name, value in given.items()}
+    save_file(VisionTransformer(num_classes=0, **plain).state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(BadInput, match=message) as caught:
+        load_backbone(toml(tmp_path, given))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_no_numbers_are_one_line(tmp_path: Path) -> None:
+    save_file({**weights(), "norm.weight": torch.full((32,), torch.nan)}, tmp_path / "weights.safetensors")
+    with pytest.raises(BadInput, match="NaN or infinite; get its weights anew"):
+        load_backbone(toml(tmp_path))
 
 
 class _Runs:

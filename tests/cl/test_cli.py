@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from cl.cli import main
+from cl.cli import app, main
 
 
 def palimpsest(
@@ -33,6 +36,17 @@ def test_what_only_reads_loads_no_torch(word: str) -> None:
     script = command + "try: main()\nexcept SystemExit: pass\n"
     script += "assert not {'torch', 'timm', 'pandas', 'matplotlib'} & set(sys.modules), 'slow import'"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[2])
+
+
+def test_every_command_takes_json_and_a_home() -> None:
+    def leaves(command: Any) -> Iterator[Any]:
+        for one in getattr(command, "commands", {}).values():
+            yield from leaves(one) if hasattr(one, "commands") else (one,)
+
+    for one in leaves(get_command(app)):
+        options = {option for parameter in one.params for option in parameter.opts}
+        assert "--json" in options, one.name
+        assert "--home" in options or one.name in ("list", "describe"), one.name
 
 
 @pytest.mark.parametrize("kind", ["strategies", "streams", "backbones"])
@@ -78,12 +92,24 @@ def test_describe_names_what_it_describes(
         (["run", "split-digits", "ease", "--backbone", "glyph-vti"], "did you mean glyph-vit"),
         (["run", "split-digits", "ease", "--device", "tpu"], "auto, cpu or cuda"),
         (["run", "split-digits", "ease", "--threads", "0"], "threads"),
+        (["run", "split-digits", "ease", "--threads", "99999999999"], "threads must be from 1 to"),
+        (["run", "split-digits", "ease", "--seed", "-1"], "seed must be from 0 to"),
+        (["run", "split-digits", "ease", "--seed", str(2**63)], "seed must be from 0 to"),
+        (["run", "split-digits", "json:dumps"], "'json:dumps' is no strategy"),
+        (["run", "split-digits", "..:x"], "strategy '..:x' cannot be imported"),
+        (["run", "split-digits", "simplecil", "--backbone", ":x"], "backbone ':x' cannot be imported"),
+        (["run", "split-digits", "simplecil", "--backbone", "os:path"], "'os:path' makes no backbone"),
+        (["run", "split-digits", "simplecil", "--backbone", "builtins:str"], "'builtins:str' made a str"),
+        (["run", "split-digits", "simplecil", "--backbone", "os:getcwd"], "'os:getcwd' is no function of the device"),
+        (["run", "builtins:dict", "simplecil"], "'builtins:dict'"),
+        (["run", "\udcff.toml", "simplecil"], "is not UTF-8; rename it"),
         (["run", "split-digits"], "strategy"),
         (["rnu"], "rnu"),
         (["list", "strategy"], "did you mean strategies"),
         (["describe", "eaze"], "did you mean ease"),
         (["show", "abc"], "no run 'abc'"),
         (["compare", "split-digits", "ease", "--seeds", "0"], "seeds"),
+        (["compare", "split-digits", "ease", "--out", "."], "--out . is a folder"),
         (["compare", "split-digits", "ease", "--set", "joint.when=last"], "unknown strategy 'joint'"),
         (["compare", "split-digits", "ease", "--preset", "ease.fast"], "unknown preset"),
     ],
@@ -104,7 +130,17 @@ def test_a_home_that_is_a_file(
     home.write_text("not a folder")
     code, _, err = palimpsest(capsys, monkeypatch, "run", "split-digits", "simplecil", "--home", str(home))
     assert code == 2 and "it is a file, not a folder" in err and err.count("\n") == 1
+    code, out, err = palimpsest(capsys, monkeypatch, "results", "--home", str(home))
+    assert (code, out) == (2, "") and "it is a file, not a folder" in err and err.count("\n") == 1
     assert home.read_text() == "not a folder"
+
+
+def test_results_of_a_home_of_a_newer_format(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "format.json").write_text('{"format":99}')
+    code, out, err = palimpsest(capsys, monkeypatch, "results", "--home", str(tmp_path))
+    assert (code, out) == (2, "") and "has format 99" in err and err.count("\n") == 1
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")

@@ -18,9 +18,10 @@ import pytest
 
 from cl import build, store
 from cl.errors import PalimpsestError, StoreError
+from cl.home import FORMAT
 from cl.results import Results
-from cl.store import FORMAT
 from cl.testing import contents
+from cl.verify import faults
 from tests.cl.test_cli import palimpsest
 from tests.homes import manifest, tiny_run
 
@@ -234,6 +235,12 @@ def newer_database(home: Path) -> None:
         database.execute("PRAGMA user_version = 99")
 
 
+def another_database(home: Path) -> None:
+    home.mkdir()
+    with sqlite3.connect(home / "results.sqlite") as database:
+        database.execute("CREATE TABLE letters (text TEXT)")
+
+
 SPOILT = {
     occupied: "it is a file",
     newer: "newer palimpsest",
@@ -242,6 +249,7 @@ SPOILT = {
     blocked: "it is a file",
     no_database: "not a results database",
     newer_database: "newer release",
+    another_database: "another database (it holds 'letters')",
 }
 
 
@@ -272,6 +280,13 @@ def test_a_home_that_cannot_be_used_is_one_line(
         assert path.read_bytes() == data
 
 
+def test_a_results_database_that_is_none_is_told_of_before_anything_is_built(tmp_path: Path) -> None:
+    no_database(tmp_path / "home")
+    with pytest.raises(StoreError, match="not a results database"):
+        tiny_run(tmp_path / "home", "simplecil")
+    assert not list((tmp_path / "home").rglob("*.safetensors"))
+
+
 def test_a_read_only_home_is_one_line_and_can_still_be_read(straight: Path, tmp_path: Path) -> None:
     home = Path(shutil.copytree(straight, tmp_path / "home"))
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
@@ -285,6 +300,7 @@ def test_a_read_only_home_is_one_line_and_can_still_be_read(straight: Path, tmp_
         if os.geteuid() == 0:
             os.setresuid(*[65_534] * 3)  # the superuser may write anywhere
         assert len(Results(home).all()) == 1
+        assert not list(faults(store.Store(home)))
         try:
             tiny_run(home, "finetune", seed=1)
         except PalimpsestError as error:

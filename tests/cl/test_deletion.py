@@ -23,6 +23,7 @@ from cl.runner import Session
 from cl.runner import run as start_run
 from cl.runs import Runs
 from cl.store import Store
+from cl.taint import closure
 from tests.cl import tiny
 from tests.cl.deleting import STRATEGIES, files, forget, forget_ids, keys, oracle, samples_of, start, started
 
@@ -244,6 +245,16 @@ def test_evicted_caches_are_still_known_to_lineage(tmp_path: Path) -> None:
     assert {step.name for step in after.steps if step.roles != ("cache",)} == durable
     forget(tmp_path, run, ("sample", "t2/c0/1"))
     assert not [path for path in tmp_path.rglob("*.evicted") if path.stem in {step.key for step in whole.steps}]
+
+
+def test_what_read_a_shard_of_which_nobody_knows_the_samples_is_tainted(tmp_path: Path) -> None:
+    started(tmp_path, "simplecil")
+    store = Store(tmp_path)
+    path, held = next(store.shards())
+    touched = closure(store, held)
+    assert touched.components
+    path.unlink()
+    assert closure(store, held).components.keys() >= touched.components.keys()
 
 
 def test_a_model_is_not_served_while_its_data_are_being_deleted(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,22 @@ def test_predictions_are_printed_and_nothing_of_the_image_is_stored(
     for data in after.values():
         assert path.name.encode() not in data and pixels[0, :4].tobytes() not in data
     assert {p for p in after if after[p] != before[p]} <= {home / "results.sqlite-shm", home / "results.sqlite-wal"}
+
+
+def test_names_are_shown_as_they_are(
+    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, plain = tmp_path / "home", visitor(tmp_path)
+    run_id = learnt(home).id
+    marked, no_text = "[bold]" + "x" * 90 + ".png", os.fsdecode(b"\xff.png")
+    for name in (marked, no_text):
+        shutil.copy(plain, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = palimpsest(capsys, monkeypatch, "predict", run_id, marked, "--home", str(home))
+    width = out.index("class")  # of the first column, folded over several lines
+    assert code == 0 and "".join(line[:width].strip() for line in out.splitlines()[1:]) == marked
+    code, out, _ = palimpsest(capsys, monkeypatch, "predict", run_id, no_text, "--home", str(home), "--json")
+    assert code == 0 and json.loads(out)[0]["image"] == no_text and out.isascii()
 
 
 def test_a_replay_builds_what_is_missing_and_nothing_else(named_backbone: None, tmp_path: Path) -> None:

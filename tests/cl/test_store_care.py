@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from cl import registry
 from cl.cli.store import parse_size, show_size
-from cl.errors import BadInput, StoreError
+from cl.errors import BadInput, StoreError, Unusable
 from cl.gc import collect
 from cl.index import Index
 from cl.results import Results
@@ -151,6 +151,10 @@ def damage_index(home: Path) -> None:
     flip(home / "index.sqlite", 3)
 
 
+def damage_files(home: Path) -> None:
+    (home / "files.sqlite").write_bytes(b"no database" * 500)
+
+
 def damage_results(home: Path) -> None:
     for path in home.glob("results.sqlite*"):
         path.unlink()
@@ -167,8 +171,24 @@ def damage_request(home: Path) -> None:
     flip(path, 30)
 
 
+def damage_source(home: Path) -> None:
+    (path,) = home.glob("runs/*/source.json")
+    path.write_bytes(b"{}")
+
+
 def damage_shard(home: Path) -> None:
     next(home.glob("shards/??/*.json")).write_bytes(b"[]")
+
+
+def shorten_shard(home: Path) -> None:
+    path = next(home.glob("shards/??/*.json"))
+    content = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**content, "contents": content["contents"][1:]}))
+
+
+def damage_evicted(home: Path) -> None:
+    collect(Store(home), caches=True)
+    flip(next(home.glob("store/??/*.evicted")), 40)
 
 
 @pytest.mark.parametrize(
@@ -180,10 +200,14 @@ def damage_shard(home: Path) -> None:
         (lose_blob, "missing blob"),
         (lose_record, "blob without a record"),
         (damage_index, "damaged index"),
+        (damage_files, "damaged memory of file digests"),
         (damage_results, "not a sound results database"),
         (damage_manifest, "damaged manifest"),
         (damage_request, "damaged request"),
+        (damage_source, "damaged source"),
         (damage_shard, "damaged list of a shard's samples"),
+        (shorten_shard, "damaged list of a shard's samples"),
+        (damage_evicted, "damaged record of an evicted component"),
     ],
 )
 def test_each_fault_is_found_mended_and_made_good_by_the_next_run(
@@ -201,6 +225,24 @@ def test_each_fault_is_found_mended_and_made_good_by_the_next_run(
     assert len(Results(home).all()) == 1
 
 
+def test_a_results_database_of_a_newer_release_is_left_alone(home: Path) -> None:
+    with sqlite3.connect(home / "results.sqlite") as database:
+        database.execute("PRAGMA user_version = 9")
+    with pytest.raises(Unusable, match="of a newer release"):
+        whats(home)
+
+
+def test_a_full_disk_is_no_fault_of_the_results(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(database: sqlite3.Connection) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr("cl.results._prepare", full)
+    with pytest.raises(Unusable, match="disk is full; check disk space"):
+        whats(home)
+
+
 def test_an_index_that_says_something_else_than_the_records_is_a_fault(home: Path) -> None:
     with sqlite3.connect(home / "index.sqlite") as database:
         database.execute("UPDATE reads SET digest = 'another' WHERE rowid = 1")
@@ -208,7 +250,8 @@ def test_an_index_that_says_something_else_than_the_records_is_a_fault(home: Pat
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("0", 0), ("20GB", 20 * 10**9), ("1.5 MiB", 3 << 19), ("7k", 7000), ("4096B", 4096)]
+    ("text", "size"),
+    [("0", 0), ("20GB", 20 * 10**9), ("1.5 MiB", 3 << 19), ("7k", 7000), ("4096B", 4096), ("9" * 400, 10**400)],
 )
 def test_sizes_are_read(text: str, size: int) -> None:
     assert parse_size(text) == size

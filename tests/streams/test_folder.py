@@ -259,6 +259,12 @@ def test_a_fault_in_the_folder_is_one_line(tmp_path: Path, damage: object, messa
     assert "\n" not in str(caught.value)
 
 
+def test_two_tasks_of_one_name_are_one_line(tmp_path: Path) -> None:
+    path = toml(folder(tmp_path, ("a-b", "c", "a", "b-c")), classes='["a-b", "c", "a", "b-c"]')
+    with pytest.raises(PalimpsestError, match="two tasks would be called 'a-b-c'; rename one"):
+        resolve_stream(path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

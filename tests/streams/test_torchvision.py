@@ -112,6 +112,20 @@ def test_idx_files_that_are_wrong(content: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("t10k-images-idx3-ubyte", np.zeros((20, 20, 20), np.uint8)),
+        ("train-labels-idx1-ubyte", np.zeros((30, 1), np.uint8)),
+        ("train-labels-idx1-ubyte", np.zeros((), np.uint8)),
+    ],
+)
+def test_idx_files_of_another_shape(tmp_path: Path, name: str, array: np.ndarray) -> None:
+    (write_mnist(tmp_path) / "MNIST" / "raw" / name).write_bytes(idx(array))
+    with pytest.raises(BadInput, match=f"{name} holds an array of shape"):
+        resolve_stream("split-mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("test_batch", b"", "test_batch is damaged"),
@@ -122,6 +136,7 @@ def test_idx_files_that_are_wrong(content: bytes, message: str) -> None:
         ("test_batch", batch(3, "x", labels=[0, 1, 99]), "label 99 in test"),
         ("test_batch", pickle.dumps({"data": np.zeros((2, 9))}, protocol=2), "no images of 3 x 32 x 32"),
         ("batches.meta", pickle.dumps({}, protocol=2), "batches.meta has no list 'label_names'"),
+        ("batches.meta", pickle.dumps({"label_names": ["cat"] * 10}, protocol=2), "batches.meta names a class twice"),
     ],
 )
 def test_cifar_files_that_are_wrong(tmp_path: Path, name: str, content: bytes, message: str) -> None:
