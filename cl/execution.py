@@ -279,7 +279,8 @@ def _finish_first(home: Path, request: str, run: str) -> None:
 
 def _interrupted(home: Path) -> list[tuple[str, dict[str, Any]]]:
     """Deletions that were begun and not ended; what a crash left before `received` is destroyed."""
-    ledger, vault, found = Ledger(home), Vault(home), []
+    ledger, vault = Ledger(home), Vault(home)
+    found: list[tuple[str, dict[str, Any]]] = []
     for request in vault.requests():
         records = ledger.of(request)
         if not records:
