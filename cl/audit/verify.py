@@ -88,11 +88,11 @@ def content_of(home: Path, request: str, ids: Sequence[str] | None) -> dict[str,
     now = state(records)
     if now not in VERIFIABLE:
         raise DeletionError(f"request {request} is {now}; {NOTHING.get(now, 'execute it to the end first')}")
-    received, resolved = body(records, "received"), body(records, "resolved")
-    assert received is not None and resolved is not None
     vault = Vault(home)
     if ids is None or vault.holds(request):
         return vault.get(request)
+    received, resolved = body(records, "received"), body(records, "resolved")
+    assert received is not None and resolved is not None
     if received["method"] != "exact":
         raise DeletionError(f"what request {request} measured on a copy was destroyed with the samples it names")
     session = open_run(home, received["run"])
