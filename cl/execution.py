@@ -118,6 +118,7 @@ class Deletion:
 
     def finish(self) -> Outcome:
         """Do every step that is not done yet."""
+        _record(self.home, self.request)
         steps: dict[str, Callable[[], dict[str, Any]]] = {
             "quarantine": self._quarantine,
             "build": self._build,
@@ -293,37 +294,42 @@ def _interrupted(home: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _receive(home: Path, plan: Plan, selectors: list[list[str]], method: Method, reason: str) -> str:
-    """Seal what the request is about, then record that it was received, resolved, planned and approved."""
-    ledger, vault = Ledger(home), Vault(home)
+    """Seal what the request is about, then record it."""
     request = secrets.token_hex(6)
-    vault.put(request, sealed(home, plan, selectors, method))
-    key = vault.key(request)
-    hashed = [{"kind": kind, "value": keyed(key, value)} for kind, value in selectors]
-    ledger.append(
-        "received",
-        request,
-        {"run": plan.run, "selectors": hashed, "scope": plan.scope, "method": method, "reason": reason},
-    )
-    forget = plan.forget
-    names = sorted(keyed(key, sample) for sample in forget.samples)
-    ledger.append(
-        "resolved",
-        request,
-        {"samples": len(names), "train": forget.train, "test": forget.test, "commitment": keyed(key, names)},
-    )
-    ledger.append(
-        "planned",
-        request,
-        {
-            "tainted": len({step.key for step in plan.steps}),
-            "build": plan.build,
-            "predicted_seconds": f"{plan.predicted_seconds:.3f}",
-            "full_retrain_seconds": f"{plan.full_retrain_seconds:.3f}",
-            "manifest_before": keyed(key, plan.live.manifest["manifest"]),
-        },
-    )
-    ledger.append("approved", request, {})
+    Vault(home).put(request, {**sealed(home, plan, selectors, method), "reason": reason})
+    _record(home, request)
     return request
+
+
+def _record(home: Path, request: str) -> None:
+    """Record what was sealed: that it was received, resolved, planned and approved, where a crash left that out."""
+    ledger, vault = Ledger(home), Vault(home)
+    content, key = vault.get(request), vault.key(request)
+    names = sorted(keyed(key, sample) for sample in content["samples"])
+    bodies: dict[str, dict[str, Any]] = {
+        "received": {
+            **{name: content[name] for name in ("run", "scope", "method", "reason")},
+            "selectors": [{"kind": kind, "value": keyed(key, value)} for kind, value in content["selectors"]],
+        },
+        "resolved": {
+            "samples": len(names),
+            "train": content["train"],
+            "test": content["test"],
+            "commitment": keyed(key, names),
+        },
+        "planned": {
+            "tainted": len(content["tainted_keys"]),
+            "build": content["build"],
+            "predicted_seconds": f"{content['predicted_seconds']:.3f}",
+            "full_retrain_seconds": f"{content['full_retrain_seconds']:.3f}",
+            "manifest_before": keyed(key, content["manifest_before"]),
+        },
+        "approved": {},
+    }
+    known = {record["type"] for record in ledger.of(request)}
+    for type_, what in bodies.items():
+        if type_ not in known:
+            ledger.append(type_, request, what)
 
 
 def sealed(home: Path, plan: Plan, selectors: list[list[str]], method: Method) -> dict[str, Any]:
@@ -339,6 +345,8 @@ def sealed(home: Path, plan: Plan, selectors: list[list[str]], method: Method) -
         "method": method,
         "samples": dict(plan.forget.samples),
         "train": plan.forget.train,
+        "test": plan.forget.test,
+        "build": plan.build,
         "manifest_before": plan.live.manifest["manifest"],
         "used_keys": sorted(plan.live.keys),
         "names": sorted({*entries, *(name for name, _ in plan.live.manifest["uses"])}),

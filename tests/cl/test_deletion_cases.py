@@ -128,6 +128,20 @@ def test_an_interrupted_deletion_is_finished_before_the_next(
     assert [row["state"] for row in status(tmp_path / "home")] == ["purged", "purged"]
 
 
+def test_a_record_that_a_crash_left_out_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the certificate could not say how many samples were deleted."""
+    made, append = started(tmp_path, "simplecil"), Ledger.append
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Ledger, "append", lambda self, type_, *rest: append(self, type_, *rest) if type_ == "received" else 1 / 0
+        )
+        with pytest.raises(ZeroDivisionError):
+            forget(tmp_path, made, ("sample", "t0/c0/1"))
+    request = forget(tmp_path, made, ("sample", "t0/c0/1")).request
+    types = [record["type"] for record in Ledger(tmp_path).of(request)]
+    assert types[:4] == ["received", "resolved", "planned", "approved"] and types[-1] == "purged"
+
+
 def test_what_is_served_has_the_digests_of_the_live_manifest(tmp_path: Path) -> None:
     made = started(tmp_path, "ease")
     outcome = forget(tmp_path, made, ("subject", "person-1"))
