@@ -119,20 +119,13 @@ def open_run(home: Path, run: str) -> Session:
     return replay(home, runs.request(found), runs.source(found))
 
 
-def live_of(session: Session) -> Live:
-    """The run's live generation. Raises DeletionError for a run that is stale or has not finished."""
-    live = Runs(session.store).live(session.request.id)
-    if live is None:
-        raise DeletionError(f"run {session.request.id} is stale or never finished; run it again, then forget")
-    return live
-
-
 def plan(session: Session, selectors: Sequence[Selector], scope: Scope = "home") -> Plan:
     """What deleting the selected samples from this run takes. Writes nothing.
 
-    Raises BadInput for a selector that names nothing of this run, DeletionError where its raw data changed.
+    Raises BadInput for a selector that names nothing of this run, DeletionError where its raw data changed, or for a
+    run that is stale, quarantined or has not finished.
     """
-    live = live_of(session)
+    live = Runs(session.store).served(session.request.id)
     forget = resolve(session, live, selectors)
     rest = _rest(session, live, forget)
     uses = _uses(session.store, live)

@@ -22,7 +22,7 @@ from cl.audit.vault import Vault
 from cl.baselines import measure
 from cl.deletion import Plan, Scope, Selector, need_selectors, open_run
 from cl.deletion import plan as make_plan
-from cl.errors import DeletionError
+from cl.errors import DeletionError, PalimpsestError
 from cl.graph import component_graph
 from cl.home import stale_runs
 from cl.purge import purge
@@ -80,9 +80,9 @@ def execute(
     need_selectors(selectors)
     with writing(home):
         Ledger(home).verify()
-        session = open_run(home, run)
         wanted = sorted([one.kind, one.value] for one in selectors)
-        request = _unfinished(home, session.request.id, wanted, scope) if method == "exact" else None
+        request = _go_on(home, Runs(Store(home)).find(run), wanted, scope, method)
+        session = open_run(home, run)
         if request is None:
             plan = make_plan(session, selectors, scope)
             if not plan.forget.samples:
@@ -118,6 +118,7 @@ class Deletion:
 
     def finish(self) -> Outcome:
         """Do every step that is not done yet."""
+        _record(self.home, self.request)
         steps: dict[str, Callable[[], dict[str, Any]]] = {
             "quarantine": self._quarantine,
             "build": self._build,
@@ -240,11 +241,15 @@ def rebuild_stale(home: Path) -> list[str]:
 def readmit(home: Path, request: str) -> int:
     """Let the samples of `request` come again, at the next run; how many. Raises DeletionError if it is not done."""
     with writing(home):
-        now = state(Ledger(home).of(request))
+        records = Ledger(home).known(request)
+        now, received = state(records), body(records, "received") or {}
         if now not in ("purged", "verified", "certified"):
             raise DeletionError(f"request {request} is {now}, so there is nothing to readmit")
+        if received["method"] != "exact":
+            raise DeletionError(f"request {request} measured '{received['method']}' on a copy: nothing to readmit")
         count = Suppression(home).lift(Store(home), request)
         Ledger(home).append("readmitted", request, {"samples": count})
+        Vault(home).destroy(request)  # nobody will verify it any more
     return count
 
 
@@ -253,53 +258,78 @@ def _decided(store: Store, key: str) -> bool:
     return record is not None and any(read["edge"] == "control" for read in record.reads)
 
 
-def _unfinished(home: Path, run: str, selectors: Sequence[Sequence[str]], scope: str) -> str | None:
-    """The interrupted request of exactly this deletion; what a crash left before `received` is destroyed."""
+def _go_on(home: Path, run: str, selectors: Sequence[Sequence[str]], scope: str, method: str) -> str | None:
+    """The interrupted request of exactly this deletion. Every other one is finished first: each knows the run as it
+    was when it was approved, so what a later one builds would look to it like a hidden read."""
+    asked = (run, selectors, scope, method)
+    same = None
+    for request, content in _interrupted(home):
+        if (content["run"], content["selectors"], content["scope"], content["method"]) == asked:
+            same = request
+        elif state(Ledger(home).of(request)) != "failed":
+            _finish_first(home, request, content["run"])
+    return same
+
+
+def _finish_first(home: Path, request: str, run: str) -> None:
+    try:
+        Deletion(home, request).finish()
+    except PalimpsestError as error:
+        raise DeletionError(f"deletion {request} of run {run} has to be finished first: {error}") from error
+
+
+def _interrupted(home: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Deletions that were begun and not ended; what a crash left before `received` is destroyed."""
     ledger, vault = Ledger(home), Vault(home)
+    found: list[tuple[str, dict[str, Any]]] = []
     for request in vault.requests():
         records = ledger.of(request)
         if not records:
             vault.destroy(request)
             continue
         content = vault.get(request)
-        same = (content["run"], content["selectors"], content["scope"]) == (run, list(selectors), scope)
-        if same and content["method"] == "exact" and state(records).partition(" ")[0] in OPEN:
-            return request
-    return None
+        if content["method"] == "exact" and state(records).partition(" ")[0] in OPEN:
+            found.append((request, content))
+    return found
 
 
 def _receive(home: Path, plan: Plan, selectors: list[list[str]], method: Method, reason: str) -> str:
-    """Seal what the request is about, then record that it was received, resolved, planned and approved."""
-    ledger, vault = Ledger(home), Vault(home)
+    """Seal what the request is about, then record it."""
     request = secrets.token_hex(6)
-    vault.put(request, sealed(home, plan, selectors, method))
-    key = vault.key(request)
-    hashed = [{"kind": kind, "value": keyed(key, value)} for kind, value in selectors]
-    ledger.append(
-        "received",
-        request,
-        {"run": plan.run, "selectors": hashed, "scope": plan.scope, "method": method, "reason": reason},
-    )
-    forget = plan.forget
-    names = sorted(keyed(key, sample) for sample in forget.samples)
-    ledger.append(
-        "resolved",
-        request,
-        {"samples": len(names), "train": forget.train, "test": forget.test, "commitment": keyed(key, names)},
-    )
-    ledger.append(
-        "planned",
-        request,
-        {
-            "tainted": len({step.key for step in plan.steps}),
-            "build": plan.build,
-            "predicted_seconds": f"{plan.predicted_seconds:.3f}",
-            "full_retrain_seconds": f"{plan.full_retrain_seconds:.3f}",
-            "manifest_before": keyed(key, plan.live.manifest["manifest"]),
-        },
-    )
-    ledger.append("approved", request, {})
+    Vault(home).put(request, {**sealed(home, plan, selectors, method), "reason": reason})
+    _record(home, request)
     return request
+
+
+def _record(home: Path, request: str) -> None:
+    """Record what was sealed: that it was received, resolved, planned and approved, where a crash left that out."""
+    ledger, vault = Ledger(home), Vault(home)
+    content, key = vault.get(request), vault.key(request)
+    names = sorted(keyed(key, sample) for sample in content["samples"])
+    bodies: dict[str, dict[str, Any]] = {
+        "received": {
+            **{name: content[name] for name in ("run", "scope", "method", "reason")},
+            "selectors": [{"kind": kind, "value": keyed(key, value)} for kind, value in content["selectors"]],
+        },
+        "resolved": {
+            "samples": len(names),
+            "train": content["train"],
+            "test": content["test"],
+            "commitment": keyed(key, names),
+        },
+        "planned": {
+            "tainted": len(content["tainted_keys"]),
+            "build": content["build"],
+            "predicted_seconds": f"{content['predicted_seconds']:.3f}",
+            "full_retrain_seconds": f"{content['full_retrain_seconds']:.3f}",
+            "manifest_before": keyed(key, content["manifest_before"]),
+        },
+        "approved": {},
+    }
+    known = {record["type"] for record in ledger.of(request)}
+    for type_, what in bodies.items():
+        if type_ not in known:
+            ledger.append(type_, request, what)
 
 
 def sealed(home: Path, plan: Plan, selectors: list[list[str]], method: Method) -> dict[str, Any]:
@@ -315,6 +345,8 @@ def sealed(home: Path, plan: Plan, selectors: list[list[str]], method: Method) -
         "method": method,
         "samples": dict(plan.forget.samples),
         "train": plan.forget.train,
+        "test": plan.forget.test,
+        "build": plan.build,
         "manifest_before": plan.live.manifest["manifest"],
         "used_keys": sorted(plan.live.keys),
         "names": sorted({*entries, *(name for name, _ in plan.live.manifest["uses"])}),

@@ -1,12 +1,16 @@
 """What is known of files on disk, remembered in the home, so that a warm run reads none of them again.
 
-`files.sqlite` is a cache: it may be deleted at any time. It holds digests of paths and of contents, never a name.
+`files.sqlite` is a cache: it may be deleted at any time. It holds no name and no plain digest: a file may be of a
+sample that was deleted from the home and still lies at its source, and a plain digest would tell whether it was ever
+read. All is under the home's own key, as the suppression list is.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from cl.digests import digest_bytes
+from cl.audit.keys import system_key
 from cl.errors import BadInput, StoreError, shown
 from cl.progress import track
 from cl.store import open_home
@@ -68,33 +72,35 @@ class Files:
     def digests(self, paths: Sequence[Path]) -> list[tuple[str, Stamp]]:
         """Content digest and stamp of each file. Raises BadInput for one that cannot be read."""
         stamps = [_readable(path, Stamp.of) for path in paths]
-        keys = [_path_key(path) for path in paths]
-        with self._open() as database:
-            known = [_find(database, key, stamp) for key, stamp in zip(keys, stamps, strict=True)]
+        with self._open() as (database, veil):
+            keys = [veil.name(os.fsencode(os.path.abspath(path))) for path in paths]
+            known = [_find(database, veil, key, stamp) for key, stamp in zip(keys, stamps, strict=True)]
             missing = [row for row, digest in enumerate(known) if digest is None]
             found = mapped(lambda row: _readable(paths[row], _digest), missing, "reading files")
             now = time.time_ns()
             for row, digest in zip(missing, found, strict=True):
                 known[row] = digest
                 if abs(now - stamps[row].modified_ns) > SETTLED_NS:
-                    _remember(database, keys[row], stamps[row], digest)
+                    _remember(database, veil, keys[row], stamps[row], digest)
         return [(str(digest), stamp) for digest, stamp in zip(known, stamps, strict=True)]
 
     def sound(self, digests: Iterable[str], check: str) -> set[str]:
         """Those contents that `found_sound` was told of under the name `check`."""
-        with self._open() as database:
+        with self._open() as (database, veil):
             query = "SELECT 1 FROM sound WHERE digest = ? AND how = ?"
-            return {digest for digest in digests if database.execute(query, (digest, check)).fetchone()}
+            return {one for one in digests if database.execute(query, (veil.name(one.encode()), check)).fetchone()}
 
     def found_sound(self, digests: Iterable[str], check: str) -> None:
         """Remember that these contents passed `check`."""
-        with self._open() as database:
-            database.executemany("INSERT OR IGNORE INTO sound VALUES (?, ?)", [(digest, check) for digest in digests])
+        with self._open() as (database, veil):
+            rows = [(veil.name(digest.encode()), check) for digest in digests]
+            database.executemany("INSERT OR IGNORE INTO sound VALUES (?, ?)", rows)
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> Iterator[tuple[sqlite3.Connection, _Veil]]:
         if self._path is not None:
             open_home(self._path.parent)
+        veil = _Veil(system_key(self._path.parent) if self._path is not None else secrets.token_bytes(32))
         place = self._path or ":memory:"
         try:
             with closing(sqlite3.connect(place, timeout=60)) as database, database:
@@ -106,26 +112,39 @@ class Files:
                 database.execute(
                     "CREATE TABLE IF NOT EXISTS sound (digest TEXT, how TEXT, PRIMARY KEY (digest, how)) STRICT"
                 )
-                yield database
+                yield database, veil
         except sqlite3.OperationalError as error:
             raise StoreError(f"cannot use {place}: {error}; check disk space and permissions") from error
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{place} is damaged ({error}); remove it, it is only a cache") from error
 
 
-def _find(database: sqlite3.Connection, key: str, stamp: Stamp) -> str | None:
+@dataclass(frozen=True)
+class _Veil:
+    """Names and digests as they may be written down, under a key."""
+
+    key: bytes
+
+    def name(self, data: bytes) -> str:
+        """What `data` is called; always the same."""
+        return hmac.digest(self.key, b"name|" + data, "sha256").hex()
+
+    def turned(self, digest: str, key: str, stamp: Stamp) -> str:
+        """`digest`, 64 hexadecimal digits, sealed for its row, or a sealed one opened."""
+        pad = hmac.digest(self.key, f"pad|{key}|{stamp}".encode(), "sha256")
+        return bytes(a ^ b for a, b in zip(bytes.fromhex(digest), pad, strict=True)).hex()
+
+
+def _find(database: sqlite3.Connection, veil: _Veil, key: str, stamp: Stamp) -> str | None:
     query = "SELECT digest FROM files WHERE path = ? AND size = ? AND modified_ns = ? AND inode = ?"
     row = database.execute(query, (key, stamp.size, stamp.modified_ns, str(stamp.inode))).fetchone()
-    return row[0] if row else None
+    return veil.turned(row[0], key, stamp) if row else None
 
 
-def _remember(database: sqlite3.Connection, key: str, stamp: Stamp, digest: str) -> None:
-    row = (key, stamp.size, stamp.modified_ns, str(stamp.inode), digest)  # inodes may exceed SQLite's 63 bits
+def _remember(database: sqlite3.Connection, veil: _Veil, key: str, stamp: Stamp, digest: str) -> None:
+    sealed = veil.turned(digest, key, stamp)
+    row = (key, stamp.size, stamp.modified_ns, str(stamp.inode), sealed)  # inodes may exceed SQLite's 63 bits
     database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", row)
-
-
-def _path_key(path: Path) -> str:
-    return digest_bytes(os.fsencode(os.path.abspath(path)))
 
 
 def _digest(path: Path) -> str:

@@ -52,6 +52,8 @@ class Runs:
 
     def find(self, run: str) -> str:
         """The id that begins with `run`. Raises BadInput if there is none, or more than one."""
+        if not run:  # a variable that was never set must not name the only run there is
+            raise BadInput("say which run; palimpsest results lists them")
         matches = [run] if run in self.ids() else [name for name in self.ids() if name.startswith(run)]
         if len(matches) > 1:
             raise BadInput(f"run '{run}' is ambiguous: {', '.join(matches)}; give more of the id")

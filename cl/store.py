@@ -295,10 +295,11 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644, sync: bool = True) 
         Path(temporary).unlink(missing_ok=True)
         raise
     if sync:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Make names that were added to a folder, or taken out of it, last."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -38,7 +38,7 @@ def certify(home: Path, request: str) -> Path:
     DeletionError for a request that is not verified, or whose run has changed since.
     """
     ledger, vault = Ledger(home), Vault(home)
-    records = ledger.of(request)
+    records = ledger.known(request)
     path = place(home, request)
     with Store(home).locked(exclusive=True):
         clear_temporaries(home)
@@ -165,6 +165,7 @@ def _compose(
         "raw_data_needed": content["raw_data_needed"],
         "graph": content["graph"],
         "ledger_head": Ledger(home).head,
+        "public_key": public_key(home).hex(),  # a copy of the certificate is checked where the home is not
     }
 
 

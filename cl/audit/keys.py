@@ -5,13 +5,14 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from cl.digests import canonical
 from cl.errors import BadInput, LedgerError
-from cl.store import write_atomic
+from cl.store import TEMPORARY, sync_folder, write_atomic
 
 SIGNING_KEY = "PALIMPSEST_SIGNING_KEY"  # where the signing key lies, if not in the home
 
@@ -24,11 +25,21 @@ def keyed(key: bytes, value: object) -> str:
 def secret(path: Path) -> bytes:
     """The 32 bytes in `path`, drawn at first use and readable by the owner alone."""
     if not path.exists():
-        write_atomic(path, secrets.token_bytes(32), mode=0o600)
+        _draw(path)
     found = path.read_bytes()
     if len(found) != 32:
         raise LedgerError(f"{path} is not a key of 32 bytes; put back the one that was there")
     return found
+
+
+def _draw(path: Path) -> None:
+    """Of two processes that both need a first key, the second takes the one that is there."""
+    made = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    write_atomic(made, secrets.token_bytes(32), mode=0o600)
+    with suppress(FileExistsError):
+        os.link(made, path)
+    made.unlink()
+    sync_folder(path.parent)
 
 
 def system_key(home: Path) -> bytes:

@@ -16,9 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from cl.audit.keys import public_key, sign, signed
 from cl.digests import canonical, digest_json
-from cl.errors import DeletionError, LedgerError
+from cl.errors import DeletionError, LedgerError, shown
 from cl.store import write_atomic
 
 ACTOR = "PALIMPSEST_ACTOR"  # who answers for what is done, if not the login name
@@ -52,23 +54,25 @@ class Ledger:
 
     def records(self) -> list[dict[str, Any]]:
         """Every record, oldest first. Raises LedgerError on a line that is none."""
-        if not self._path.exists():
-            return []
-        text = self._path.read_bytes()
-        try:
-            lines = text.decode().split("\n")
-            if lines.pop():
-                raise ValueError
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise LedgerError(f"{self._path} was edited: it holds a line that is no record") from error
+        return self._parsed(self._bytes())
 
     def of(self, request: str) -> list[dict[str, Any]]:
-        """The records of one request."""
-        return [record for record in self.records() if record["request"] == request]
+        """The records of one request. Raises LedgerError on an edited ledger: nothing is decided by one."""
+        return [record for record in self.verify() if record["request"] == request]
+
+    def known(self, request: str) -> list[dict[str, Any]]:
+        """The records of a request that was made. Raises DeletionError for another one."""
+        records = self.of(request)
+        if not records or not request:  # what is under no request is about access
+            raise DeletionError(f"no request '{shown(request)}' in {self._home}; palimpsest forget status lists them")
+        return records
 
     def append(self, type_: str, request: str, body: dict[str, Any]) -> dict[str, Any]:
         """Add a record and return it; it is on the disk when this returns. Raises LedgerError on an edited ledger."""
+        with self._alone():
+            return self._append(type_, request, body)
+
+    def _append(self, type_: str, request: str, body: dict[str, Any]) -> dict[str, Any]:
         records = self.verify()
         content = {
             "seq": len(records),
@@ -91,13 +95,14 @@ class Ledger:
     def verify(self, anchors: Iterable[str] = ()) -> list[dict[str, Any]]:
         """All records, if chain and signatures hold and every anchored head is in it. Raises LedgerError if not."""
         named = self._named_head()  # read first: another process may add a record meanwhile
-        records = self.records()
+        text = self._bytes()
+        records = self._parsed(text)
         before = START
         public = public_key(self._home) if records else b""
         for seq, record in enumerate(records):
             self._check(record, seq, before, public)
             before = record["hash"]
-        if records and self._path.read_bytes() != b"".join(canonical(record) + b"\n" for record in records):
+        if text != b"".join(canonical(record) + b"\n" for record in records):
             raise LedgerError(f"{self._path} was edited: it is not written as the ledger writes")
         heads = {record["hash"] for record in records}
         if not heads.issuperset(anchors):
@@ -113,6 +118,24 @@ class Ledger:
         """The hash of the newest record."""
         records = self.records()
         return str(records[-1]["hash"]) if records else START
+
+    def _alone(self) -> FileLock:
+        """Held from reading to writing: of two processes that each add a record, neither undoes the other's."""
+        path = self._home / "locks" / "ledger"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path)
+
+    def _bytes(self) -> bytes:
+        return self._path.read_bytes() if self._path.exists() else b""
+
+    def _parsed(self, text: bytes) -> list[dict[str, Any]]:
+        try:
+            lines = text.decode().split("\n")
+            if lines.pop():
+                raise ValueError
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise LedgerError(f"{self._path} was edited: it holds a line that is no record") from error
 
     def _named_head(self) -> str | None:
         """What the file beside the ledger says is its head; it is there before the first record is."""
@@ -151,13 +174,11 @@ def body(records: Iterable[dict[str, Any]], type_: str, step: str | None = None)
 def status(home: Path, request: str | None = None) -> list[dict[str, Any]]:
     """One row a request, oldest first, or that of `request` alone. Raises DeletionError for one that is not there."""
     grouped: dict[str, list[dict[str, Any]]] = {}
-    for record in Ledger(home).verify():
+    for record in Ledger(home).verify() if request is None else Ledger(home).known(request):
         if record["type"] == ACCESS:
             continue
         grouped.setdefault(record["request"], []).append(record)
-    if request is not None and request not in grouped:
-        raise DeletionError(f"no request '{request}' in {home}; palimpsest forget status lists them")
-    return [_row(name, records) for name, records in grouped.items() if request in (None, name)]
+    return [_row(name, records) for name, records in grouped.items()]
 
 
 def _row(request: str, records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -41,12 +41,12 @@ class Hit:
 def residue(
     home: Path, samples: Mapping[str, str], pixels: Sequence[Samples] = (), digests: Iterable[str] = ()
 ) -> list[Hit]:
-    """Every trace of `samples` (id -> content digest) in `home`.
+    """Every trace of `samples` (id -> content digest, empty if nobody knows it any more) in `home`.
 
     pixels: shards with the samples' images, where the source still has them. digests: of shards and components made
     from them; those that a component made without them has too do not count.
     """
-    dead = {*digests, *samples.values()}
+    dead = {*digests, *filter(None, samples.values())}
     dead -= live_digests(Store(home), dead)
     finder = _Finder([digest.encode() for digest in dead])
     ids = _Ids(samples)

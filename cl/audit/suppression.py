@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,14 @@ class Suppression:
 
     def of(self, stream: Stream, run: str) -> set[str]:
         """The ids of `stream` that `run` must not read."""
-        hashes = {name for entry in self._load().values() if entry["run"] in (None, run) for name in entry["samples"]}
+        return self._among(stream, [entry for entry in self._load().values() if entry["run"] in (None, run)])
+
+    def deleted_by(self, request: str, stream: Stream) -> set[str]:
+        """The ids of `stream` that `request` deleted."""
+        return self._among(stream, [entry for name, entry in self._load().items() if name == request])
+
+    def _among(self, stream: Stream, entries: Sequence[Mapping[str, Any]]) -> set[str]:
+        hashes = {name for entry in entries for name in entry["samples"]}
         if not hashes:
             return set()
         key = system_key(self._home)

@@ -11,6 +11,7 @@ V6  nothing is left of the samples in the home
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +21,14 @@ from cl.audit.oracle import Finding, altered, observe, oracles, picked, task
 from cl.audit.residue import Hit, residue
 from cl.audit.vault import Vault
 from cl.deletion import open_run
-from cl.errors import DeletionError
+from cl.errors import DeletionError, shown
 from cl.runner import Session
 from cl.runs import Runs
 from cl.store import Store
 
 Grade = Literal["E0", "E1", "E2", "A", "X"]
 Checks = dict[str, dict[str, Any]]
+NOTHING = {"readmitted": "its samples may come again", "noop": "its samples were deleted before"}  # to check
 VERIFIABLE = ("purged", "verified", "failed", "certified")
 
 
@@ -53,7 +55,7 @@ def verify(home: Path, request: str, *, lineage: bool = False, ids: Sequence[str
     content = content_of(home, request, ids)
     session = open_run(home, content["run"])
     forgotten, exact = content["samples"], content["method"] == "exact"
-    if exact and not session.suppressed.issuperset(forgotten):
+    if exact and not session.suppressed.issuperset(session.whole.ids & forgotten.keys()):
         raise DeletionError(f"request {request} deleted other samples, or they were readmitted; it cannot be verified")
     after = _after(session, forgotten) if exact else Finding(**content["finding"])
     work = task(session, session.suppressed | set(forgotten), forgotten)
@@ -82,32 +84,41 @@ def grade_of(checks: Checks) -> Grade:
 
 def content_of(home: Path, request: str, ids: Sequence[str] | None) -> dict[str, Any]:
     """What the request was about: from the vault, or with the ids that the caller has kept."""
-    records = Ledger(home).of(request)
-    if not records:
-        raise DeletionError(f"no request '{request}' in {home}; palimpsest forget status lists them")
-    if state(records) not in VERIFIABLE:
-        raise DeletionError(f"request {request} is {state(records)}; execute it to the end first")
+    records = Ledger(home).known(request)
+    now = state(records)
+    if now not in VERIFIABLE:
+        raise DeletionError(f"request {request} is {now}; {NOTHING.get(now, 'execute it to the end first')}")
     vault = Vault(home)
     if ids is None or vault.holds(request):
         return vault.get(request)
     received, resolved = body(records, "received"), body(records, "resolved")
     assert received is not None and resolved is not None
+    if received["method"] != "exact":
+        raise DeletionError(f"what request {request} measured on a copy was destroyed with the samples it names")
     session = open_run(home, received["run"])
-    contents = {
-        sample: content
-        for shard in picked(session.whole, set(ids))
-        for sample, content in zip(shard.ids, shard.contents, strict=True)
-    }
     return {
         "run": received["run"],
         "method": received["method"],
-        "samples": contents,
+        "samples": _recalled(session, request, resolved["samples"], set(ids)),
         "train": resolved["train"],
         "manifest_before": None,
         "digests": [],
         "tainted_names": None,
         "exceptions": [],
     }
+
+
+def _recalled(session: Session, request: str, count: int, ids: AbstractSet[str]) -> dict[str, str]:
+    """The samples of a certified request, as the caller has kept their ids: id -> content digest, empty where the
+    source has lost the sample since. Raises DeletionError if they are not the `count` that were deleted."""
+    held = session.suppression.deleted_by(request, session.whole)
+    others = sorted((ids & session.whole.ids) - held)
+    if others:
+        raise DeletionError(f"'{shown(others[0])}' is not one of the {count} samples that request {request} deleted")
+    if len(ids) != count or not held <= ids:
+        raise DeletionError(f"request {request} deleted {count} samples; the {len(ids)} given are not those")
+    pairs = [pair for one in picked(session.whole, held) for pair in zip(one.ids, one.contents, strict=True)]
+    return dict.fromkeys(ids, "") | dict(pairs)
 
 
 def _after(session: Session, forgotten: Mapping[str, str]) -> Finding:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cl.deletion import Plan, Selector, Step
     from cl.execution import Outcome
 
+ID_WIDTH = 12  # of a request's or run's id
+
 app = typer.Typer()
 forget = typer.Typer(
     no_args_is_help=True,
@@ -173,7 +175,9 @@ def status(
     if as_json:
         print_json(found[0] if request else found)
         return
-    table = Table("request", "state", "run", "method", "scope", "samples", "grade", "received", box=None)
+    table = Table(box=None)
+    for name in ("request", "state", "run", "method", "scope", "samples", "grade", "received"):
+        table.add_column(name, min_width=ID_WIDTH if name in ("request", "run") else None)  # ids are for copying
     for one in found:
         table.add_row(*[str(one[name] if one[name] is not None else "") for name in one])
     out.print(table)
@@ -267,7 +271,7 @@ def _selectors(
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not text in UTF-8; write one sample id a line") from error
 
@@ -326,7 +330,8 @@ def _print_outcome(outcome: Outcome) -> None:
         f"{outcome.full_retrain_seconds:.1f} s)",
         highlight=False,
     )
-    out.print(f"next: palimpsest forget verify {outcome.request}", highlight=False)
+    if outcome.state == "purged":  # not where there was nothing to delete
+        out.print(f"next: palimpsest forget verify {outcome.request}", highlight=False)
 
 
 def _print_checks(checks: dict[str, dict[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import cl.audit.verify
 import cl.purge
 from cl.audit.certificate import certify
-from cl.audit.ledger import Ledger
+from cl.audit.ledger import Ledger, status
 from cl.audit.oracle import run_cold
 from cl.audit.vault import Vault
 from cl.audit.verify import verify
@@ -26,7 +26,7 @@ from cl.build import Handle, builds
 from cl.cli import app, main
 from cl.deletion import Selector, open_run, plan
 from cl.errors import BadInput, DeletionError, LedgerError
-from cl.execution import execute
+from cl.execution import Deletion, execute
 from cl.replay import Replay
 from cl.runner import run
 from cl.runs import Runs
@@ -107,6 +107,39 @@ def test_two_requests_at_once_come_one_after_the_other(tmp_path: Path) -> None:
     assert live is not None and live.components == components
     steps = [r["request"] for r in Ledger(tmp_path / "home").verify() if r["type"] in ("received", "purged")]
     assert steps[0] == steps[1] != steps[2] == steps[3]
+
+
+@pytest.mark.parametrize("step", ["quarantine", "build", "switch", "purge"])
+def test_an_interrupted_deletion_is_finished_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Else what the next one builds would look to it like a hidden read, and it could never end."""
+    made = started(tmp_path / "home", "simplecil")
+    with monkeypatch.context() as patch:
+        patch.setattr(Deletion, f"_{step}", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            forget(tmp_path / "home", made, ("sample", "t0/c0/1"))
+    if step in ("build", "switch"):
+        with pytest.raises(DeletionError, match="is quarantined by deletion"):
+            plan(open_run(tmp_path / "home", made), [Selector("sample", "t1/c0/1")])
+    outcome = forget(tmp_path / "home", made, ("sample", "t1/c0/1"))
+    _, components = oracle(tmp_path / "home", made, {"t0/c0/1", "t1/c0/1"}, tmp_path / "cold")
+    assert dict(outcome.components_after) == components
+    assert [row["state"] for row in status(tmp_path / "home")] == ["purged", "purged"]
+
+
+def test_a_record_that_a_crash_left_out_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the certificate could not say how many samples were deleted."""
+    made, append = started(tmp_path, "simplecil"), Ledger.append
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Ledger, "append", lambda self, type_, *rest: append(self, type_, *rest) if type_ == "received" else 1 / 0
+        )
+        with pytest.raises(ZeroDivisionError):
+            forget(tmp_path, made, ("sample", "t0/c0/1"))
+    request = forget(tmp_path, made, ("sample", "t0/c0/1")).request
+    types = [record["type"] for record in Ledger(tmp_path).of(request)]
+    assert types[:4] == ["received", "resolved", "planned", "approved"] and types[-1] == "purged"
 
 
 def test_what_is_served_has_the_digests_of_the_live_manifest(tmp_path: Path) -> None:
@@ -211,6 +244,30 @@ def test_a_stale_run_is_shown_as_stale_and_built_again_on_use(tmp_path: Path) ->
     served = Replay(tmp_path, other)
     assert "t1/c0/1" not in served.stream.ids and served.model.tasks
     assert Runs(Store(tmp_path)).stale(other) is None
+
+
+def test_a_list_of_ids_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """As editors on Windows write it."""
+    made, ids = started(tmp_path / "home", "simplecil"), tmp_path / "ids.txt"
+    ids.write_bytes(b"\xef\xbb\xbft0/c0/1\r\nt1/c0/1\r\n")
+    words = ["forget", "plan", made, "--ids-file", str(ids), "--json", "--home", str(tmp_path / "home")]
+    shown = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert json.loads(shown.stdout)["forget"]["samples"] == ["t0/c0/1", "t1/c0/1"]
+
+
+def test_a_run_without_a_name_is_no_run(tmp_path: Path) -> None:
+    """A variable of a script that was never set must not delete from the only run there is."""
+    started(tmp_path, "simplecil")
+    with pytest.raises(BadInput, match="which run"):
+        forget(tmp_path, "", ("task", "t1"))
+
+
+def test_the_list_of_requests_shows_whole_ids(tmp_path: Path) -> None:
+    made = started(tmp_path, "simplecil")
+    Ledger(tmp_path).append("received", "0123456789ab", {"run": made, "method": "exact", "scope": "home"})
+    Ledger(tmp_path).append("step_started", "0123456789ab", {"step": "quarantine"})
+    shown = CliRunner().invoke(app, ["forget", "status", "--home", str(tmp_path)], env={"COLUMNS": "80"}).stdout
+    assert "0123456789ab" in shown and made in shown
 
 
 def test_off_a_terminal_the_exit_code_without_yes_is_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import struct
@@ -131,6 +132,16 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(FilePixels, "_decoded", lambda self, sample: pytest.fail("decoded again"))
     second = FilePixels(paths, 8, Files(tmp_path / "home"))
     assert [first.digest(sample) for sample in paths] == [second.digest(sample) for sample in paths]
+
+
+def test_what_is_remembered_names_no_file_and_no_content(tmp_path: Path) -> None:
+    """A deleted sample's file may still lie at its source, so every run of a home meets it again."""
+    paths, files = write(tmp_path / "images", 3), Files(tmp_path / "home")
+    FilePixels(paths, 8, files)
+    told = b"".join(path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file())
+    plain = {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()}
+    plain |= {hashlib.sha256(os.fsencode(path)).hexdigest() for path in paths.values()}
+    assert not [one for one in plain if one.encode() in told]
 
 
 def test_a_file_that_is_being_written_is_not_remembered(tmp_path: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cl.audit import keys
+from cl.audit.keys import system_key
 from cl.audit.ledger import Ledger, state
 from cl.audit.suppression import Suppression
 from cl.audit.vault import Vault
@@ -91,6 +95,41 @@ def test_a_crash_between_record_and_head_is_no_cut(home: Path) -> None:
     newest.write_text(Ledger(home).records()[-2]["hash"])
     Ledger(home).verify()
     newest.write_text(head)
+
+
+def test_records_of_two_writers_at_once_are_all_kept(tmp_path: Path) -> None:
+    """A verification that ends while a deletion is journalled must not undo its record, nor break the chain."""
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: [Ledger(tmp_path).append("planned", f"r{n}", {}) for _ in range(5)], range(4)))
+    assert len(Ledger(tmp_path).verify()) == 20
+
+
+def test_a_key_that_another_process_drew_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what the other one hashed with it, such as the suppression list, would mean nothing any more."""
+    drawn = []
+
+    def meanwhile(path: Path) -> None:
+        monkeypatch.undo()
+        drawn.append(system_key(tmp_path))
+        draw(path)
+
+    draw = keys._draw
+    monkeypatch.setattr(keys, "_draw", meanwhile)
+    assert [system_key(tmp_path)] == drawn
+    assert [path.name for path in (tmp_path / "audit").iterdir()] == ["system.key"]
+
+
+def test_a_record_added_while_the_ledger_is_checked_is_no_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, check = Ledger(tmp_path), Ledger._check
+    ledger.append("received", "r", {})
+
+    def meanwhile(self: Ledger, *record: Any) -> None:
+        monkeypatch.setattr(Ledger, "_check", check)
+        Ledger(tmp_path).append("resolved", "r", {})
+        check(self, *record)
+
+    monkeypatch.setattr(Ledger, "_check", meanwhile)
+    assert len(ledger.verify()) == 1
 
 
 def test_nothing_outside_the_vault_names_what_was_deleted(home: Path) -> None:

@@ -9,15 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from typer.testing import CliRunner
 
 import cl.audit.verify
+from cl.audit.certificate import certify, place
 from cl.audit.ledger import Ledger
 from cl.audit.oracle import Finding, observe, run_cold
-from cl.audit.verify import grade_of, verify
+from cl.audit.vault import Vault
+from cl.audit.verify import content_of, grade_of, verify
 from cl.build import Handle, builds
 from cl.cli import app
-from cl.errors import DeletionError
+from cl.deletion import Kind, Selector
+from cl.errors import DeletionError, LedgerError
+from cl.execution import execute, readmit
 from cl.prototypes import class_means
 from cl.runner import run
 from cl.store import Tensors
@@ -109,8 +115,6 @@ def test_a_hidden_read_is_caught(tmp_path: Path) -> None:
     assert evidence.grade == "X"
     assert not evidence.checks["V5"]["passed"] and evidence.checks["V5"]["first"]
     with pytest.raises(DeletionError, match="failed"):
-        from cl.audit.certificate import certify
-
         certify(tmp_path, outcome.request)
 
 
@@ -122,6 +126,87 @@ def test_a_trace_that_survived_is_grade_x(tmp_path: Path) -> None:
     assert verify(tmp_path, outcome.request).grade == "X"
     (tmp_path / "log.txt").unlink()
     assert verify(tmp_path, outcome.request).grade == "E0"
+
+
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (["t0/c0/1"], "deleted 2 samples; the 1 given"),
+        (["t0/c0/1", "t0/c0/11"], "deleted 2 samples; the 2 given"),
+        (["t0/c0/1", "t0/c0/3"], "'t0/c0/3' is not one of the 2"),
+    ],
+)
+def test_once_certified_only_the_very_samples_will_do(tmp_path: Path, kept: list[str], said: str) -> None:
+    """Of a wrong list nothing would be left, whatever is."""
+    certified = certified_deletion(tmp_path)
+    with pytest.raises(DeletionError, match=said):
+        verify(tmp_path, certified, ids=kept)
+    assert verify(tmp_path, certified, ids=["t0/c0/1", "t0/c0/2"]).grade == "E0"
+
+
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize("first", [True, False])
+def test_samples_that_the_source_has_lost_since_are_still_searched_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """Whoever deletes takes the files away where they came from, too: before or after the certificate."""
+    request = forget(tmp_path, started(tmp_path, "simplecil"), *PAIR).request
+    ids = None if first else ["t0/c0/1", "t0/c0/2"]
+    if not first:
+        verify(tmp_path, request)
+        certify(tmp_path, request)
+    rest = tiny.stream().without({"t0/c0/1", "t0/c0/2"})
+    monkeypatch.setattr("cl.replay.resolve_stream", lambda recipe, home: rest)
+    assert verify(tmp_path, request, ids=ids).grade == "E0"
+    (tmp_path / "log.txt").write_text('worked on "t0/c0/2"')
+    assert verify(tmp_path, request, ids=ids).checks["V6"]["hits"] == 1
+
+
+PAIR: tuple[tuple[Kind, str], ...] = (("sample", "t0/c0/1"), ("sample", "t0/c0/2"))
+
+
+def certified_deletion(home: Path) -> str:
+    request = forget(home, started(home, "simplecil"), *PAIR).request
+    assert verify(home, request).grade == "E0"
+    certify(home, request)
+    return request
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_certificate_can_be_checked_without_the_home(tmp_path: Path) -> None:
+    text = place(tmp_path, certified_deletion(tmp_path)).read_bytes()
+    content = json.loads(text)
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(content["public_key"]))
+    told = text.replace(b',"signature":"' + content["signature"].encode() + b'"', b"")
+    key.verify(bytes.fromhex(content["signature"]), told)
+    with pytest.raises(InvalidSignature):
+        key.verify(bytes.fromhex(content["signature"]), told.replace(b'"E0"', b'"E1"'))
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_verified_ledger_that_was_edited_gets_no_certificate(tmp_path: Path) -> None:
+    request = forget(tmp_path, started(tmp_path, "simplecil"), ("sample", "t0/c0/1")).request
+    verify(tmp_path, request)
+    ledger = tmp_path / "audit" / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes().replace(b'"grade":"E0"', b'"grade":"E1"'))
+    with pytest.raises(LedgerError, match="was edited"):
+        certify(tmp_path, request)
+    assert not place(tmp_path, request).exists()
+
+
+@pytest.mark.usefixtures("warm")
+def test_what_a_baseline_measured_is_not_asked_for_again(tmp_path: Path) -> None:
+    run_id = started(tmp_path, "ease")
+    measured = execute(tmp_path, run_id, [Selector("task", "t1")], method="drop").request
+    with pytest.raises(DeletionError, match="on a copy"):
+        readmit(tmp_path, measured)
+    deleted = forget(tmp_path, run_id, ("task", "t1")).request
+    ids = sorted(content_of(tmp_path, deleted, None)["samples"])
+    verify(tmp_path, deleted)
+    certify(tmp_path, deleted)
+    with pytest.raises(DeletionError, match="on a copy"):
+        verify(tmp_path, measured, ids=ids)
 
 
 @pytest.mark.usefixtures("warm")
@@ -138,9 +223,6 @@ def test_another_machine_is_never_e0(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("warm")
 def test_a_run_changed_after_verification_is_not_certified(tmp_path: Path) -> None:
-    from cl.audit.certificate import certify
-    from cl.execution import readmit
-
     run_id = started(tmp_path, "simplecil")
     outcome = forget(tmp_path, run_id, ("sample", "t0/c0/1"))
     assert verify(tmp_path, outcome.request).grade == "E0"
@@ -148,8 +230,9 @@ def test_a_run_changed_after_verification_is_not_certified(tmp_path: Path) -> No
     with pytest.raises(DeletionError, match="verify it again"):
         certify(tmp_path, outcome.request)
     readmit(tmp_path, outcome.request)
-    with pytest.raises(DeletionError, match="readmitted"):
+    with pytest.raises(DeletionError, match="is readmitted; its samples may come again"):
         verify(tmp_path, outcome.request)
+    assert not Vault(tmp_path).holds(outcome.request)
 
 
 @pytest.mark.usefixtures("warm")
