@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from cl.audit.keys import system_key
 from cl.errors import BadInput, StoreError, shown
+from cl.home import database_address
 from cl.progress import track
 from cl.store import open_home
 
@@ -63,11 +64,14 @@ class Stamp:
 class Files:
     """Digests of files, and which contents were found sound. `home` None: nothing is remembered.
 
-    Raises StoreError where the home cannot be used.
+    keeps: whether anything is added to what the home remembers; else it is only read, as what a deletion plans and a
+    model predicts writes nothing. Raises StoreError where the home cannot be used.
     """
 
-    def __init__(self, home: Path | None = None) -> None:
-        self._path = home / "files.sqlite" if home is not None else None
+    def __init__(self, home: Path | None = None, *, keeps: bool = True) -> None:
+        path = home / "files.sqlite" if home is not None else None
+        self._keeps = keeps
+        self._path = path if path is not None and (keeps or path.exists()) else None
 
     def digests(self, paths: Sequence[Path]) -> list[tuple[str, Stamp]]:
         """Content digest and stamp of each file. Raises BadInput for one that cannot be read."""
@@ -80,7 +84,7 @@ class Files:
             now = time.time_ns()
             for row, digest in zip(missing, found, strict=True):
                 known[row] = digest
-                if abs(now - stamps[row].modified_ns) > SETTLED_NS:
+                if self._keeps and abs(now - stamps[row].modified_ns) > SETTLED_NS:
                     _remember(database, veil, keys[row], stamps[row], digest)
         return [(str(digest), stamp) for digest, stamp in zip(known, stamps, strict=True)]
 
@@ -92,31 +96,36 @@ class Files:
 
     def found_sound(self, digests: Iterable[str], check: str) -> None:
         """Remember that these contents passed `check`."""
+        if not self._keeps:
+            return
         with self._open() as (database, veil):
             rows = [(veil.name(digest.encode()), check) for digest in digests]
             database.executemany("INSERT OR IGNORE INTO sound VALUES (?, ?)", rows)
 
     @contextmanager
     def _open(self) -> Iterator[tuple[sqlite3.Connection, _Veil]]:
-        if self._path is not None:
+        if self._path is not None and self._keeps:
             open_home(self._path.parent)
         veil = _Veil(system_key(self._path.parent) if self._path is not None else secrets.token_bytes(32))
-        place = self._path or ":memory:"
+        place = database_address(self._path, writes=self._keeps) if self._path is not None else ":memory:"
         try:
-            with closing(sqlite3.connect(place, timeout=60)) as database, database:
-                database.execute("PRAGMA secure_delete = ON")
-                database.execute(
-                    "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, modified_ns INTEGER,"
-                    " inode TEXT, digest TEXT) STRICT"
-                )
-                database.execute(
-                    "CREATE TABLE IF NOT EXISTS sound (digest TEXT, how TEXT, PRIMARY KEY (digest, how)) STRICT"
-                )
+            with closing(sqlite3.connect(place, timeout=60, uri=True)) as database, database:
+                if self._path is None or self._keeps:
+                    _prepare(database)
                 yield database, veil
         except sqlite3.OperationalError as error:
-            raise StoreError(f"cannot use {place}: {error}; check disk space and permissions") from error
+            raise StoreError(f"cannot use {self._path}: {error}; check disk space and permissions") from error
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"{place} is damaged ({error}); remove it, it is only a cache") from error
+            raise StoreError(f"{self._path} is damaged ({error}); remove it, it is only a cache") from error
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    database.execute("PRAGMA secure_delete = ON")
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, modified_ns INTEGER,"
+        " inode TEXT, digest TEXT) STRICT"
+    )
+    database.execute("CREATE TABLE IF NOT EXISTS sound (digest TEXT, how TEXT, PRIMARY KEY (digest, how)) STRICT")
 
 
 @dataclass(frozen=True)

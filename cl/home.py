@@ -46,10 +46,11 @@ def is_fixed(folder: Path) -> bool:
     return not os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
-def database_address(path: Path) -> str:
+def database_address(path: Path, *, writes: bool = True) -> str:
     """What SQLite opens. In a folder that cannot be written it can keep no journal; nobody else writes there, so it
     reads without."""
-    return f"{path.absolute().as_uri()}?{'immutable=1' if is_fixed(path.parent) else 'mode=rwc'}"
+    mode = "immutable=1" if is_fixed(path.parent) else "mode=rwc" if writes else "mode=ro"
+    return f"{path.absolute().as_uri()}?{mode}"
 
 
 def home_error(home: Path, error: OSError) -> StoreError:

@@ -31,7 +31,7 @@ def resolve_stream(
 ) -> Stream:
     """The stream that `stream` names, or the object itself.
 
-    data: where the files of a named stream lie. home: where digests of files are remembered; None for nowhere.
+    data: where the files of a named stream lie. home: where a run remembers digests of files; None for nowhere.
     arguments: of the factory of a named stream, as text or typed. Raises UnknownName for a name that is not registered,
     BadInput for a file, folder or argument that cannot be used.
     """
@@ -40,11 +40,11 @@ def resolve_stream(
     if isinstance(stream, Stream):
         return stream
     if isinstance(stream, Recipe):
-        return _again(stream, home)
+        return _again(stream, Files(home, keeps=False))
     if str(stream).endswith(TOML):
         if data is not None:
             raise BadInput(f"{shown(stream)} names its own data; leave --data out")
-        return _from_toml(Path(stream), home)
+        return _from_toml(Path(stream), Files(home))
     place = {} if data is None else {"data": str(data)}
     return _from_factory(str(stream), {**(arguments or {}), **place})
 
@@ -73,20 +73,20 @@ def content_digest(stream: Stream) -> str:
     return digest_json([stream.resolution(), stream.policy.as_json(), shards])
 
 
-def _again(recipe: Recipe, home: Path | None) -> Stream:
+def _again(recipe: Recipe, files: Files) -> Stream:
     if "file" in recipe.place:
-        return _from_toml(Path(recipe.place["file"]), home)
+        return _from_toml(Path(recipe.place["file"]), files)
     return _from_factory(recipe.name, {**recipe.arguments, **recipe.place})
 
 
-def _from_toml(path: Path, home: Path | None) -> Stream:
+def _from_toml(path: Path, files: Files) -> Stream:
     """The engine knows no kind of stream: the factory registered for the file's `kind` reads the rest."""
     table = read_toml(path)
     kind = table.get("kind")
     if not isinstance(kind, str):
         known = ", ".join(registry.stream_kinds.names())
         raise BadInput(f'{shown(path)} has no kind; add kind = "..." (one of {known})')
-    made: Stream = registry.stream_kinds.get(kind)(path, table, Files(home))
+    made: Stream = registry.stream_kinds.get(kind)(path, table, files)
     return made
 
 

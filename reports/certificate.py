@@ -23,7 +23,7 @@ CHECKS = {
         "{components} parts of the model compared",
     ),
     "V2": (
-        "Every part of the model is, byte for byte, what it is in a run that never saw the samples.",
+        "Every part of the model that is served is, byte for byte, what it is in a run that never saw the samples.",
         "{components} parts, {names_differ} names differ, {bytes_differ} contents differ",
     ),
     "V3": (

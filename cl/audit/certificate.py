@@ -56,7 +56,9 @@ def certify(home: Path, request: str) -> Path:
             f"request {request} measured '{content['method']}' on a copy and deleted nothing to certify"
         )
     if manifest_now(home, content["run"]) != verified["manifest_after"]:
-        raise DeletionError(f"run {content['run']} has changed since request {request} was verified; verify it again")
+        raise DeletionError(
+            f"run {content['run']} has changed since request {request} was verified; run it again, then verify that"
+        )
     certificate = _compose(home, request, records, content, verified)
     write_atomic(path, canonical({**certificate, "signature": sign(home, canonical(certificate))}))
     _page(path)

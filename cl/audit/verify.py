@@ -1,7 +1,7 @@
 """Verification: the run after a deletion against the cold oracle, check by check, and the grade that follows.
 
 V1  two oracles are equal                               (else nothing could be compared)
-V2  names and bytes of the run are those of the oracle
+V2  names and bytes of the run, and those of its live manifest, are the oracle's
 V3  so are its outputs on test sets, forgotten samples and noise
 V4  the run before the deletion was another one         (else nothing was tested)
 V5  with other content in place of the forgotten samples, nothing outside the tainted closure changes
@@ -61,7 +61,8 @@ def verify(home: Path, request: str, *, lineage: bool = False, ids: Sequence[str
     work = task(session, session.suppressed | set(forgotten), forgotten)
     extra = [altered(work, forgotten)] if lineage else []
     first, second, *third = oracles([work, work, *extra])
-    checks = _compared(after, first, second, content)
+    served = not exact or _is_served(home, content["run"], after)
+    checks = _compared(after, first, second, content, served)
     if third:
         checks["V5"] = _unmoved(after, third[0], content)
     checks["V6"] = _left(home, session, content) if exact else _kept(content)
@@ -79,7 +80,8 @@ def grade_of(checks: Checks) -> Grade:
         return "X"
     if passed["V2"] and passed["V3"]:
         return "E0" if passed["environment"] else "E1"
-    return "A" if passed["environment"] or checks["V2"]["names_differ"] else "E1"
+    other = checks["V2"]["names_differ"] or not checks["V2"]["served"]
+    return "A" if passed["environment"] or other else "E1"
 
 
 def content_of(home: Path, request: str, ids: Sequence[str] | None) -> dict[str, Any]:
@@ -129,7 +131,13 @@ def _after(session: Session, forgotten: Mapping[str, str]) -> Finding:
     return observe(session, journal, forgotten, session.elapsed())
 
 
-def _compared(after: Finding, oracle: Finding, again: Finding, content: Mapping[str, Any]) -> Checks:
+def _is_served(home: Path, run: str, after: Finding) -> bool:
+    """Whether the run's live manifest, which says what is served, is that of what was compared."""
+    live = Runs(Store(home)).live(run)
+    return live is not None and (live.manifest["manifest"], live.components) == (after.manifest, after.components)
+
+
+def _compared(after: Finding, oracle: Finding, again: Finding, content: Mapping[str, Any], served: bool) -> Checks:
     differing = sorted(
         name for name, digest in oracle.components.items() if after.components.get(name, digest) != digest
     )
@@ -142,7 +150,8 @@ def _compared(after: Finding, oracle: Finding, again: Finding, content: Mapping[
             "seconds": round(oracle.seconds, 3),
         },
         "V2": {
-            "passed": after.components == oracle.components,
+            "passed": served and after.components == oracle.components,
+            "served": served,
             "components": len(oracle.components),
             "names_differ": names,
             "bytes_differ": len(differing),

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cl
+from cl.deletion import Selector, open_run, plan
 from cl.errors import PalimpsestError
 from cl.recipes import resolve_stream
 from cl.stream import Recipe, Stream
+from tests.cl import tiny
 from tests.cl.test_cli import palimpsest
+from tests.cl.test_predict import contents
 from tests.helpers import picture, run_tiny
 
 CLASSES = ("cat", "owl", "ibex", "newt")
@@ -314,3 +318,17 @@ def test_names_that_look_like_markup_are_shown_as_they_are(
     (tmp_path / "samples.csv").write_text(text, encoding="utf-8")
     code, out, _ = palimpsest(capsys, monkeypatch, "describe", str(path))
     assert code == 0 and "[/b] cat" in out
+
+
+def test_a_plan_writes_nothing_though_it_reads_the_files(tmp_path: Path) -> None:
+    home, path = tmp_path / "home", toml(folder(tmp_path))
+    made = cl.run(path, "simplecil", backbone=tiny.BACKBONE, home=home)
+    for image in (tmp_path / "images").rglob("*.png"):
+        os.utime(image, (2e9, 2e9))  # what was remembered of it no longer holds: it has to be read
+    before = contents(home)
+    found = plan(open_run(home, made.id), [Selector("sample", "train/owl/0.png")])
+    assert list(found.forget.samples) == ["train/owl/0.png"]
+    assert contents(home) == before
+    (home / "files.sqlite").unlink()
+    plan(open_run(home, made.id), [Selector("sample", "train/owl/0.png")])
+    assert not (home / "files.sqlite").exists()

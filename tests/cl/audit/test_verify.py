@@ -236,6 +236,19 @@ def test_a_run_changed_after_verification_is_not_certified(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("warm")
+@pytest.mark.usefixtures("warm")
+def test_a_manifest_that_serves_something_else_is_no_exact_deletion(tmp_path: Path) -> None:
+    request = forget(tmp_path, run_id := started(tmp_path, "simplecil"), ("sample", "t0/c0/1")).request
+    path = tmp_path / "runs" / run_id / "manifest.json"
+    path.write_text(path.read_text().replace('"manifest":"', '"manifest":"0'))
+    found = verify(tmp_path, request)
+    assert found.grade == "A" and not found.checks["V2"]["served"] and found.checks["V3"]["passed"]
+    with pytest.raises(DeletionError, match="has changed"):
+        certify(tmp_path, request)
+    assert run(tiny.STREAM, "simplecil", backbone=tiny.BACKBONE, settings={}, home=tmp_path).id == run_id
+    assert verify(tmp_path, request).grade == "E0" and certify(tmp_path, request).exists()
+
+
 def test_scope_run_lists_the_other_run_and_still_verifies(tmp_path: Path) -> None:
     run_id = started(tmp_path, "ease")
     start(tmp_path, "simplecil")
@@ -260,7 +273,7 @@ def test_the_oracle_sees_no_old_store_and_the_outputs_cover_what_was_forgotten(t
 )  # fmt: skip
 def test_grades(failing: tuple[str, ...], grade: str) -> None:
     names = ("V1", "V2", "V3", "V4", "V5", "V6", "environment")
-    checks = {name: {"passed": name not in failing, "names_differ": 0} for name in names}
+    checks = {name: {"passed": name not in failing, "names_differ": 0, "served": True} for name in names}
     assert grade_of(checks) == grade
 
 
