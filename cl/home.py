@@ -11,7 +11,9 @@ from cl.errors import StoreError
 
 FORMAT = 1
 MARKER = "format.json"  # in the home: which format it has
-STALE = "stale"  # in the folder of a run that a deletion took out of service: which deletion
+# Files in the folder of a run that a deletion took out of service; they name the deletion.
+QUARANTINED = "quarantined"  # until the deletion has come to its end
+STALE = "stale"  # until the run is built again
 
 
 def default_home() -> Path:
@@ -21,7 +23,16 @@ def default_home() -> Path:
 
 def stale_runs(home: Path) -> dict[str, str]:
     """Every stale run of a home, and the deletion that made it so."""
-    return {path.parent.name: path.read_text(encoding="ascii") for path in sorted(home.glob(f"runs/*/{STALE}"))}
+    return _marked(home, STALE)
+
+
+def out_of_service(home: Path) -> dict[str, tuple[str, str]]:
+    """Every run whose figures do not count now: `stale` or `quarantined`, and the deletion that made it so."""
+    return {run: (mark, request) for mark in (QUARANTINED, STALE) for run, request in _marked(home, mark).items()}
+
+
+def _marked(home: Path, mark: str) -> dict[str, str]:
+    return {path.parent.name: path.read_text(encoding="ascii") for path in sorted(home.glob(f"runs/*/{mark}"))}
 
 
 def check_home(home: Path) -> None:

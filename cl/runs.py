@@ -13,12 +13,11 @@ from typing import Any
 
 from cl.digests import canonical
 from cl.errors import BadInput, DeletionError, StoreError
-from cl.home import STALE
+from cl.home import QUARANTINED, STALE
 from cl.store import Store
 
 RUN_ID = 12  # hexadecimal digits of the request's digest
 UNFINISHED = "unfinished"  # a file in the folder of a run that has begun and not ended
-QUARANTINED = "quarantined"  # as STALE, a file that names the deletion which took the run out of service
 
 
 @dataclass(frozen=True)

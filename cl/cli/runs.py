@@ -138,27 +138,28 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
     from cl.results import Results
 
     place = home if home is not None else default_home()
-    store, stale = Results(place), _stale(place)
+    apart = _out_of_service(place)
+    live = [one for one in Results(place).all() if one["run"] not in {row["run"] for row in apart}]
     if as_json:
-        print_json([{**figures, "state": "live"} for figures in store.all()] + stale)
+        print_json([{**figures, "state": "live"} for figures in live] + apart)
         return
     run = Column("run", no_wrap=True)
     table = Table(run, "stream", "strategy", "seed", "average", "incremental", "forgetting", "created", box=None)
-    for one in store.all():
+    for one in live:
         figures = (one["average_accuracy"], one["average_incremental_accuracy"], one["forgetting"])
         name = f"{one['strategy']} as {one['user']}" if one.get("user") else one["strategy"]
         row = (one["run"], escape(one["stream"]), escape(name), str(one["seed"]))
         table.add_row(*row, *map(percent, figures), one["created"][:16])
-    for one in stale:
-        table.add_row(one["run"], escape(one["stream"]), escape(one["strategy"]), str(one["seed"]), "stale")
+    for one in apart:
+        table.add_row(one["run"], escape(one["stream"]), escape(one["strategy"]), str(one["seed"]), one["state"])
     out.print(table)
 
 
-def _stale(home: Path) -> list[dict[str, Any]]:
-    """Runs that lost their figures to a deletion and are built again on next use."""
-    from cl.home import stale_runs
+def _out_of_service(home: Path) -> list[dict[str, Any]]:
+    """Runs whose figures a deletion took away, or is about to."""
+    from cl.home import out_of_service
 
-    found = stale_runs(home)
+    found = out_of_service(home)
     if not found:
         return []
     from cl.runs import Runs
@@ -172,8 +173,8 @@ def _stale(home: Path) -> list[dict[str, Any]]:
             "stream": request["stream"]["name"],
             "strategy": request["strategy"],
             "seed": request["seed"],
-            "state": "stale",
-            "deletion": found[run],
+            "state": found[run][0],
+            "deletion": found[run][1],
         }
         for run, request in requests.items()
     ]

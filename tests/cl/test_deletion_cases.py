@@ -246,6 +246,14 @@ def test_a_stale_run_is_shown_as_stale_and_built_again_on_use(tmp_path: Path) ->
     assert Runs(Store(tmp_path)).stale(other) is None
 
 
+def test_a_quarantined_run_is_shown_as_such_and_without_figures(tmp_path: Path) -> None:
+    made = started(tmp_path, "simplecil")
+    Runs(Store(tmp_path)).quarantine(made, "abc")
+    (shown,) = json.loads(CliRunner().invoke(app, ["results", "--json", "--home", str(tmp_path)]).stdout)
+    assert (shown["run"], shown["state"], shown["deletion"]) == (made, "quarantined", "abc")
+    assert "average_accuracy" not in shown
+
+
 def test_a_list_of_ids_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     """As editors on Windows write it."""
     made, ids = started(tmp_path / "home", "simplecil"), tmp_path / "ids.txt"
