@@ -13,10 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
-
 from cl.audit.keys import keyed
-from cl.audit.ledger import Ledger, body, state
+from cl.audit.ledger import Ledger, body, state, writing
 from cl.audit.suppression import Suppression
 from cl.audit.vault import Vault
 from cl.baselines import measure
@@ -93,13 +91,6 @@ def execute(
                 return _compare(home, session, plan, wanted, method, reason)
             request = _receive(home, plan, wanted, method, reason)
         return Deletion(home, request, session).finish()
-
-
-def writing(home: Path) -> FileLock:
-    """The lock under which one deletion at a time works on a home."""
-    Store(home)
-    (home / "locks").mkdir(exist_ok=True)
-    return FileLock(home / "locks" / "forget")
 
 
 @dataclass

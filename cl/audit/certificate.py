@@ -11,7 +11,6 @@ from cl import registry
 from cl.audit.keys import keyed, public_key, sign, signed
 from cl.audit.ledger import Ledger, body, state
 from cl.audit.vault import Vault
-from cl.audit.verify import manifest_now
 from cl.digests import canonical
 from cl.errors import DeletionError, LedgerError
 from cl.purge import clear_temporaries
@@ -55,9 +54,10 @@ def certify(home: Path, request: str) -> Path:
         raise DeletionError(
             f"request {request} measured '{content['method']}' on a copy and deleted nothing to certify"
         )
-    if manifest_now(home, content["run"]) != verified["manifest_after"]:
+    live = Runs(Store(home)).live(content["run"])
+    if live is None or live.manifest["manifest"] != verified["manifest_after"]:
         raise DeletionError(
-            f"run {content['run']} has changed since request {request} was verified; run it again, then verify that"
+            f"run {content['run']} has changed since request {request} was verified; run it again and verify it again"
         )
     certificate = _compose(home, request, records, content, verified)
     write_atomic(path, canonical({**certificate, "signature": sign(home, canonical(certificate))}))

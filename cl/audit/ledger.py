@@ -21,7 +21,7 @@ from filelock import FileLock
 from cl.audit.keys import public_key, sign, signed
 from cl.digests import canonical, digest_json
 from cl.errors import DeletionError, LedgerError, shown
-from cl.store import write_atomic
+from cl.store import Store, write_atomic
 
 ACTOR = "PALIMPSEST_ACTOR"  # who answers for what is done, if not the login name
 START = "0" * 64
@@ -152,6 +152,13 @@ class Ledger:
             raise LedgerError(f"{place}: its content is not what was hashed")
         if not signed(public, str(record["signature"]), str(record["hash"]).encode()):
             raise LedgerError(f"{place}: it is not signed with this home's key")
+
+
+def writing(home: Path) -> FileLock:
+    """The lock under which one deletion at a time works on a home."""
+    Store(home)
+    (home / "locks").mkdir(exist_ok=True)
+    return FileLock(home / "locks" / "forget")
 
 
 def state(records: Iterable[dict[str, Any]]) -> str:

@@ -238,12 +238,6 @@ def _record(home: Path, evidence: Evidence, oracle: Finding) -> None:
         ledger.append("failed" if evidence.grade == "X" else "verified", evidence.request, found)
 
 
-def manifest_now(home: Path, run: str) -> str:
-    """The live manifest's digest; empty for a run that has none."""
-    live = Runs(Store(home)).live(run)
-    return str(live.manifest["manifest"]) if live else ""
-
-
 def without_examples(checks: Checks) -> Checks:
     """The checks with their numbers alone: what a record may hold."""
     return {name: {key: value for key, value in one.items() if key != "first"} for name, one in checks.items()}

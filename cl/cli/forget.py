@@ -149,7 +149,7 @@ def certify(
     """Sign the certificate of a verified deletion and write its page; what was deleted is forgotten for good."""
     from cl.audit.certificate import certify as sign
     from cl.audit.certificate import copy_to
-    from cl.execution import writing
+    from cl.audit.ledger import writing
 
     place = _home(home)
     with writing(place):
