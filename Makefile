@@ -20,7 +20,7 @@ demo: $(INSTALLED)
 	$(BIN)/palimpsest compare split-mnist-5k ease mos ssiat simplecil finetune joint --preset quick --set joint.when=last \
 		--seeds 3 --home $(DEMO)/home --out $(DEMO)/comparison.html \
 		--link "Certificate of a deletion=certificate.html"
-	tests/demo_deletion.sh $(BIN)/palimpsest $(DEMO)
+	$(BIN)/python -m tests.demo_deletion $(DEMO)
 	@echo "Open $(CURDIR)/$(DEMO)/comparison.html in a browser; it links the deletion's certificate."
 
 test: lint
