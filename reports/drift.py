@@ -59,12 +59,12 @@ def drawings(strategies: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _beside(entry: Entry, strategies: Sequence[Entry]) -> dict[str, Any] | None:
-    """How the strategy stood batch by batch beside its own weights not adapted (`NAME-static`), or else the source:
-    the strategy, its reference, and the mean of each figure over the seeds that both have."""
+    """How a strategy that learns stood batch by batch beside its own weights not adapted (`NAME-static`), or else the
+    source: the strategy, its reference, and the mean of each figure over the seeds that both have."""
     known = {one["strategy"]: {run["seed"]: _batches(run) for run in one["runs"]} for one in strategies}
     name = entry["strategy"]
-    reference = next((other for other in (f"{name}-static", "source") if other in known and other != name), None)
-    if reference is None or name.endswith("-static"):
+    reference = next((other for other in (f"{name}-static", "source") if other in known), None)
+    if reference is None or not any((of(run) or {}).get("updates") for run in entry["runs"]):
         return None
     found = [
         stability(mine["error"], theirs["error"], mine["images"])

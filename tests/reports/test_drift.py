@@ -51,11 +51,11 @@ def test_errors_recurrence_and_evidence_are_drawn(tmp_path: Path) -> None:
 
 
 def test_methods_stand_beside_their_own_weights_not_adapted(tmp_path: Path) -> None:
-    still, moving = (
-        {"source": [0.5] * 4, "vida-static": [0.25] * 4},
-        {"vida": [0.25, 0.5, 0.5, 0.5], "tent": [0.5, 0.25] * 2},
-    )
+    still = {"source": [0.5] * 4, "vida-static": [0.25] * 4, "vida-static+hka": [0.75] * 4, "simplecil": [0.75] * 4}
+    moving = {"vida": [0.25, 0.5, 0.5, 0.5], "tent": [0.5, 0.25] * 2}
     runs = [drifted(name, seed, error=list(e)) for name, e in (still | moving).items() for seed in (0, 1)]
+    for run in runs:
+        run["online"]["updates"] *= run["strategy"] in moving
     table = page(tmp_path, runs).partition("not adapted</h3>")[2].partition("</table>")[0]
     told = [" ".join(re.sub("<[^>]+>", " ", f"<tr{row}").split()) for row in table.split("<tr")[2:]]
     assert sorted(told) == ["tent source 0.0 0 0 of 2", "vida vida-static 75.0 3 2 of 2, from batch 2, 2 on"]
