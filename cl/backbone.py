@@ -75,11 +75,10 @@ class Backbone(Protocol):
     def site(self, block: int, x: Tensor) -> Prefix:
         """What no adapter of `block` or above changes: (stream after its attention, output of the frozen block)."""
 
-    def finish(self, prefix: Prefix, attach: Attach, lean: bool = False, first: int = 0) -> Tensor:
+    def finish(self, prefix: Prefix, attach: Attach, first: int = 0) -> Tensor:
         """Features `(n, dim)` from the site of block `first`, the adapter's branch added there and in all blocks above.
 
-        lean: leave out what the pooled feature does not depend on (most of the last block where the class token is
-        pooled). Equal up to rounding, hence for training only.
+        What the pooled feature does not depend on is left out: most of the last block where the class token is pooled.
         """
 
     def linears(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -184,13 +183,13 @@ class TimmBackbone:
     def site(self, block: int, x: Tensor) -> Prefix:
         return self._frozen(block, x)
 
-    def finish(self, prefix: Prefix, attach: Attach, lean: bool = False, first: int = 0) -> Tensor:
+    def finish(self, prefix: Prefix, attach: Attach, first: int = 0) -> Tensor:
         net: Any = self.network
         h, y = prefix
         self.passes += len(h) * (self.blocks - first) / self.blocks
         x = y + attach(first, h)
         for block in range(first + 1, self.blocks):
-            tokens = self._pooled_tokens if lean and block == self.blocks - 1 else None
+            tokens = self._pooled_tokens if block == self.blocks - 1 else None
             h, y = self._frozen(block, x, tokens)
             x = y + attach(block, h)[:, :tokens]
         return net.forward_head(net.norm(x), pre_logits=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -77,8 +80,24 @@ def run_cells(grid: Sequence[Cell], jobs: int) -> list[dict[str, Any]]:
     return _side_by_side(grid, min(jobs, len(grid)))
 
 
+def get_ready() -> None:
+    """Begin to load the engine for the processes of `run_cells`, while the caller goes on."""
+    if _processes().get_start_method() == "forkserver":
+        forkserver.ensure_running()
+
+
+def _processes() -> BaseContext:
+    """How processes are made: loading the engine takes seconds, so that one process loads it and is forked for each.
+    It does nothing else before, hence is safe to fork; systems other than Linux do not promise that."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cl.runner"])
+    return context
+
+
 def _side_by_side(grid: Sequence[Cell], jobs: int) -> list[dict[str, Any]]:
-    context = multiprocessing.get_context("spawn")
+    context = _processes()
     messages: Queue[Any] = context.Queue()
     listener = threading.Thread(target=_relay, args=(messages,), daemon=True)
     listener.start()

@@ -193,7 +193,7 @@ class Tuner:
         h, y = self._prefix(batch)
         shape = (adapter["down.weight"].shape[0], self._backbone.tokens, adapter["down.weight"].shape[1])
         keep = bottleneck.dropout(self._dropout, shape, lambda size: self._draws(batch, size))
-        return self._backbone.finish((h, y), bottleneck.attach(adapter, self._scale, keep), lean=True)
+        return self._backbone.finish((h, y), bottleneck.attach(adapter, self._scale, keep))
 
     def _draws(self, batch: Batch, size: tuple[int, ...]) -> Tensor:
         return self._seeds.uniform(batch.ids, size, "dropout", batch.epoch).to(self._backbone.device)

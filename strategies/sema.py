@@ -152,7 +152,7 @@ def train_first(
     def loss(live: dict[str, Tensors], batch: Batch) -> Tensor:
         branch = Mixtures.of({**live, "grown": {}}, start, backbone.device).branch
         h, y = site(batch)
-        features = backbone.finish((h, y), branch, lean=True)
+        features = backbone.finish((h, y), branch)
         return F.cross_entropy(linear(features, live["head"]), targets[batch.rows])
 
     return fit_parts(_on_device(parts, backbone), loss, samples.ids, how, seeds, checkpoint)
@@ -196,7 +196,7 @@ def train_addition(
     def loss(live: dict[str, Tensors], batch: Batch) -> Tensor:
         branch = mixtures.with_addition(block, live["adapter"], live["column"])
         h, y = site(batch)
-        features = backbone.finish((h, y), branch, lean=True, first=block)
+        features = backbone.finish((h, y), branch, first=block)
         return F.cross_entropy(linear(features, live["head"]), targets[batch.rows])
 
     return fit_parts(_on_device(parts, backbone), loss, samples.ids, how, seeds, checkpoint)

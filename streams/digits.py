@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -95,12 +97,18 @@ _DIGIT_DOMAINS: dict[str, Callable[[np.ndarray, str], np.ndarray]] = {
 
 def split_digits(people: int = 20) -> Stream:
     """1,797 real digits of scikit-learn, 5 tasks of 2; small enough for tests."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    grey = np.round(found.images * (255 / 16)).astype(np.uint8)
+    grey, labels = _digits()
     images = np.stack([np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC)) for image in grey])
-    return _split("split-digits", "digits", images, found.target, test_share=0.2, people=people)
+    return _split("split-digits", "digits", images, labels, test_share=0.2, people=people)
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images `(1797, 8, 8)` and labels, uint8."""
+    # Asking scikit-learn for them would load all of it, which takes longer than anything else here.
+    package = find_spec("sklearn")
+    assert package is not None and package.origin is not None
+    table = pandas.read_csv(Path(package.origin).parent / "datasets/data/digits.csv.gz", header=None).to_numpy()
+    return np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), table[:, -1].astype(np.uint8)
 
 
 def mnist_pairs(capacity: int) -> tuple[Task, ...]:

@@ -103,7 +103,7 @@ def compare(
     A preset or setting may be meant for one strategy, or for the stream: --preset ease.official, --set joint.when=last,
     --set stream.people=30. A plain name goes to all that have it.
     """
-    from cl.compare import cells, default_jobs, run_cells
+    from cl.compare import cells, default_jobs, get_ready, run_cells
     from cl.home import default_home
 
     if page.is_dir():
@@ -111,6 +111,8 @@ def compare(
     place = home if home is not None else default_home()
     options = {"backbone": backbone, "home": str(place), "device": device, "threads": threads, "data": data}
     links = settings_of(link)
+    if jobs != 1:
+        get_ready()
     grid = cells(stream, strategies, seeds, preset or [], settings_of(set_), **options)
     report = registry.reports.get("comparison")
     with progress(as_json):

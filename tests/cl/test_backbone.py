@@ -72,14 +72,15 @@ def test_shards_larger_than_a_batch() -> None:
     assert backbone.passes - before == len(shard)  # padding is not counted
 
 
-def test_training_features_equal_the_evaluated_ones_up_to_rounding() -> None:
+def test_what_is_left_out_of_the_last_block_is_not_in_the_feature() -> None:
     backbone, shard = tiny_backbone(), tiny_stream().tasks[0].train
     adapter = bottleneck.init(backbone, 4, Seeds("x").generator("init"))
     adapter["up.weight"] += 0.3
     branch = bottleneck.attach(adapter, 0.1)
     with torch.no_grad():
-        lean = backbone.finish(backbone.site(0, backbone.enter(shard.images())), branch, lean=True)
-    assert torch.allclose(lean, embed(backbone, shard, branch), atol=1e-5)
+        every = backbone.through(backbone.enter(shard.images()), branch, 0, backbone.blocks)
+        whole = backbone.network.forward_head(backbone.network.norm(every), pre_logits=True)
+    assert torch.allclose(whole, embed(backbone, shard, branch), atol=1e-5)
 
 
 def test_parameter_count_of_the_paper() -> None:  # EASE spec, section 2: 12 (2dr + r + d)

