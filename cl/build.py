@@ -146,7 +146,7 @@ Read = Part | Handle | Samples | Sequence[Any] | Mapping[str, Any] | None
 Reads = tuple[Mapping[str, Any], ...]  # as a record has them
 
 
-@dataclass
+@dataclass(slots=True)
 class Use:
     """One call of `component`: what it cost when built, and whether it was built now."""
 

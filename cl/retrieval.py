@@ -39,7 +39,7 @@ def discriminant(totals: Tensors, *, components: int, rho: float, prior: Prior) 
     projection `(d, m)`, mean `(K, m)`, precision `(K,)`, bias `(K,)`, float64: l_k = bias - precision |z - mean|^2 / 2.
     """
     counts = totals["count"].double()
-    means = totals["sum"].double() / GRID / counts[:, None]  # (K, d)
+    means = totals["sum"].double().div_(GRID).div_(counts[:, None])  # (K, d)
     within, between = scatters(totals)
     directions = lda(within, between, min(len(counts) - 1, components), rho)
     tied = directions.T @ within @ directions + rho * torch.eye(directions.shape[1], dtype=torch.float64)
@@ -94,7 +94,7 @@ def spread(tied: Tensors, statistics: Mapping[str, Tensors], *, covariance: Cova
 
 def scatters(totals: Tensors) -> tuple[Tensor, Tensor]:
     """S_W and S_B, float64 `(d, d)`."""
-    counts, sums = totals["count"].double(), totals["sum"].double() / GRID
+    counts, sums = totals["count"].double(), totals["sum"].double().div_(GRID)
     total, shards = counts.sum(), len(counts)
     outer = (sums / counts[:, None]).T @ sums  # sum_k n_k mu_k mu_k^T
     every = square(totals["scatter"], sums.shape[1]).double() / GRID**2

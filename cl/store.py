@@ -9,11 +9,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ ROLES = (*DURABLE, "prediction", "cache", "evidence", "checkpoint")
 Tensors = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """What is known of a stored component.
 
@@ -60,7 +61,8 @@ class Record:
     blob: tuple[int, int] = (0, 0)  # size and modification time of the blob, to notice a change without reading it
 
     def as_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "reads": list(self.reads), "blob": list(self.blob)}
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**content, "reads": list(self.reads), "blob": list(self.blob)}
 
 
 class Store:
@@ -72,6 +74,7 @@ class Store:
         self.warnings: list[str] = []
         self.guard: Callable[[], None] = lambda: None  # raises where a write would bring back what was deleted
         self._held: int | None = None
+        self._circumstances: dict[Any, Mapping[str, Any]] = {}  # of the records read, each kept once
         open_home(home)
 
     def find(self, key: str) -> Record | None:
@@ -89,10 +92,12 @@ class Store:
     def record(self, key: str, suffix: str = "json") -> Record:
         """The record of `key`. Raises CorruptComponent for a damaged one, OSError where it cannot be read."""
         try:
-            content = json.loads(self._path(key, suffix).read_bytes())
+            content = json.loads(self._path(key, suffix).read_bytes(), object_pairs_hook=_interned)
             checksum = content.pop("checksum")
             if checksum != digest_json(content) or content["key"] != key:
                 raise ValueError
+            for name in ("numerics", "fingerprint"):
+                content[name] = self._circumstances.setdefault(frozenset(content[name].items()), content[name])
             return Record(**{**content, "reads": tuple(content["reads"]), "blob": tuple(content["blob"])})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptComponent(f"the record of component {key[:12]} is damaged") from error
@@ -269,6 +274,11 @@ class Store:
 
     def _path(self, key: str, suffix: str) -> Path:
         return self.folder / key[:2] / f"{key}.{suffix}"
+
+
+def _interned(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose strings are kept once a process: thousands of records say the same."""
+    return {sys.intern(name): sys.intern(value) if type(value) is str else value for name, value in pairs}
 
 
 def _stat(path: Path) -> tuple[int, int]:

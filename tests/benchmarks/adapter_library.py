@@ -3,8 +3,8 @@
     python -m tests.benchmarks.adapter_library [ADAPTERS...]
 
 Embeddings are of 384 dimensions; adapters and statistics are drawn, stored and read as AdapterSwap's are, and queries
-run through its own `scores`. Every size has a process of its own, for its peak memory, and a store that is thrown away
-(8 GB for 10,000). Asserts nothing.
+run through its own `scores`. Each size has a store that is thrown away (8 GB for 10,000): one process fills it, another
+asks it, a third one adds a shard and takes one away; the last two tell their peak memory. Asserts nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from strategies.adapterswap import AdapterSwap
 
 SIZES = (10, 100, 1_000, 10_000)
 DIM, DEPTH, RANK, HELD, CLASSES, ROUNDS = 384, 2, 8, 20, 10, 5
-HEAD = ("adapters", "first s", "ms/query", "one ms", "reading", "peak MB", "add s", "built", "remove s", "built")
+HEAD = ("adapters", "first s", "ms/query", "one ms", "reading", "peak MB")
+HEAD = (*HEAD, "add s", "built", "remove s", "built", "peak MB")
 
 
 def backbone() -> TimmBackbone:
@@ -95,25 +96,43 @@ def timed(builder: Builder, work: Callable[[], object]) -> tuple[float, int]:
     return time.perf_counter() - start, sum(use.built for use in builder.uses[before:])
 
 
-def measure(size: int, home: Path) -> list[object]:
-    """One row of the table."""
-    first = opened(home)
+def library(strategy: AdapterSwap, size: int) -> dict[str, Handle]:
+    """So many shards, totals and retriever: built, or found in the store."""
     entries: dict[str, Handle] = {}
     for number in range(size):
-        entries |= shard(first, number)
-    entries = fitted(first, entries, [])
-    strategy = opened(home)  # what was made is not in its memory
-    builder = strategy._builder
+        entries |= shard(strategy, number)
+    return fitted(strategy, entries, [])
+
+
+def filled(size: int, home: Path) -> list[object]:
+    library(opened(home), size)
+    return []
+
+
+def asked(size: int, home: Path) -> list[object]:
+    """The columns of queries."""
+    strategy = opened(home)
+    task = PastTask("task", tuple(f"class-{number}" for number in range(CLASSES)), None)
+    first, batch, alone, reading = queries(strategy, Model(library(strategy, size), (task,)))
+    return [f"{size:,}", f"{first:.2f}", f"{1e3 * batch:.2f}", f"{1e3 * alone:.1f}", f"{reading:.0%}", peak()]
+
+
+def changed(size: int, home: Path) -> list[object]:
+    """The columns of one shard more, and of one less."""
+    strategy = opened(home)
+    entries = library(strategy, size)
     more = {**entries, **shard(strategy, size)}
     middle = f"task/ward/{size // 2}"
     less = {name: handle for name, handle in entries.items() if not name.startswith(f"{middle}/")}
+    builder = strategy._builder
     added, built = timed(builder, lambda: fitted(strategy, more, [f"task/ward/{size}"]))
     removed, rebuilt = timed(builder, lambda: fitted(strategy, less, [middle]))
-    task = PastTask("task", tuple(f"class-{number}" for number in range(CLASSES)), None)
-    first_query, batch, alone, reading = queries(strategy, Model(entries, (task,)))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    times = f"{first_query:.2f}", f"{1e3 * batch:.2f}", f"{1e3 * alone:.1f}", f"{reading:.0%}", f"{peak:.0f}"
-    return [f"{size:,}", *times, f"{added:.2f}", built, f"{removed:.2f}", rebuilt]
+    return [f"{added:.2f}", built, f"{removed:.2f}", rebuilt, peak()]
+
+
+def peak() -> str:
+    """Most memory that this process has held, MB."""
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}"
 
 
 def opened(home: Path) -> AdapterSwap:
@@ -152,16 +171,22 @@ def queries(strategy: AdapterSwap, model: Model) -> tuple[float, float, float, f
     return first, total / ROUNDS / BATCH, (time.perf_counter() - start) / ROUNDS, reading / total
 
 
-def main(*sizes: str) -> None:
-    """Print the table, each size from a process of its own."""
-    if sizes[:1] == ("--one",):
-        print(*(f"{value:>9}" for value in measure(int(sizes[1]), Path(sizes[2]))), flush=True)
+PARTS = {"fill": filled, "ask": asked, "change": changed}
+
+
+def main(*words: str) -> None:
+    """Print the table, each size from processes of its own."""
+    if words[:1] and words[0] in PARTS:
+        part, size, home = words
+        print(*(f"{value:>9}" for value in PARTS[part](int(size), Path(home))), end=" ", flush=True)
         return
     print(*(f"{title:>9}" for title in HEAD), flush=True)
-    for size in sizes or map(str, SIZES):
+    for size in words or map(str, SIZES):
         with tempfile.TemporaryDirectory() as home:
-            command = [sys.executable, "-m", "tests.benchmarks.adapter_library", "--one", size, home]
-            subprocess.run(command, check=True)
+            for part in PARTS:
+                command = [sys.executable, "-m", "tests.benchmarks.adapter_library", part, size, home]
+                subprocess.run(command, check=True)
+        print(flush=True)
 
 
 if __name__ == "__main__":
