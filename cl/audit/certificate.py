@@ -1,4 +1,8 @@
-"""The certificate of a deletion: what was asked, done and found, signed. It names no sample and no digest of one."""
+"""The certificate of a deletion: what was asked, done and found, signed. It names no sample and no digest of one.
+
+The file is in the canonical form of RFC 8785, and the signature over that form of everything else in it, so that anyone
+can check a copy with the tools of any language.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import rfc8785
+
 from cl import registry
 from cl.audit.keys import keyed, public_key, sign, signed
-from cl.audit.ledger import Ledger, body, state
+from cl.audit.ledger import Ledger, body, readable, state
 from cl.audit.vault import Vault
-from cl.digests import canonical
 from cl.errors import DeletionError, LedgerError
 from cl.purge import clear_temporaries
 from cl.runs import Runs
@@ -59,8 +64,8 @@ def certify(home: Path, request: str) -> Path:
         raise DeletionError(
             f"run {content['run']} has changed since request {request} was verified; run it again and verify it again"
         )
-    certificate = _compose(home, request, records, content, verified)
-    write_atomic(path, canonical({**certificate, "signature": sign(home, canonical(certificate))}))
+    certificate = readable(_compose(home, request, records, content, verified))
+    write_atomic(path, rfc8785.dumps({**certificate, "signature": sign(home, rfc8785.dumps(certificate))}))
     _page(path)
     ledger.append("certified", request, {"grade": verified["grade"], "manifest": verified["manifest_after"]})
     _destroy(vault, request)
@@ -98,10 +103,10 @@ def anchors(home: Path) -> list[str]:
         try:
             content = json.loads(path.read_bytes())
             signature = content.pop("signature")
-            head = content["ledger_head"]
+            form, head = rfc8785.dumps(content), content["ledger_head"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LedgerError(f"{path} is not a certificate; put back the one that was there") from error
-        if not signed(public_key(home), str(signature), canonical(content)):
+        if not signed(public_key(home), str(signature), form):
             raise LedgerError(f"{path} was edited: its signature does not hold")
         heads.append(str(head))
     return heads
@@ -119,12 +124,12 @@ def _compose(
     received, resolved = body(records, "received") or {}, body(records, "resolved") or {}
     steps = [record for record in records if "seconds" in record["body"] and "step" in record["body"]]
     return {
-        "format": 1,
+        "format": 2,
         "request": request,
         "run": run,
         "strategy": named["strategy"],
         "stream": named["stream"]["name"],
-        "seed": named["seed"],
+        "seed": str(named["seed"]),  # of 64 bits; numbers of RFC 8785 have 53
         "received": records[0]["time"],
         "verified": next(r["time"] for r in reversed(records) if r["type"] == "verified"),
         "responsible": records[-1]["actor"],

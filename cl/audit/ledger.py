@@ -1,8 +1,8 @@
 """The ledger: what was asked, done and found, as a chain of signed records.
 
-One JSON line a record. `hash` covers all fields but itself and the signature, `prev_hash` chains it to the record
-before. Identifiers and digests of deleted data enter as keyed hashes only. What a request's state is, is read from here
-and stored nowhere else.
+One JSON line a record, in the form of RFC 8785 (bodies have no fractions). `hash` covers all fields but itself and the
+signature, `prev_hash` chains it to the record before. Identifiers and digests of deleted data enter as keyed hashes
+only. What a request's state is, is read from here and stored nowhere else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,15 +74,17 @@ class Ledger:
 
     def _append(self, type_: str, request: str, body: dict[str, Any]) -> dict[str, Any]:
         records = self.verify()
-        content = {
-            "seq": len(records),
-            "prev_hash": records[-1]["hash"] if records else START,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "actor": _actor(),
-            "type": type_,
-            "request": request,
-            "body": body,
-        }
+        content = readable(
+            {
+                "seq": len(records),
+                "prev_hash": records[-1]["hash"] if records else START,
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                "actor": _actor(),
+                "type": type_,
+                "request": request,
+                "body": body,
+            }
+        )
         digest = digest_json(content)
         record = {**content, "hash": digest, "signature": sign(self._home, digest.encode())}
         if not self._newest.exists():
@@ -152,6 +154,12 @@ class Ledger:
             raise LedgerError(f"{place}: its content is not what was hashed")
         if not signed(public, str(record["signature"]), str(record["hash"]).encode()):
             raise LedgerError(f"{place}: it is not signed with this home's key")
+
+
+def readable(content: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON with names that are not UTF-8 (a folder's, the actor's) made so: no canonical form has others."""
+    found: dict[str, Any] = json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
+    return found
 
 
 def writing(home: Path) -> FileLock:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rfc8785
 import torch
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from typer.testing import CliRunner
 
 import cl.audit.verify
-from cl.audit.certificate import certify, place
+from cl.audit.certificate import anchors, certify, place
 from cl.audit.ledger import Ledger
 from cl.audit.oracle import Finding, observe, run_cold
 from cl.audit.vault import Vault
@@ -177,11 +178,19 @@ def certified_deletion(home: Path) -> str:
 def test_a_certificate_can_be_checked_without_the_home(tmp_path: Path) -> None:
     text = place(tmp_path, certified_deletion(tmp_path)).read_bytes()
     content = json.loads(text)
+    assert rfc8785.dumps(content) == text
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(content["public_key"]))
     told = text.replace(b',"signature":"' + content["signature"].encode() + b'"', b"")
     key.verify(bytes.fromhex(content["signature"]), told)
     with pytest.raises(InvalidSignature):
         key.verify(bytes.fromhex(content["signature"]), told.replace(b'"E0"', b'"E1"'))
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_name_that_is_not_utf_8_does_not_stop_a_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PALIMPSEST_ACTOR", "caf\udce9")
+    text = place(tmp_path, certified_deletion(tmp_path)).read_bytes()
+    assert json.loads(text)["responsible"] == "caf?" and Ledger(tmp_path).verify(anchors(tmp_path))
 
 
 @pytest.mark.usefixtures("warm")
