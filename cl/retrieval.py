@@ -132,7 +132,7 @@ def route(features: Tensors, mixture: Tensors, *, allowed: list[int] | None, top
     allowed component has the row within all but the share `far` of its mass. What is not allowed is dropped before
     anything is computed.
     """
-    keep = torch.arange(len(mixture["mean"])) if allowed is None else torch.tensor(allowed, dtype=torch.int64)
+    keep = slice(None) if allowed is None else torch.tensor(allowed, dtype=torch.int64)
     mean, precision, bias = (mixture[name][keep] for name in ("mean", "precision", "bias"))
     limit = float(chdtri(mean.shape[1], far)) if far > 0 and mean.shape[1] else float("inf")
     found = [_route(rows, mixture["projection"], mean, precision, bias, top, limit) for rows in _padded(features)]
