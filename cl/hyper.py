@@ -77,9 +77,15 @@ def resolve(
     try:
         return TypeAdapter(hyper).validate_python({**values, **sets})
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"hyperparameter {place} = {first['input']!r}: {first['msg'].lower()}") from None
+        raise BadInput(_refused(error)) from None
+
+
+def _refused(error: ValidationError) -> str:
+    """What is wrong with the first setting that is refused; where it may be one of several types, with each of them."""
+    first = error.errors()[0]
+    same = [one for one in error.errors() if one["loc"][0] == first["loc"][0] and one["input"] == first["input"]]
+    place = ".".join(str(part) for part in (first["loc"] if len(same) == 1 else first["loc"][:1]))
+    return f"hyperparameter {place} = {first['input']!r}: {', or '.join(one['msg'].lower() for one in same)}"
 
 
 def describe(hyper: type) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -13,12 +13,10 @@ from cl.store import Tensors
 
 @builds("cache")
 def mean_parameters(several: list[Tensors]) -> Tensors:
-    """The mean of each tensor over sets of parameters, taken in float64."""
-    return mean(several)
+    """The mean of each tensor over sets of parameters, taken in float64.
 
-
-def mean(several: Sequence[Mapping[str, Tensor]]) -> Tensors:
-    """As `mean_parameters`. This merges parameters, not the functions they stand for: a ReLU lies between."""
+    This merges parameters, not the functions they stand for: a ReLU lies between.
+    """
     return {name: torch.stack([one[name].double() for one in several]).mean(0).float() for name in several[0]}
 
 

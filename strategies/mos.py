@@ -49,8 +49,8 @@ class MosHyper(AdapterTraining):
     )
     init: Literal["previous", "mbar", "anchor", "fresh"] = setting(
         "previous",
-        "A_t starts from the last adapter | the mean of earlier ones, as the released code in effect does | the first "
-        "adapter (not in the paper) | anew (not in the paper)",
+        "A_t starts from the last adapter | from the mean that one was pulled to, all that the released code leaves of "
+        "it | from the first adapter (not in the paper) | anew (not in the paper)",
         "released code",
     )
     merge_momentum: float = setting(0.1, "share m of one pull", "released presets", ge=0, lt=1)
@@ -302,13 +302,13 @@ def retrieval(walks: list[list[Tensors]]) -> Tensors:
     """
     size = len(walks)
     names = ("before", "after", "rounds", "extra_passes")
-    found = {name: torch.full((size, size), torch.nan) for name in names}
+    found = {name: torch.full((size, size), torch.nan, dtype=torch.float64) for name in names}
     for t, row in enumerate(walks):
         for i, walk in enumerate(row):
-            found["before"][t, i] = (walk["first"] == i).float().mean()
-            found["after"][t, i] = (walk["task"] == i).float().mean()
-            found["rounds"][t, i] = walk["evaluations"].float().mean()
-            found["extra_passes"][t, i] = walk["visited"].sum(1).float().mean() - 1
+            found["before"][t, i] = (walk["first"] == i).double().mean()
+            found["after"][t, i] = (walk["task"] == i).double().mean()
+            found["rounds"][t, i] = walk["evaluations"].double().mean()
+            found["extra_passes"][t, i] = walk["visited"].sum(1).double().mean() - 1
     met = [_ever([row[i]["visited"] for row in walks[i:]]) for i in range(size)]
     needed = torch.tensor(sum(int(pairs.sum()) for pairs in met))
     made = torch.tensor(sum(len(pairs) * int(pairs.any(0).sum()) for pairs in met))
@@ -348,8 +348,8 @@ class Mos(Strategy):
         )
 
     def figures(self, models: Sequence[Model], tasks: Sequence[Task]) -> dict[str, Handle]:
-        tuned = [models[-1][f"{task.id}/tuned"]["adapter"] for task in self._adapted(models[-1])]
-        blocks = {"distances": self.component("distances", adapter_distances, tuned)}
+        adapters = [self._trained(models[-1], place) for place in range(self._adapted(models[-1]))]
+        blocks = {"distances": self.component("distances", adapter_distances, adapters)}
         tests = {task.id: task.test for task in tasks if len(task.test)}
         if self.hyper.one_adapter or not all(task.id in tests for task in models[-1].tasks):
             return blocks
@@ -376,8 +376,8 @@ class Mos(Strategy):
             f"{task.id}/tuned",
             tune,
             task.train,
-            self._source(h.init, model),
-            None if merge == "none" else self._source("anchor" if merge == "anchor" else "mbar", model),
+            self._start(model),
+            self._towards(model),
             model["head"] if chained and model.tasks else None,
             [model[f"{past}/means"] for past in earlier] if h.orth == "all" and h.reg > 0 else [],
             classes=[*(model.classes if chained else ()), *task.classes],
@@ -390,28 +390,38 @@ class Mos(Strategy):
             final_pulls=int(merge == "task_end"),
         )
 
-    def _source(self, which: str, model: Model) -> Part | Handle | None:
-        """Where an adapter starts, or what it is pulled to."""
-        if not model.tasks or which == "fresh":
+    def _start(self, model: Model) -> Part | Handle | None:
+        """Where A_t begins, None for a fresh adapter. `mbar`: at what A_{t-1} was pulled to, because the released
+        statistics pass leaves no more of A_{t-1} than that; nothing pulls A_0."""
+        if not model.tasks or self.hyper.init == "fresh":
             return None
-        if which == "mbar":
-            return self._mean_adapter(model, len(model.tasks))
-        place = 0 if which == "anchor" else -1
-        return model[f"{model.tasks[place].id}/tuned"]["adapter"]
+        if self.hyper.init == "mbar":
+            return self._mean_adapter(model, max(1, len(model.tasks) - 1))
+        return self._trained(model, 0 if self.hyper.init == "anchor" else -1)
+
+    def _towards(self, model: Model) -> Part | Handle | None:
+        """What A_t is pulled to."""
+        if not model.tasks or self.hyper.merge == "none":
+            return None
+        return self._first(model) if self.hyper.merge == "anchor" else self._mean_adapter(model, len(model.tasks))
 
     def _mean_adapter(self, model: Model, count: int) -> Handle:
         """Mbar: the mean of the first `count` adapters as trained."""
         return self.component(
             f"{model.tasks[count - 1].id}/mean-adapter",
             mean_parameters,
-            [model[f"{task.id}/tuned"]["adapter"] for task in model.tasks[:count]],
+            [self._trained(model, place) for place in range(count)],
         )
 
-    def _first(self, model: Model) -> Part:
-        return model[f"{model.tasks[0].id}/tuned"]["adapter"]
+    def _trained(self, model: Model, place: int) -> Part:
+        return model[f"{model.tasks[place].id}/tuned"]["adapter"]
 
-    def _adapted(self, model: Model) -> tuple[object, ...]:
-        return model.tasks[:1] if self.hyper.one_adapter else model.tasks
+    def _first(self, model: Model) -> Part:
+        return self._trained(model, 0)
+
+    def _adapted(self, model: Model) -> int:
+        """How many of the tasks, from the first on, have an adapter."""
+        return 1 if self.hyper.one_adapter else len(model.tasks)
 
     def _measured(self, task: Task, adapter: Part, model: Model) -> Handle:
         """The task's features for its class statistics."""
@@ -486,7 +496,7 @@ class Mos(Strategy):
             return self._first(model)
         if self.hyper.eval_pull == "official" and place > 0:
             return self._mean_adapter(model, place)
-        return model[f"{model.tasks[place].id}/tuned"]["adapter"]
+        return self._trained(model, place)
 
     def _tag(self, model: Model, samples: Samples) -> str:
         """The tasks that a shard's classes belong to: a name that does not change when a sample goes."""

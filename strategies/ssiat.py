@@ -3,7 +3,7 @@
 Tan, Zhou, Xiang, Wang, Wu, Li, "Semantically-Shifted Incremental Adapter-Tuning is A Continual ViTransformer", CVPR
 2024, arXiv 2403.19979. One adapter is tuned on session after session; t is the newest session, E1 and E2 are the
 features of its images under the adapters of t-1 and t, mu_c the mean of class c. Formulas follow the released code,
-but rows of E1 and E2 belong to the same image (`pairing`), which the released code loses by shuffling.
+but rows of E1 and E2 belong to the same image (`pairing`), which the released code loses: it shuffles and crops anew.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from cl.adapters import bottleneck
 from cl.adapters.bottleneck import Shape
-from cl.backbone import Backbone
+from cl.backbone import BATCH, Backbone, on_device
 from cl.build import Checkpoint, Handle, Part, builds
 from cl.gaussians import Gaussians, align, class_spread, covariance, lone_classes
 from cl.heads import cosface, cosine, normal_rows
@@ -29,7 +30,7 @@ from cl.seeds import Seeds
 from cl.store import Tensors
 from cl.strategy import Model, PastTask, Strategy
 from cl.stream import Samples, Task
-from cl.train import Batch, Optimisation, tune_adapter
+from cl.train import Batch, Optimisation, augmented, epoch_batches, tune_adapter
 
 RIDGE = 1e-3  # on the diagonal of a class's covariance, as released
 NEAREST = 0.05  # share of a session's images that `sigma = auto` looks at for each class
@@ -55,7 +56,7 @@ class SsiatHyper(AdapterTraining):
     )
     floor: float = setting(1e-5, "added to every weight; 0 leaves it out (not in the paper)", "released code", ge=0)
     pairing: Literal["paired", "official"] = setting(
-        "paired", "rows of E1 and E2 by image | shuffled apart, as the released loader does", "ours"
+        "paired", "rows of E1 and E2 by image | shuffled and augmented apart, as the released loader does", "ours"
     )
     spread: Literal["covariance", "pooled"] = setting(
         "covariance", "of each class | of its session's classes together (not in the paper)", "released code"
@@ -70,7 +71,9 @@ class SsiatHyper(AdapterTraining):
         "released code",
     )
     old_heads: Literal["decay", "frozen"] = setting(
-        "decay", "stage 1 shrinks old rows by weight decay, as released | leaves them", "released code"
+        "decay",
+        "stage 1 shrinks old rows by weight decay, as released | leaves them (not in the paper)",
+        "released code",
     )
     ca_init: Literal["chain", "fresh"] = setting(
         "chain", "stage 3 goes on from the rows so far | from new rows, hence from Gaussians alone (not in the paper)",
@@ -111,7 +114,9 @@ PRESETS = {
     "not_paper_restart": {"restart": 3},
 }
 
-_OFFICIAL_NOTE = "the released code: rows of the shift shuffled apart, decay by a class's index over the session's size"
+_OFFICIAL_NOTE = (
+    "the released code: the shift between other crops, shuffled; decay by a class's index over the session's size"
+)
 
 PRESET_NOTES = {
     "quick": "two epochs a session, to try things out",
@@ -237,9 +242,13 @@ def joined_means(old: Tensors, new: Tensors) -> Tensors:
 
 
 @builds("cache")
-def shuffled(samples: Samples, features: Tensors, *, seeds: Seeds) -> Tensors:
-    """The rows in an order of their own, as a shuffling loader hands them out: what the released code pairs."""
-    return {"features": features["features"][seeds.order(samples.ids, "loader")]}
+@torch.no_grad()
+def loaded_features(samples: Samples, adapter: Tensors, *, backbone: Backbone, seeds: Seeds, scale: float) -> Tensors:
+    """Features `(n, d)` as the released code measures a shift: what its training loader hands out, shuffled and
+    augmented anew in each pass."""
+    attach = bottleneck.attach(on_device(adapter, backbone), scale)
+    loaded = epoch_batches(samples.ids, BATCH, 0, seeds)
+    return {"features": torch.cat([backbone.features(augmented(samples, one, seeds), attach).cpu() for one in loaded])}
 
 
 @builds("evidence")
@@ -342,7 +351,7 @@ class Ssiat(Strategy):
             f"{task.id}/spread", class_spread, images, features, classes=classes, ridge=RIDGE, kind=self.hyper.spread
         )
         new = self.component(f"{task.id}/means", class_means, images, features, classes=classes)
-        means = self._means(task, name, before, features, new, model) if chain else new
+        means = self._means(task, name, before, now, new, model) if chain else new
         entries = {f"{name}/tuned": now} if now is not None else {}
         spreads = [*(model[f"{past.id}/spread"] for past in chain), spread]
         heads = self._heads(task, name, tuned, means, spreads, model)
@@ -387,20 +396,25 @@ class Ssiat(Strategy):
             old_heads=h.old_heads,
         )
 
-    def _means(self, task: Task, name: str, before: Handle | None, after: Handle, new: Handle, model: Model) -> Handle:
+    def _means(
+        self, task: Task, name: str, before: Handle | None, now: Handle | None, new: Handle, model: Model
+    ) -> Handle:
         """Means of every class so far in the space of now; the old ones are estimated."""
         h = self.hyper
         old = _mean(model[f"{name}/means"])
         if h.shift == "none" or h.adapt != "each":
             return self.component(f"{task.id}/moved-means", joined_means, old, new)
-        images = task.train.plain
-        e1, e2 = self.features(images, _adapter(before), h.scale), after
-        if h.pairing == "official":
-            e1 = self.component(f"{task.id}/shuffled-before", shuffled, images, e1)
-            e2 = self.component(f"{task.id}/shuffled-after", shuffled, images, e2)
+        e1, e2 = self._seen(task, before, "before"), self._seen(task, now, "after")
         return self.component(
             f"{task.id}/moved-means", shifted_means, old, new, e1, e2, shift=h.shift, sigma=h.sigma, floor=h.floor
         )
+
+    def _seen(self, task: Task, tuned: Handle | None, when: str) -> Handle:
+        """E1 or E2: the session's features under an adapter, as the shift is measured."""
+        scale = self.hyper.scale
+        if self.hyper.pairing == "official":
+            return self.component(f"{task.id}/loaded-{when}", loaded_features, task.train, _adapter(tuned), scale=scale)
+        return self.features(task.train.plain, _adapter(tuned), scale)
 
     def _heads(
         self, task: Task, name: str, tuned: Handle | None, means: Handle, spreads: list[Handle], model: Model

@@ -200,6 +200,8 @@ def show(
     from cl.lineage import components
     from cl.results import Results
 
+    if (lineage is not None) + (dependents is not None) + growth > 1:
+        raise BadInput("--lineage, --dependents and --growth each print one thing; give one of them")
     place = home if home is not None else default_home()
     name = find_run(place, run)
     if name in stale_runs(place):

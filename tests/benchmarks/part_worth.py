@@ -34,16 +34,15 @@ from cl.runs import Runs
 from cl.store import Record, Store
 from cl.strategy import Model
 from cl.stream import Stream, Task
+from strategies.mos import Mos
 from strategies.ssiat import Ssiat
 from streams.glyphs import glyphs
 
-ROWS: dict[str, dict[str, Any]] = {
+ROWS: dict[str, Mapping[str, Any]] = {
     "mos": {},
     "mos: 13 pulls a step (released)": {"merge": "step13"},
     "mos: one pull at the end (option)": {"merge": "task_end"},
-    "mos: official": {
-        "merge": "step13", "init": "mbar", "eval_pull": "official", "stats_pull": "official", "proto_dropout": True,
-    },
+    "mos: official": Mos.presets["official"],
     "mos: no merge (not paper)": {"merge": "none"},
     "mos: evaluated with A_0 (not paper)": {"eval_pull": "first"},
     "mos: no ensemble (option)": {"ensemble": False},
@@ -57,7 +56,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "mos: 2+3+4 (not paper)": {"merge": "none", "init": "fresh", "orth": "batch", "head": "fresh"},
     "mos: 5 one adapter (not paper)": {"one_adapter": True, "orth": "batch", "head": "fresh"},
     "ssiat": {},
-    "ssiat: official": {"pairing": "official", "decay": "official"},
+    "ssiat: official": Ssiat.presets["official"],
     "ssiat: no shift (not paper)": {"shift": "none"},
     "ssiat: mean shift (not paper)": {"shift": "mean"},
     "ssiat: fitted sigma (not paper)": {"sigma": "auto"},

@@ -108,6 +108,7 @@ def test_describe_names_what_it_describes(
         (["list", "strategy"], "did you mean strategies"),
         (["describe", "eaze"], "did you mean ease"),
         (["show", "abc"], "no run 'abc'"),
+        (["show", "abc", "--lineage", "head", "--dependents", "head"], "give one of them"),
         (["compare", "split-digits", "ease", "--seeds", "0"], "seeds"),
         (["compare", "split-digits", "ease", "--out", "."], "--out . is a folder"),
         (["compare", "split-digits", "ease", "--set", "joint.when=last"], "unknown strategy 'joint'"),

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cl.merging import adapter_distances, mean, pull
+from cl.merging import adapter_distances, mean_parameters, pull
 from tests.helpers import same
 
 T = torch.tensor
-DISTANCES = adapter_distances
+MEAN, DISTANCES = mean_parameters, adapter_distances  # builds are plain functions
 
 
 @pytest.mark.parametrize(("times", "expected"), [(1, 3.8), (12, 2.56486), (13, 2.50837)])
 def test_pull_by_hand(times: int, expected: float) -> None:  # MOS, invariant 1: A_0 = 1, A_1 = 3, hence the mean is 2
-    towards, live = mean([{"a": T([1.0])}, {"a": T([3.0])}]), {"a": T([4.0])}
+    towards, live = MEAN([{"a": T([1.0])}, {"a": T([3.0])}]), {"a": T([4.0])}
     pull(live, towards, 0.1, times)
     assert live["a"].item() == pytest.approx(expected, abs=1e-5)
 
@@ -37,7 +37,7 @@ def test_many_pulls_are_one_after_the_other() -> None:
 
 def test_equal_adapters_have_themselves_as_mean() -> None:  # MOS, invariant 3
     one = {"a": torch.randn(40, generator=torch.Generator().manual_seed(0))}
-    assert torch.allclose(mean([one, one, one])["a"], one["a"], atol=1e-7)
+    assert torch.allclose(MEAN([one, one, one])["a"], one["a"], atol=1e-7)
 
 
 def test_merging_parameters_is_not_merging_functions() -> None:
@@ -45,7 +45,7 @@ def test_merging_parameters_is_not_merging_functions() -> None:
         return adapter["up"] * torch.relu(adapter["down"])
 
     first, second = {"up": T(1.0), "down": T(1.0)}, {"up": T(-1.0), "down": T(-1.0)}
-    assert function(mean([first, second])) == 0 and (function(first) + function(second)) / 2 == 0.5
+    assert function(MEAN([first, second])) == 0 and (function(first) + function(second)) / 2 == 0.5
 
 
 def test_distances_are_per_block() -> None:

@@ -38,16 +38,21 @@ def adapter(value: float) -> Tensors:
 
 
 def tuned(
-    start: Tensors | None, towards: Tensors | None, lr: float = 0.05, weight_decay: float = 0.0, **merging: Any
+    start: Tensors | None,
+    towards: Tensors | None,
+    lr: float = 0.05,
+    weight_decay: float = 0.0,
+    classes: int = 2,
+    **merging: Any,
 ) -> dict[str, Tensors]:
     """Task 1 of the tiny stream after training, task 0's head being `OLD_HEAD`."""
-    stream = tiny_stream(2)
+    stream = tiny_stream(2, classes)
     settings = {"head_rate": 0.1, "reg": 0.1, "momentum": 0.1, "pulls": 1, "final_pulls": 0}
     return TUNE(
         stream.tasks[1].train,
         start,
         towards,
-        OLD_HEAD,
+        {name: rows[:classes] for name, rows in OLD_HEAD.items()},
         [],
         backbone=tiny_backbone(),
         seeds=Seeds("mos"),
@@ -82,6 +87,12 @@ def test_old_rows_get_no_gradient() -> None:  # invariant 9
     assert not same(tuned(None, None, weight_decay=0.1)["head"]["weight"][:2], OLD_HEAD["weight"])
 
 
+def test_one_class_is_moved_by_orthogonality_only() -> None:  # invariant 12
+    still = tuned(adapter(0.1), None, classes=1, reg=0.0)
+    assert apart(still["adapter"], adapter(0.1)) == 0 and same(still["head"]["weight"][:1], OLD_HEAD["weight"][:1])
+    assert apart(tuned(adapter(0.1), None, classes=1)["adapter"], adapter(0.1)) > 0
+
+
 def test_orthogonality_by_hand() -> None:  # invariant 8
     unit = T([[1.0, 0.0], [0.0, 1.0]])
     assert orthogonality(unit, []).item() == pytest.approx(0.25193, abs=1e-5)
@@ -95,6 +106,16 @@ def test_the_released_forward_pass_pulls_each_block_once_a_block() -> None:  # i
     assert torch.allclose(first, T([0.9 ** (block + 1) for block in range(12)]))
     assert first[-1].item() == pytest.approx(0.28243, abs=1e-6)
     assert pulled(own, mean, 0.1, 5)["up.bias"][0].item() == pytest.approx(0.9**61, rel=1e-5)
+
+
+def test_the_released_statistics_pass_leaves_where_the_next_adapter_starts(tmp_path: Path) -> None:  # quirk 6.2
+    mos, models = learn(Mos, tmp_path, tiny_stream(4), **SMALL, **Mos.presets["mos_official"])
+    adapters = [models[-1][f"t{task}/tuned"]["adapter"].open() for task in range(4)]
+    for task in (1, 2):
+        mean = mean_parameters(adapters[:task])
+        left, start = pulled(adapters[task], mean, 0.1, 50), mos._start(models[task])
+        assert start is not None and apart(start.open(), left) < 1e-4 < apart(adapters[task], mean)
+    assert apart(mos._start(models[0]).open(), adapters[0]) == 0  # nothing pulls the first
 
 
 def walk(found: dict[int, int], start: int, tasks: int = 3) -> Tensors:
@@ -214,6 +235,8 @@ def test_evaluation_changes_no_component(tmp_path: Path) -> None:  # invariant 4
     for task in (2, 0, 1):
         again = mos.scores(models[-1], stream.tasks[task].test).open()["scores"]
     assert same(first, again)
+    part = stream.tasks[1].test.keep(stream.tasks[1].test.ids[1:3])
+    assert same(mos.scores(models[-1], part).open()["scores"], first[1:3])  # another batch
     store = Store(tmp_path)
     assert all(
         store.load(handle.record, part.name) for handle in models[-1].entries.values() for part in handle.parts.values()
