@@ -77,9 +77,10 @@ def resolve(
     try:
         return TypeAdapter(hyper).validate_python({**values, **sets})
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"hyperparameter {place} = {first['input']!r}: {first['msg'].lower()}") from None
+        first, *others = error.errors()
+        same = [first, *(one for one in others if one["loc"][0] == first["loc"][0])]  # of a union, one a member
+        told = " or ".join(one["msg"].lower() for one in same)
+        raise BadInput(f"hyperparameter {first['loc'][0]} = {first['input']!r}: {told}") from None
 
 
 def describe(hyper: type) -> list[dict[str, Any]]:
