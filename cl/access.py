@@ -7,12 +7,13 @@ no policy names holds nothing, exactly as one who was given nothing.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote
+
+from pydantic import TypeAdapter
 
 from cl.digests import canonical, digest_json
 from cl.errors import BadInput, StoreError, UnknownName, shown
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from cl.stream import Stream
 
 Atom = tuple[str, ...]
+Change = tuple[str, str, bool]  # user, label, whether it is given or taken
+Changes = dict[str, dict[str, bool]]  # user -> label -> whether it was given or taken last
+CHANGES = TypeAdapter(Changes)
 
 
 @dataclass(frozen=True)
@@ -79,34 +83,25 @@ class Grants:
     def govern(self, stream: Stream) -> Stream:
         """The stream under its policy as it is now."""
         changes = self._load(stream)
-        if not changes:
-            return stream
-        users = {user: set(labels) for user, labels in stream.policy.users.items()}
-        for user, labels in changes.items():
-            held = users.setdefault(user, set())
-            held |= {label for label, granted in labels.items() if granted}
-            held -= {label for label, granted in labels.items() if not granted}
-        settled = {user: tuple(sorted(labels)) for user, labels in users.items()}
-        return replace(stream, policy=replace(stream.policy, users=settled))
+        return replace(stream, policy=_changed(stream.policy, changes)) if changes else stream
 
-    def change(self, store: Store, stream: Stream, user: str, label: str, grant: bool) -> None:
-        """Give a label to a user, or take it away, from now on. Raises BadInput where that changes nothing."""
+    def change(self, store: Store, stream: Stream, wanted: Sequence[Change]) -> None:
+        """Give labels to users, or take them away, from now on: all that is wanted, or nothing. Raises BadInput where
+        one of them changes nothing."""
         known = {one for labels in stream.access.values() for one in labels}
-        if label not in known:
-            raise UnknownName("access label", label, known)
-        if not user:
-            raise BadInput(f"whose label is '{shown(label)}'? write it as USER=LABEL")
-        held = label in self.govern(stream).policy.users.get(user, ())
-        if held == grant:
-            raise BadInput(f"{shown(user)} {'holds' if grant else 'does not hold'} '{shown(label)}' already")
-        changes = self._load(stream)
-        changes[user] = {**changes.get(user, {}), label: grant}
-        store.write(self._path(stream), canonical(changes))
+        with store.locked(exclusive=True):  # of two changes at the same time none may undo the other
+            changes = self._load(stream)
+            for user, label, grant in wanted:
+                if label not in known:
+                    raise UnknownName("access label", label, known)
+                _check(_changed(stream.policy, changes), user, label, grant)
+                changes[user] = {**changes.get(user, {}), label: grant}
+            store.write(self._path(stream), canonical(changes))
 
-    def _load(self, stream: Stream) -> dict[str, dict[str, bool]]:
+    def _load(self, stream: Stream) -> Changes:
         path = self._path(stream)
         try:
-            return json.loads(path.read_bytes()) if path.exists() else {}
+            return CHANGES.validate_json(path.read_bytes(), strict=True) if path.exists() else {}
         except (OSError, ValueError) as error:  # never fall back to the declared policy: it may have been narrowed
             raise StoreError(f"{path} cannot be read; put it back, or remove it and grant anew") from error
 
@@ -114,3 +109,22 @@ class Grants:
         recipe = stream.recipe
         named = [recipe.name, dict(recipe.arguments)] if recipe is not None else [stream.name, {}]
         return self._folder / f"{digest_json(named)[:24]}.json"
+
+
+def _changed(policy: Policy, changes: Changes) -> Policy:
+    users = {user: set(labels) for user, labels in policy.users.items()}
+    for user, labels in changes.items():
+        held = users.setdefault(user, set())
+        held |= {label for label, granted in labels.items() if granted}
+        held -= {label for label, granted in labels.items() if not granted}
+    return replace(policy, users={user: tuple(sorted(labels)) for user, labels in users.items()})
+
+
+def _check(policy: Policy, user: str, label: str, grant: bool) -> None:
+    if not user:
+        raise BadInput(f"whose label is '{shown(label)}'? write it as USER=LABEL")
+    if not grant and user not in policy.users:
+        raise UnknownName("user", user, policy.users)
+    if (label in policy.users.get(user, ())) == grant:
+        told = "holds '{}' already" if grant else "does not hold '{}'"
+        raise BadInput(f"user '{shown(user)}' {told.format(shown(label))}; palimpsest access shows who holds what")

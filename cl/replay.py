@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +15,15 @@ from cl.backbone import load_backbone
 from cl.build import TRAINED, Builder, Handle, Plan
 from cl.errors import BadInput, CorruptComponent
 from cl.hyper import resolve
-from cl.numerics import configure
+from cl.numerics import configure, device_kind
 from cl.online import adapted
-from cl.progress import track
+from cl.progress import reporting, track
 from cl.recipes import OBJECT, resolve_stream, strategy_of
 from cl.runner import Request, Session, Source, readable
 from cl.runs import Runs
 from cl.store import Store
 from cl.strategy import Model
-from cl.stream import Recipe
+from cl.stream import Recipe, Stream
 
 
 def replay(home: Path, request: Mapping[str, Any], source: Mapping[str, Any], policy: Policy | None = None) -> Session:
@@ -35,7 +36,7 @@ def replay(home: Path, request: Mapping[str, Any], source: Mapping[str, Any], po
     for what in ("stream", "backbone"):
         if source[what] is None:
             raise BadInput(f"the {what} of run {wanted.id} cannot be made again: {OBJECT}")
-    found = resolve_stream(Recipe(**source["stream"]), home=home)
+    found = _found(source["stream"], home, wanted.user)
     everything = Grants(home).govern(found) if policy is None else replace(found, policy=policy)
     numerics = configure(source["device"], source["threads"])
     backbone = load_backbone(source["backbone"], numerics.device)
@@ -45,6 +46,16 @@ def replay(home: Path, request: Mapping[str, Any], source: Mapping[str, Any], po
     hyper: Any = resolve(method.Hyper, method.presets, [], wanted.hyper)
     whole = readable(everything, wanted.user, method.isolates(hyper))
     return Session(Store(home), backbone, numerics, wanted, Source(**source), whole, method, hyper)
+
+
+def _found(recipe: Mapping[str, Any], home: Path, user: str | None) -> Stream:
+    """The stream of a recipe. What is wrong with it may name files that not every user may know of."""
+    try:
+        return resolve_stream(Recipe(**recipe), home=home)
+    except BadInput as error:
+        if user is None:
+            raise
+        raise BadInput("the run's stream cannot be read now; palimpsest access tells whoever keeps it why") from error
 
 
 class Replay:
@@ -57,12 +68,13 @@ class Replay:
     def __init__(self, home: Path, run: str, user: str | None = None) -> None:
         runs = Runs(Store(home))
         if runs.stale(run) is not None:
-            replay(home, runs.request(run), runs.source(run)).run()
+            with reporting(_silent) if user is not None else nullcontext():  # its tasks are not for every user to see
+                replay(home, runs.request(run), runs.source(run)).run()
         runs.served(run)
         request, source = runs.request(run), runs.source(run)
         if user is not None and request["user"] not in (None, user):
             raise BadInput(f"run {run} is another user's view; give a run of the whole stream, or one made --as {user}")
-        viewer = user or request["user"]
+        viewer = request["user"] if user is None else user  # "" is a user, whom nobody knows
         session = replay(home, {**request, "user": viewer}, source)
         if viewer is not None:
             session.builder = Frugal(
@@ -97,6 +109,10 @@ class Replay:
         return [model, *(step[-1] for step in adapted(self.strategy, self._builder, model, segments, label))][-1]
 
 
+def _silent(label: str, done: int, total: int) -> None:
+    pass
+
+
 @dataclass
 class Frugal(Builder):
     """A builder that measures, but trains nothing."""
@@ -120,6 +136,8 @@ def command(session: Session) -> str:
         words += ["--set", f"stream.{name}={value}"]
     words += ["--as", request.user] if request.user is not None else []
     words += ["--backbone", source.backbone, "--seed", str(request.seed), "--home", str(session.store.home)]
+    words += ["--device", source.device] if source.device != device_kind("auto") else []
+    words += ["--threads", str(source.threads)] if source.threads != 1 else []
     defaults: Any = resolve(session.method.Hyper, session.method.presets, [], {})
     for name, value in request.hyper.items():
         if value != getattr(defaults, name):

@@ -124,10 +124,12 @@ def assembled(
 
 
 def readable(stream: Stream, user: str | None, isolated: bool) -> Stream:
-    """What a run of `user` is given of the stream; None: whoever may read everything."""
+    """What a run of `user` is given of the stream; None: whoever may read everything. Who may read nothing is given
+    nothing, also where the strategy does not isolate."""
     if user is None:
         return stream
-    return stream.view(user) if isolated else stream.tested_by(user)
+    view = stream.view(user)
+    return view if isolated or not view.tasks else stream.tested_by(user)
 
 
 def _strategy(strategy: str | type[Strategy]) -> tuple[type[Strategy], str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -47,8 +48,17 @@ def check_table(model: type[Checked], content: dict[str, Any], path: Path) -> Ch
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise UnknownName("key", key, model.model_fields, where=shown(path)) from None
+            raise UnknownName("key", key, _keys(model), where=shown(path)) from None
         if first["type"] == "missing":
             raise BadInput(f"{shown(path)} has no '{key}'; add it") from None
         told = str(first.get("ctx", {}).get("error", first["msg"]))
         raise BadInput(f"{shown(path)}: {f'{key}: ' if key else ''}{told}") from None
+
+
+def _keys(model: type[BaseModel], before: str = "") -> Iterator[str]:
+    """Every key that the file may hold; those of a table in it as `table.key`."""
+    for name, field in model.model_fields.items():
+        yield before + name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _keys(kind, f"{before}{name}.")

@@ -43,10 +43,12 @@ def access(
         raise BadInput(f"the stream of run {name} cannot be made again: {OBJECT}")
     stream = resolve_stream(Recipe(**recipe), home=place)
     grants = Grants(place)
-    for given, pairs in ((True, grant), (False, revoke)):
-        for user, label in map(_pair, pairs or []):
-            grants.change(store, stream, user, label, given)
-            Ledger(place).append(ACCESS, "", {"run": name, "user": user, "label": label, "granted": given})
+    wanted = [(*_pair(text), given) for given, texts in ((True, grant), (False, revoke)) for text in texts or []]
+    if wanted:
+        Ledger(place).verify()  # before anything changes: what cannot be recorded must not hold
+        grants.change(store, stream, wanted)
+    for user, label, given in wanted:
+        Ledger(place).append(ACCESS, "", {"run": name, "user": user, "label": label, "granted": given})
     matrix = _matrix(name, grants.govern(stream))
     if as_json:
         print_json(matrix)

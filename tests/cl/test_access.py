@@ -17,6 +17,8 @@ from cl.deletion import open_run
 from cl.errors import BadInput
 from cl.execution import execute
 from cl.recipes import resolve_stream
+from cl.runs import Runs
+from cl.store import Store
 from cl.stream import Stream
 from cl.testing import tiny_stream
 from tests.cl.deleting import Selector
@@ -115,8 +117,8 @@ def test_access_without_labels_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_without_clearance_the_answer_is_an_abstention(desk: Desk, tmp_path: Path) -> None:
     run, picture = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}).id, str(visitor(tmp_path))
-    answers = [desk.json("predict", run, picture, "--as", user) for user in ("dave", "stranger")]
-    assert answers[0] == answers[1]
+    answers = [desk.json("predict", run, picture, "--as", user) for user in ("dave", "stranger", "")]
+    assert answers[0] == answers[1] == answers[2]
     (row,) = answers[0]
     assert row["class"] is None and row["abstain"] is True and row["top"] == []
     (known,) = desk.json("predict", run, picture, "--as", "alice")
@@ -124,7 +126,7 @@ def test_without_clearance_the_answer_is_an_abstention(desk: Desk, tmp_path: Pat
 
 
 def test_a_view_that_needs_training_names_the_command_that_trains_it(desk: Desk, tmp_path: Path) -> None:
-    run, picture = tiny_run(desk.home, "ease", backbone="tiny").id, str(visitor(tmp_path))
+    run, picture = tiny_run(desk.home, "ease", backbone="tiny", threads=2).id, str(visitor(tmp_path))
     code, _, err = desk("predict", run, picture, "--as", "alice")
     assert code == 2 and err.count("\n") == 1 and "--as alice" in err
     words = err.strip().partition("palimpsest run ")[2].split()
@@ -151,12 +153,46 @@ def test_a_change_of_the_policy_holds_at_once_and_is_in_the_ledger(desk: Desk, t
     assert status(desk.home) == []
 
 
-@pytest.mark.parametrize("words", [("--grant", "alice"), ("--grant", "alice=ward-x"), ("--revoke", "dave=ward-a")])
-def test_changes_that_make_no_sense_are_refused(desk: Desk, words: tuple[str, str]) -> None:
+def test_changes_that_make_no_sense_are_refused_and_what_is_given_with_them_too(desk: Desk) -> None:
     run = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}).id
-    code, _, err = desk("access", run, *words)
-    assert code == 2 and err.count("\n") == 1
+    refused = {
+        "--grant alice": "write it as USER=LABEL",
+        "--grant alice=ward-x": "did you mean ward-b or ward-a",
+        "--grant alice=ward-a": "holds 'ward-a' already",
+        "--revoke dave=ward-a": "does not hold 'ward-a'",
+        "--revoke alcie=ward-a": "did you mean alice",
+        "--grant alice=ward-b --grant bob=ward-x": "unknown access label 'ward-x'",
+    }
+    for words, told in refused.items():
+        code, _, err = desk("access", run, *words.split())
+        assert code == 2 and err.count("\n") == 1 and told in err, words
     assert not (desk.home / "access").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"alice": ["ward-a"]}', '{"alice": {"ward-b": "no"}}', "{"])
+def test_nobody_is_answered_by_changes_that_cannot_be_read(desk: Desk, tmp_path: Path, content: str) -> None:
+    run, picture = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}).id, str(visitor(tmp_path))
+    assert desk("access", run, "--revoke", "alice=ward-a")[0] == 0
+    (path,) = (desk.home / "access").iterdir()
+    path.write_text(content)
+    code, out, err = desk("predict", run, picture, "--as", "alice")
+    assert (code, out) == (2, "") and err.count("\n") == 1 and path.name in err
+
+
+def test_a_user_is_told_nothing_of_what_is_read_or_built_for_all(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, picture = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}).id, str(visitor(tmp_path))
+    Runs(Store(desk.home)).retire(run, "request")
+    assert desk("predict", run, picture, "--as", "dave")[2] == "" and Runs(Store(desk.home)).stale(run) is None
+
+    def broken(tasks: int, train: int, test: int) -> Stream:
+        raise BadInput("sample 'secret.png' is missing")
+
+    monkeypatch.setattr("cl.testing.tiny_stream", broken)
+    told = [desk("predict", run, picture, "--as", user) for user in ("alice", "stranger")]
+    assert told[0] == told[1] and told[0][0] == 2 and "secret" not in told[0][2]
+    assert "secret" in desk("access", run)[2]
 
 
 def test_a_deletion_from_a_view_equals_the_oracle_and_spares_who_could_not_read_it(desk: Desk) -> None:

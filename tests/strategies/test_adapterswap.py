@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -22,7 +23,7 @@ from cl.replay import Replay
 from cl.results import Result
 from cl.runner import run
 from cl.store import Record, Store, Tensors
-from cl.stream import Samples, Stream
+from cl.stream import ArrayPixels, Samples, Stream, concat
 from cl.testing import StrategyConformance, tiny_stream
 from strategies.adapterswap import AdapterSwap, shard_id, shards
 from tests.cl.test_cli import palimpsest
@@ -181,7 +182,8 @@ WAYS = [("view", "outputs", 3), ("view", "weights", 1), ("local", "weights", "al
 def test_what_a_user_cannot_read_changes_no_byte_of_what_the_user_sees(
     tmp_path: Path, scope: str, mixing: str, top: Any
 ) -> None:
-    """NI1, NI5, NI6, NI7: noise for the forbidden images, none of them at all, and other forbidden labels."""
+    """NI1, NI5, NI6, NI7: noise for the forbidden images, a crowd of them that looks like what is permitted, none of
+    them at all, and other forbidden labels."""
     stream, how = tiny_stream(), {"scope": scope, "mixing": mixing, "top": top}
     seen = observed(made(tmp_path / "seen", stream, "alice", **how).figures)
     for name, other in _others(stream, "alice").items():
@@ -195,9 +197,24 @@ def _others(stream: Stream, user: str) -> dict[str, Stream]:
     strangers = Policy("any", {**stream.policy.users, "erin": ("ward-b",), "bob": ()})
     return {
         "noise": with_noise(stream, hidden),
+        "crowded": _crowded(stream, hidden),
         "gone": stream.without(hidden),
         "fewer, renamed, for others": replace(stream, access=renamed, policy=strangers).without(sorted(hidden)[::3]),
     }
+
+
+def _crowded(stream: Stream, hidden: set[str]) -> Stream:
+    """The stream with each hidden training image ten times more, and all of these the picture of one that is not."""
+    tasks, access = [], dict(stream.access)
+    for task in stream.tasks:
+        shard = task.train
+        twin = shard.keep({min(set(shard.ids) - hidden)}).images()[0].permute(1, 2, 0).numpy()
+        labels = dict(zip(shard.ids, shard.labels, strict=True))
+        more = {f"{sample}/{copy}": labels[sample] for sample in sorted(hidden & set(labels)) for copy in range(10)}
+        access |= {name: access[name.rpartition("/")[0]] for name in more}
+        crowd = Samples.of(more, ArrayPixels(list(more), np.stack([twin] * len(more))))
+        tasks.append(replace(task, train=concat([shard, crowd])))
+    return replace(stream, tasks=tuple(tasks), access=access)
 
 
 def test_the_published_global_retriever_leaks_and_the_same_tests_show_it(tmp_path: Path) -> None:
@@ -267,12 +284,13 @@ def _forbidden(home: Path, ward: str) -> list[Path]:
     return [home / "store" / key[:2] / f"{key}.safetensors" for name, key in uses if f"/{ward}/" in name]
 
 
+@pytest.mark.parametrize(("scope", "mixing", "top"), WAYS)
 def test_files_of_forbidden_shards_are_neither_needed_nor_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scope: str, mixing: str, top: Any
 ) -> None:
     """NI2, NI3, NI4 on a warm store: forbidden files overwritten, then gone; the access log of the store has none."""
     home, images = tmp_path / "home", visitors(tiny_stream())
-    run_id = made(home).id
+    run_id = made(home, scope=scope, mixing=mixing, top=top).id
     before = answers(home, run_id, "alice", images)
     paths = _forbidden(home, "ward-b")
     assert len(paths) >= 6
@@ -287,12 +305,13 @@ def test_files_of_forbidden_shards_are_neither_needed_nor_opened(
     assert opened and not {path.stem for path in paths} & {key for key, _ in opened}
 
 
-def test_a_revoked_label_takes_its_shards_away_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("scope", "mixing", "top"), WAYS)
+def test_a_revoked_label_takes_its_shards_away_at_once(tmp_path: Path, scope: str, mixing: str, top: Any) -> None:
     """NI10: bob without ward-b is alice, on warm caches; and nothing is trained for either."""
     home, images, stream = tmp_path / "home", visitors(tiny_stream()), tiny_stream()
-    run_id = made(home).id
+    run_id = made(home, scope=scope, mixing=mixing, top=top).id
     both = answers(home, run_id, "bob", images)
-    Grants(home).change(Store(home), stream, "bob", "ward-b", grant=False)
+    Grants(home).change(Store(home), stream, [("bob", "ward-b", False)])
     for path in _forbidden(home, "ward-b"):
         path.unlink()
     less = answers(home, run_id, "bob", images)
@@ -305,6 +324,8 @@ def test_no_clearance_and_no_such_user_are_the_same_and_show_nothing(tmp_path: P
         run_id = made(home / scope, scope=scope).id
         nobody, stranger = (Replay(home / scope, run_id, user) for user in ("dave", "stranger"))
         assert nobody.abstains and stranger.abstains
+        told = made(home / scope, user="stranger", scope=scope)
+        assert told.figures["tasks"] == [] and told.figures["components"] == {}
         assert not Replay(home / scope, run_id, "alice").abstains
 
 

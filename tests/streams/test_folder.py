@@ -166,6 +166,7 @@ def _content(stream: Stream) -> str | None:
         ({"kind": None}, 'has no kind; add kind = "..."'),
         ({"kind": '"class-incrementl"'}, "unknown stream kind 'class-incrementl'; did you mean class-incremental"),
         ({"clases": "[]"}, "unknown key 'clases' in .*my-stream.toml; did you mean classes"),
+        ({"access": "{ polcy = 'any' }"}, "unknown key 'access.polcy' in .*my-stream.toml; did you mean access.policy"),
         ({'"two\\nlines"': "1"}, r"unknown key 'two\\nlines'"),
         ({"image_size": None}, "has no 'image_size'"),
         ({"image_size": "0"}, "image_size: .*greater than or equal to 1"),
