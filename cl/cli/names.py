@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cl import registry
-from cl.cli.common import AsJson, Data, Sets, out, print_json, settings_of
+from cl.cli.common import AsJson, Data, Home, Sets, out, print_json, settings_of
 from cl.errors import BadInput, UnknownName
 
 app = typer.Typer()
@@ -22,6 +22,7 @@ def list_names(
     kind: Annotated[
         str | None, typer.Argument(help="strategies, streams or backbones; all of them if left out.")
     ] = None,
+    home: Home = None,  # read by none of them, but no command refuses it
     as_json: AsJson = False,
 ) -> None:
     """Names of strategies, streams and backbones, one line each."""
@@ -47,6 +48,7 @@ def describe(
     name: Annotated[str, typer.Argument(help="A strategy, stream or backbone, or a stream's TOML file.")],
     data: Data = None,
     set_: Sets = None,
+    home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """A strategy's hyperparameters and presets, a stream's tasks, or a backbone's card."""
