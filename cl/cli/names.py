@@ -35,12 +35,10 @@ def list_names(
         return
     for title, rows in found.items():
         out.print(f"[bold]{title}[/bold]")
+        width = max(len(row["name"]) for row in rows)
         for row in rows:
-            out.print(
-                f"  {row['name']:<16} {row['about']}" + (f" [dim]({row['paper']})[/dim]" if row.get("paper") else ""),
-                highlight=False,
-                soft_wrap=True,
-            )
+            paper = f" [dim]({row['paper']})[/dim]" if row.get("paper") else ""
+            out.print(f"  {row['name']:<{width}}  {row['about']}{paper}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: palimpsest describe ease")
