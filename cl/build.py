@@ -322,7 +322,10 @@ class Builder:
         }
         opened = [_opened(read) for read in plan.reads]
         start, passes = time.perf_counter(), self.backbone.passes
-        result = plan.build(*opened, **plan.arguments, **{name: provided[name] for name in plan.wanted})
+        try:
+            result = plan.build(*opened, **plan.arguments, **{name: provided[name] for name in plan.wanted})
+        except NonFinite as error:
+            raise NonFinite(f"'{plan.name}': {error}") from error
         seconds = time.perf_counter() - start
         parts = {"": result} if "" in plan.roles else result
         check_parts(plan.identity["build"], parts, plan.roles)

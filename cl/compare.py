@@ -7,10 +7,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.queues import Queue
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 from joblib import cpu_count
 
 from cl import progress
-from cl.errors import BadInput
+from cl.errors import BadInput, ProcessLost
 from cl.settings import STREAM, check_known, meant_for, shared_out
 
 
@@ -83,7 +85,9 @@ def run_cells(grid: Sequence[Cell], jobs: int) -> list[dict[str, Any]]:
 def get_ready() -> None:
     """Begin to load the engine for the processes of `run_cells`, while the caller goes on."""
     if _processes().get_start_method() == "forkserver":
-        forkserver.ensure_running()
+        resource_tracker.ensure_running()  # the server's start would start it, which lets Ctrl-C through again
+        with _apart():
+            forkserver.ensure_running()
 
 
 def _processes() -> BaseContext:
@@ -96,7 +100,25 @@ def _processes() -> BaseContext:
     return context
 
 
+@contextmanager
+def _apart() -> Iterator[None]:
+    """A process started inside, and what it forks, never sees Ctrl-C, which the parent handles; and it finds no modules
+    in the working folder, where a folder may well be called `cl`."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+
+
 def _side_by_side(grid: Sequence[Cell], jobs: int) -> list[dict[str, Any]]:
+    get_ready()
     context = _processes()
     messages: Queue[Any] = context.Queue()
     listener = threading.Thread(target=_relay, args=(messages,), daemon=True)
@@ -107,6 +129,12 @@ def _side_by_side(grid: Sequence[Cell], jobs: int) -> list[dict[str, Any]]:
         waiting = {pool.submit(_figures, cell): place for place, cell in enumerate(grid)}
         for done in progress.track(as_completed(waiting), "runs", len(grid)):
             found[waiting[done]] = done.result()
+    except BrokenProcessPool as error:
+        _end(pool)
+        raise ProcessLost(
+            "a process of this comparison was killed, perhaps for want of memory; "
+            "run the same command again, with fewer --jobs, and it goes on from what is stored"
+        ) from error
     except BaseException:
         _end(pool)
         raise
@@ -127,7 +155,16 @@ def _figures(cell: Cell) -> dict[str, Any]:
 
 def _start_worker(messages: Queue[Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     progress.install(lambda label, done, total: messages.put((f"{label} [{os.getpid()}]", done, total)))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed can end nobody, and nobody needs this process any more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _relay(messages: Queue[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 SHOWN = 24  # names that fit into a line
 
@@ -31,7 +32,7 @@ class UnknownName(BadInput):
     """A name that is not registered; the message carries the nearest known ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str | None = None) -> None:
-        self.kind, self.name, self.known = kind, name, sorted(known)
+        self.kind, self.name, self.known, self.where = kind, name, sorted(known), where
         near = get_close_matches(name, self.known, n=3, cutoff=0.5)
         if near:
             mend = f"did you mean {' or '.join(near)}?"
@@ -41,6 +42,9 @@ class UnknownName(BadInput):
             mend = f"known: {', '.join(self.known) or 'none'}"
         place = f" in {where}" if where else ""
         super().__init__(f"unknown {kind} '{shown(name)}'{place}; {mend}")
+
+    def __reduce__(self) -> tuple[Any, ...]:  # by default an exception is made again from its message alone
+        return type(self), (self.kind, self.name, self.known, self.where)
 
 
 class StoreError(PalimpsestError):
@@ -66,6 +70,10 @@ class UndeclaredRead(PalimpsestError):
 
 class DataDeleted(PalimpsestError):
     """Samples that a run was reading were deleted while it ran; what it built from them is not stored."""
+
+
+class ProcessLost(PalimpsestError):
+    """A process that was running part of a command was killed."""
 
 
 class DeletionError(PalimpsestError):

@@ -39,7 +39,6 @@ PRINTED = (
     "components_reused",
     "forward_passes",
     "seconds",
-    "inference",
     "peak_memory_bytes",
     "manifest",
     "components",

@@ -22,7 +22,7 @@ from reports import drift, figures, growth
 from reports.figures import Series
 from reports.pages import environment, write
 from reports.quantities import Kind
-from reports.summary import COST, GROWTH, LEARNING, METRICS, ONLINE, Metric, Run, by_strategy, ranking_metric
+from reports.summary import COST, GROWTH, LEARNING, METRICS, ONLINE, Metric, Run, by_strategy, places, ranking_metric
 from reports.summary import aggregate as aggregate
 from reports.summary import paired_differences as paired_differences
 
@@ -63,13 +63,14 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
     strategies = [
         {
             **row,
+            "place": place,
             "index": sorted(groups).index(row["strategy"]),  # Alphabetical: a colour does not hang on the ranking.
             "runs": groups[row["strategy"]],
             "built": sum(run.get("components_built") or 0 for run in groups[row["strategy"]]),
             "reused": sum(run.get("components_reused") or 0 for run in groups[row["strategy"]]),
             "spent": sum(sum((run.get("seconds") or {}).values()) for run in groups[row["strategy"]]),
         }
-        for row in rows
+        for row, place in zip(rows, places(rows), strict=True)
     ]
     return {
         "strategies": strategies,

@@ -242,13 +242,25 @@ def aggregate(runs: Sequence[Run]) -> list[dict[str, Any]]:
         {"strategy": name, "metrics": {metric.name: _summary(map(metric.read, group)) for metric in METRICS.values()}}
         for name, group in by_strategy(runs).items()
     ]
+    merit = _merit(rows)
+    return sorted(rows, key=lambda row: (*merit(row), row["strategy"]))
+
+
+def places(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The place of each of the rows of `aggregate`; those that nothing sets apart share one."""
+    merits = list(map(_merit(rows), rows))
+    return [1 + merits.index(one) for one in merits]
+
+
+def _merit(rows: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], tuple[float, ...]]:
+    """What a row is ranked by, the least first."""
     keys = [METRICS[ranking_metric(rows)], METRICS["average_accuracy"]]
 
-    def rank(row: dict[str, Any]) -> tuple[Any, ...]:
+    def merit(row: Mapping[str, Any]) -> tuple[float, ...]:
         means = ((row["metrics"][key.name]["mean"], key.better) for key in keys)
-        return (*(math.inf if m is None else m if better == "lower" else -m for m, better in means), row["strategy"])
+        return tuple(math.inf if m is None else m if better == "lower" else -m for m, better in means)
 
-    return sorted(rows, key=rank)
+    return merit
 
 
 def ranking_metric(rows: Sequence[Mapping[str, Any]]) -> str:

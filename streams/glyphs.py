@@ -28,7 +28,7 @@ from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
 from streams.domains import recurring
 from streams.glyph_classes import GlyphClass, load_classes
 from streams.glyph_rendering import DOMAINS, FAMILIES, WILD, GlyphStyle, render
-from streams.subjects import NOTE, synthetic_subjects
+from streams.subjects import NOTE_RENDERED, synthetic_subjects
 
 DRAWN = 16_384  # pictures kept in memory, 3 kB each
 
@@ -74,7 +74,7 @@ def glyphs(tasks: int = 10, classes_per_task: int = 5, train: int = 40, test: in
     )
     arguments = {"tasks": tasks, "classes_per_task": classes_per_task, "train": train, "test": test, "people": people}
     subjects = synthetic_subjects(drawings, people, "glyphs")
-    return Stream("glyphs", made, Recipe("glyphs", arguments), subjects, notes=(NOTE,))
+    return Stream("glyphs", made, Recipe("glyphs", arguments), subjects, notes=(NOTE_RENDERED,))
 
 
 # Rendering and font family of each domain. Narrow renderings come before wide ones: a rendering within one already seen
@@ -121,7 +121,8 @@ def _in_domains(
         _domain_task(f"task-{number:02d}", name, group, domain, train, test, drawings, pixels)
         for number, (group, domain) in enumerate(zip(groups, order, strict=True))
     )
-    return Stream(name, made, Recipe(name, arguments), synthetic_subjects(drawings, people, name), notes=(NOTE,))
+    subjects = synthetic_subjects(drawings, people, name)
+    return Stream(name, made, Recipe(name, arguments), subjects, notes=(NOTE_RENDERED,))
 
 
 def _by_family(families: Sequence[str], each: int) -> list[list[GlyphClass]]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 
 NOTE = "subjects are synthetic: assigned to the real images by stable hash"
+NOTE_RENDERED = "subjects are synthetic: assigned to the rendered images by stable hash"
 
 
 def synthetic_subjects(ids: Iterable[str], people: int, salt: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from cl.cli import access, forget, names, predict, runs, store
 from cl.errors import BadInput, PalimpsestError
 
 INTERRUPTED = 130
+OUT_OF_MEMORY = "out of memory; use a smaller backbone, batch_size or fewer --jobs"
 
 app = typer.Typer(
     name="palimpsest",
@@ -47,7 +48,11 @@ def main() -> None:
     except OSError as error:
         _fail(f"{error.filename or 'file'}: {error.strerror or error}; check the path, permissions and disk space")
     except MemoryError:
-        _fail("out of memory; use a smaller backbone, batch_size or fewer --jobs")
+        _fail(OUT_OF_MEMORY)
+    except RuntimeError as error:  # torch has no kind of its own for this on the CPU
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        _fail(OUT_OF_MEMORY)
 
 
 def _fail(message: str, code: int = 2) -> None:

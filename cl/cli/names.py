@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cl import registry
-from cl.cli.common import AsJson, Data, Sets, out, print_json, settings_of
+from cl.cli.common import AsJson, Data, Home, Sets, out, print_json, settings_of
 from cl.errors import BadInput, UnknownName
 
 app = typer.Typer()
@@ -22,6 +22,7 @@ def list_names(
     kind: Annotated[
         str | None, typer.Argument(help="strategies, streams or backbones; all of them if left out.")
     ] = None,
+    home: Home = None,  # read by none of them, but no command refuses it
     as_json: AsJson = False,
 ) -> None:
     """Names of strategies, streams and backbones, one line each."""
@@ -34,12 +35,10 @@ def list_names(
         return
     for title, rows in found.items():
         out.print(f"[bold]{title}[/bold]")
+        width = max(len(row["name"]) for row in rows)
         for row in rows:
-            out.print(
-                f"  {row['name']:<16} {row['about']}" + (f" [dim]({row['paper']})[/dim]" if row.get("paper") else ""),
-                highlight=False,
-                soft_wrap=True,
-            )
+            paper = f" [dim]({row['paper']})[/dim]" if row.get("paper") else ""
+            out.print(f"  {row['name']:<{width}}  {row['about']}{paper}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: palimpsest describe ease")
@@ -47,6 +46,7 @@ def describe(
     name: Annotated[str, typer.Argument(help="A strategy, stream or backbone, or a stream's TOML file.")],
     data: Data = None,
     set_: Sets = None,
+    home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """A strategy's hyperparameters and presets, a stream's tasks, or a backbone's card."""

@@ -319,7 +319,9 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     if any(row["metrics"]["mean_error"]["n"] for row in rows):
         names = ["mean_error", "source_error_before", "source_error_after"]
     costs = ("passes an image", "ms an image")
-    table = Table("strategy", *[name.replace("_", " ") for name in names], *costs, "seeds", box=None)
+    heads = ["strategy", *(name.replace("_", " ") for name in names), *costs, "seeds"]
+    # Between words a heading may break, but no word of it is cut.
+    table = Table(*(Column(head, min_width=max(map(len, head.split()))) for head in heads), box=None)
     for row in rows:
         found = [row["metrics"][name] for name in names]
         spread = [

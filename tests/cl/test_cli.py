@@ -46,7 +46,7 @@ def test_every_command_takes_json_and_a_home() -> None:
     for one in leaves(get_command(app)):
         options = {option for parameter in one.params for option in parameter.opts}
         assert "--json" in options, one.name
-        assert "--home" in options or one.name in ("list", "describe"), one.name
+        assert "--home" in options, one.name
 
 
 @pytest.mark.parametrize("kind", ["strategies", "streams", "backbones"])
@@ -122,6 +122,18 @@ def test_errors_are_one_line(
     code, out, err = palimpsest(capsys, monkeypatch, *words)
     assert code == 2 and not out
     assert message in err and err.count("\n") == 1 and "Traceback" not in err
+
+
+@pytest.mark.parametrize("told", ["CUDA out of memory. Tried to allocate 2 GiB", "can't allocate memory: you tried"])
+def test_torch_out_of_memory_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(told)
+
+    monkeypatch.setattr("cl.runner.run", fail)
+    code, out, err = palimpsest(capsys, monkeypatch, "run", "split-digits", "simplecil")
+    assert (code, out) == (2, "") and "out of memory" in err and "--jobs" in err and err.count("\n") == 1
 
 
 def test_a_home_that_is_a_file(

@@ -44,7 +44,7 @@ def test_the_printed_object(tmp_path: Path) -> None:
     result = run_tiny(tmp_path, "ease")
     printed = result.as_json()
     assert tuple(printed) == PRINTED  # EASE has no blocks of figures of its own
-    assert printed["inference"]["passes"] == 3 * printed["inference"]["images"]
+    assert result.figures["inference"]["passes"] == 3 * result.figures["inference"]["images"]
     assert [len(row) for row in printed["accuracy"]] == [3, 3, 3]
     assert printed["accuracy"][0][1:] == [None, None]
     for t, row in enumerate(printed["accuracy"]):  # equal test shards: the curve is the mean of the row

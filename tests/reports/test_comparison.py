@@ -12,6 +12,7 @@ from cl.errors import BadInput, UnknownName
 from reports import aggregate, paired_differences, write_comparison
 from reports.figures import _apart
 from reports.quantities import quantity, tick
+from reports.summary import places
 
 Figures = dict[str, Any]
 
@@ -122,6 +123,13 @@ def test_ranking_is_by_final_accuracy_if_one_strategy_has_no_incremental_one() -
         figures("c", average_accuracy=None),
     ]
     assert [row["strategy"] for row in aggregate(runs)] == ["joint", "b", "a", "c"]
+
+
+def test_those_that_nothing_sets_apart_share_a_place(tmp_path: Path) -> None:
+    same = {"average_accuracy": 0.8, "average_incremental_accuracy": 0.9}
+    runs = [figures("ease", **same), figures("mos", **same), figures("ssiat", **{**same, "average_accuracy": 0.7})]
+    assert places(aggregate(runs)) == [1, 1, 3]
+    assert re.findall(r'class="rank"[^>]*>(\d)<', page(tmp_path, runs)) == ["1", "1", "3"]
 
 
 def test_rows_are_json() -> None:
