@@ -17,10 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
 	mkdir -p $(DEMO)
-	$(BIN)/palimpsest compare split-mnist-5k ease mos ssiat simplecil finetune joint --preset quick --set joint.when=last \
-		--seeds 3 --home $(DEMO)/home --out $(DEMO)/comparison.html \
-		--link "Certificate of a deletion=certificate.html"
-	$(BIN)/python -m tests.demo_deletion $(DEMO)
+	$(BIN)/python -m tests.demo $(DEMO)
 	@echo "Open $(CURDIR)/$(DEMO)/comparison.html in a browser; it links the deletion's certificate."
 
 test: lint

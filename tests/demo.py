@@ -1,7 +1,7 @@
-"""The demo's second half: one person's samples are deleted from an EASE run on real digits, in a home of its own;
-verified against cold oracles, with the certificate in FOLDER/certificate.html.
+"""The demo: six methods compared on real digits, then one person's samples deleted from an EASE run, verified against
+cold oracles and certified. The page is FOLDER/comparison.html; it links the certificate.
 
-    python -m tests.demo_deletion FOLDER
+    python -m tests.demo FOLDER
 
 The commands are those of the command line, in one process: each would load the network libraries again.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -18,9 +19,12 @@ from typing import Any
 
 from cl.cli import app
 
+METHODS = ("ease", "mos", "ssiat", "simplecil", "finetune", "joint")
+
 
 def palimpsest(*words: str) -> None:
     """One command. Ends the demo where it ends with another exit code than 0."""
+    print(f"$ palimpsest {shlex.join(words)}", file=sys.stderr, flush=True)
     code = app(list(words), standalone_mode=False)
     if code:
         sys.exit(code)
@@ -34,16 +38,30 @@ def found(*words: str) -> dict[str, Any]:
     return answer
 
 
-def main() -> None:
-    """Run, delete, verify, certify."""
-    folder = Path(sys.argv[1])
+def compare(folder: Path) -> None:
+    """Three seeds, few epochs, and a page with everything."""
+    where = ("--home", str(folder / "home"), "--out", str(folder / "comparison.html"))
+    link = ("--link", "Certificate of a deletion=certificate.html")
+    how = ("--preset", "quick", "--set", "joint.when=last", "--seeds", "3")
+    palimpsest("compare", "split-mnist-5k", *METHODS, *how, *where, *link)
+
+
+def delete(folder: Path) -> None:
+    """One person's samples: run, delete, verify, certify, in a home of its own."""
     os.environ["PALIMPSEST_HOME"] = str(folder / "deletion-home")
     print("One person's samples (synthetic subjects on real images) are deleted from an EASE run ...", flush=True)
-    run = found("run", "split-digits", "ease", "--preset", "quick")["run"]
+    run = found("run", "split-digits", "ease", "--set", "epochs=1")["run"]
     request = found("forget", "execute", run, "--subject", "person-007", "--reason", "demo", "--yes")["request"]
     palimpsest("forget", "verify", request)
     palimpsest("forget", "certify", request, "--out", str(folder))
     (folder / f"certificate-{request}.html").rename(folder / "certificate.html")
+
+
+def main() -> None:
+    """Compare, then delete."""
+    folder = Path(sys.argv[1])
+    compare(folder)
+    delete(folder)
 
 
 if __name__ == "__main__":
