@@ -510,8 +510,11 @@ def _reads(plan: Plan) -> Reads:
 
 def _tells(record: Record, plan: Plan) -> bool:
     """Whether the record names everything that this plan reads."""
+    reads = _reads(plan)
+    if reads == record.reads:
+        return True
     told = {frozenset(read.items()) for read in record.reads}
-    return all(frozenset(read.items()) in told for read in _reads(plan))
+    return all(frozenset(read.items()) in told for read in reads)
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
