@@ -17,17 +17,16 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from cl.cli import app
+from cl.cli import main as command_line
 
 METHODS = ("ease", "mos", "ssiat", "simplecil", "finetune", "joint")
 
 
 def palimpsest(*words: str) -> None:
-    """One command. Ends the demo where it ends with another exit code than 0."""
+    """One command. Ends the demo where it fails, with the command's own line and exit code."""
     print(f"$ palimpsest {shlex.join(words)}", file=sys.stderr, flush=True)
-    code = app(list(words), standalone_mode=False)
-    if code:
-        sys.exit(code)
+    sys.argv = ["palimpsest", *words]
+    command_line()
 
 
 def found(*words: str) -> dict[str, Any]:
@@ -59,7 +58,7 @@ def delete(folder: Path) -> None:
 
 def main() -> None:
     """Compare, then delete."""
-    folder = Path(sys.argv[1])
+    folder = Path(sys.argv[1])  # each command has arguments of its own
     compare(folder)
     delete(folder)
 
