@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cl.results import Result as Result
-    from cl.runner import run as run
+    from cl.home.results import Result as Result
+    from cl.running.session import run as run
 
 __all__ = ["Result", "run"]
 
@@ -14,11 +14,11 @@ __all__ = ["Result", "run"]
 def __getattr__(name: str) -> Any:
     # Deferred, so that `import cl` and `palimpsest --help` load no torch.
     if name == "run":
-        from cl.runner import run
+        from cl.running.session import run
 
         return run
     if name == "Result":
-        from cl.results import Result
+        from cl.home.results import Result
 
         return Result
     raise AttributeError(f"module 'cl' has no attribute '{name}'")

@@ -29,22 +29,23 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from cl import build, veil
-from cl.access import Policy
-from cl.audit.oracle import with_noise
-from cl.augment import crop_flip, views
-from cl.backbone import TimmBackbone
-from cl.build import Builder, Checkpoint
+from cl.components import builder as build
+from cl.components.builder import Builder, Checkpoint
+from cl.data import veil
+from cl.data.augment import crop_flip, views
+from cl.data.policy import Policy
+from cl.data.recipes import content_digest, resolve_stream, strategy_of
+from cl.data.stream import ArrayPixels, Recipe, Samples, Segment, Stream, Task, concat
+from cl.deletion.oracle import with_noise
+from cl.deletion.taint import closure
 from cl.digests import digest_bytes, digest_tensors
-from cl.hyper import resolve
+from cl.home.store import Store
+from cl.learning.hyper import resolve
+from cl.learning.strategy import Model, Strategy
+from cl.models.backbone import TimmBackbone
 from cl.numerics import configure
-from cl.recipes import content_digest, resolve_stream, strategy_of
-from cl.runner import run
+from cl.running.session import run
 from cl.seeds import Seeds, global_state
-from cl.store import Store
-from cl.strategy import Model, Strategy
-from cl.stream import ArrayPixels, Recipe, Samples, Segment, Stream, Task, concat
-from cl.taint import closure
 
 
 def tiny_backbone(seed: int = 0) -> TimmBackbone:
@@ -464,8 +465,8 @@ class StreamConformance:
         assert made.recipe is not None, "give the stream a Recipe, so that a run of it can be verified"
         seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-        program = "import json, sys; from cl.recipes import content_digest, resolve_stream as made; "
-        program += "from cl.stream import Recipe; print(content_digest(made(Recipe(**json.loads(sys.argv[1])))))"
+        program = "import json, sys; from cl.data.recipes import content_digest, resolve_stream as made; "
+        program += "from cl.data.stream import Recipe; print(content_digest(made(Recipe(**json.loads(sys.argv[1])))))"
         command = [
             sys.executable,
             "-c",

@@ -4,8 +4,8 @@ Fleshman, Khan, Marone, Van Durme, "AdapterSwap: Continuous Training of LLMs wit
 Guarantees", CAMLIS 2024, arXiv 2404.08417. The published domain is text; this is the method on images.
 
 A shard is (task, set of access labels, bucket); its bucket follows from a hash of the person. Adapter and head of a
-shard are trained on the shard alone. A part of it, chosen by hash, is held out: its embeddings e(x) feed a Gaussian
-mixture with one component a shard (`cl.retrieval`). With the t best shards that the user may use, and posterior w,
+shard are trained on the shard alone. A part of it, chosen by hash, is held out: its embeddings e(x) feed a
+Gaussian mixture with one component a shard (`cl.parts.retrieval`). With the t best shards that the user may use, and posterior w,
 
     outputs:  p(c | x) = sum_i w_i p_i(c | f_i(x))        f_i: features under adapter i, p_i: head i
     weights:  p(c | x) = sum_i w_i p_i(c | f_w(x))        f_w: features under the adapter sum_i w_i B_i A_i
@@ -26,23 +26,23 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.access import Atom, atom_name, atom_of
 from cl.adapters import lowrank
 from cl.adapters.peft_lora import Grown, Kind, release
-from cl.backbone import Backbone, batches, on_device, real_passes
-from cl.build import Checkpoint, Handle, Library, builds
-from cl.composition import SHARPNESS, bare_scores, mixed_scores, pooled, uniform_scores
+from cl.components.builder import Checkpoint, Handle, Library, builds
+from cl.data.policy import Atom, atom_name, atom_of
+from cl.data.stream import Samples, Task
 from cl.errors import BadInput
-from cl.heads import cosine, uniform_rows
-from cl.hyper import Training, hyperparameters, setting
-from cl.retrieval import Covariance, Prior, discriminant, isolated, route, spread
-from cl.routing import RANKS, at_home, hit_rates, routing_losses
+from cl.home.store import Tensors
+from cl.learning.hyper import Training, hyperparameters, setting
+from cl.learning.strategy import Model, Strategy
+from cl.learning.train import Batch, Frozen, Optimisation, fit
+from cl.models.backbone import Backbone, batches, on_device, real_passes
+from cl.models.heads import cosine, uniform_rows
+from cl.parts.composition import SHARPNESS, bare_scores, mixed_scores, pooled, uniform_scores
+from cl.parts.retrieval import Covariance, Prior, discriminant, isolated, route, spread
+from cl.parts.routing import RANKS, at_home, hit_rates, routing_losses
+from cl.parts.statistics import class_sums, embedding_sums, in_order, totals, touched, tree
 from cl.seeds import Seeds
-from cl.statistics import class_sums, embedding_sums, in_order, totals, touched, tree
-from cl.store import Tensors
-from cl.strategy import Model, Strategy
-from cl.stream import Samples, Task
-from cl.train import Batch, Frozen, Optimisation, fit
 
 
 @hyperparameters

@@ -23,18 +23,18 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from cl.backbone import Backbone, batches, rows
-from cl.build import Handle, builds
+from cl.components.builder import Handle, builds
+from cl.data.stream import Samples, Task
 from cl.errors import BadInput
-from cl.hyper import hyperparameters, setting
+from cl.home.store import Tensors
+from cl.learning.hyper import hyperparameters, setting
+from cl.learning.strategy import Model, Strategy
+from cl.models.backbone import Backbone, batches, rows
 from cl.numerics import Numerics
 from cl.progress import tell
 from cl.registry import Family
-from cl.runner import assembled
+from cl.running.session import assembled
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.strategy import Model, Strategy
-from cl.stream import Samples, Task
 
 HIDDEN = -1e4  # the score of a class not learnt yet, where Avalanche wants a column for it
 OURS = ("backbone", "presets", "settings", "home", "device", "threads")  # arguments that are not Avalanche's

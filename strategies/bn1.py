@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cl.adaptation import Batch, Log, SourceModel, go_through
-from cl.backbone import Backbone
-from cl.build import builds
-from cl.store import Tensors
-from cl.strategy import Adaptation, Model
-from cl.stream import Samples
-from cl.veil import Veiled
+from cl.components.builder import builds
+from cl.data.stream import Samples
+from cl.data.veil import Veiled
+from cl.home.store import Tensors
+from cl.learning.adaptation import Batch, Log, SourceModel, go_through
+from cl.learning.strategy import Adaptation, Model
+from cl.models.backbone import Backbone
 from strategies.source import Source, source_of
 
 

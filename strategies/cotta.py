@@ -18,7 +18,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cl.adaptation import (
+from cl.components.builder import builds
+from cl.data.stream import Samples
+from cl.data.views import views
+from cl.home.store import Tensors
+from cl.learning.adaptation import (
     Batch,
     Descent,
     Learner,
@@ -30,13 +34,9 @@ from cl.adaptation import (
     learn_through,
     restore,
 )
-from cl.backbone import Backbone
-from cl.build import builds
-from cl.hyper import hyperparameters, setting
+from cl.learning.hyper import hyperparameters, setting
+from cl.models.backbone import Backbone
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.stream import Samples
-from cl.views import views
 from strategies.source import TestTime, TestTimeHyper
 
 

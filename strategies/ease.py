@@ -17,17 +17,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.adapters.bottleneck import Shape
-from cl.backbone import Backbone
-from cl.build import Checkpoint, Handle, builds
+from cl.components.builder import Checkpoint, Handle, builds
+from cl.data.stream import Samples, Task
 from cl.errors import BadInput
-from cl.heads import cosine, uniform_rows
-from cl.hyper import AdapterTraining, hyperparameters, setting
-from cl.prototypes import class_means
+from cl.home.store import Tensors
+from cl.learning.hyper import AdapterTraining, hyperparameters, setting
+from cl.learning.strategy import Model, PastTask, Strategy
+from cl.learning.train import Batch, Optimisation, tune_adapter
+from cl.models.backbone import Backbone
+from cl.models.heads import cosine, uniform_rows
+from cl.parts.prototypes import class_means
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.strategy import Model, PastTask, Strategy
-from cl.stream import Samples, Task
-from cl.train import Batch, Optimisation, tune_adapter
 
 
 @hyperparameters

@@ -22,23 +22,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.adaptation import (
-    Batch,
-    Descent,
-    Learner,
-    Log,
-    SourceModel,
-    entropy,
-    learn_through,
-    norm_names,
-)
-from cl.backbone import Backbone
-from cl.build import Handle, builds
-from cl.hyper import hyperparameters, setting
+from cl.components.builder import Handle, builds
+from cl.data.stream import Samples, Task, concat
+from cl.home.store import Tensors
+from cl.learning.adaptation import Batch, Descent, Learner, Log, SourceModel, entropy, learn_through, norm_names
+from cl.learning.hyper import hyperparameters, setting
+from cl.learning.strategy import Model
+from cl.models.backbone import Backbone
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.strategy import Model
-from cl.stream import Samples, Task, concat
 from strategies.source import TestTime, source_of
 from strategies.tent import EntropyHyper
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cl.build import Handle
-from cl.strategy import Model
-from cl.stream import Task
+from cl.components.builder import Handle
+from cl.data.stream import Task
+from cl.learning.strategy import Model
 from strategies.tuning import Tuned
 
 

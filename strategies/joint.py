@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cl.build import Handle
-from cl.hyper import hyperparameters, setting
-from cl.strategy import Model
-from cl.stream import Task
+from cl.components.builder import Handle
+from cl.data.stream import Task
+from cl.learning.hyper import hyperparameters, setting
+from cl.learning.strategy import Model
 from strategies.tuning import Tuned, TuningHyper
 
 

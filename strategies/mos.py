@@ -17,19 +17,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.adapters.bottleneck import Shape
-from cl.backbone import Backbone, on_device
-from cl.build import Checkpoint, Handle, Part, builds
-from cl.gaussians import Gaussians, align, class_spread, lone_classes
-from cl.heads import cosine, linear, linear_head, normal_rows
-from cl.hyper import AdapterTraining, hyperparameters, setting
-from cl.merging import adapter_distances, mean_parameters, pull
+from cl.components.builder import Checkpoint, Handle, Part, builds
+from cl.data.stream import Samples, Task
+from cl.home.store import Tensors
+from cl.learning.hyper import AdapterTraining, hyperparameters, setting
+from cl.learning.strategy import Model, Strategy
+from cl.learning.train import Batch, Optimisation, tune_adapter
+from cl.models.backbone import Backbone, on_device
+from cl.models.heads import cosine, linear, linear_head, normal_rows
 from cl.numerics import Numerics
-from cl.prototypes import class_means
+from cl.parts.gaussians import Gaussians, align, class_spread, lone_classes
+from cl.parts.merging import adapter_distances, mean_parameters, pull
+from cl.parts.prototypes import class_means
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.strategy import Model, Strategy
-from cl.stream import Samples, Task
-from cl.train import Batch, Optimisation, tune_adapter
 from strategies.mos_released import dropout_features, pulled_features
 
 RIDGE = 1e-4  # on the diagonal of a class's covariance, as released

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from cl.adapters import bottleneck as adapters
-from cl.backbone import Backbone, batches, embed, on_device
-from cl.build import builds
+from cl.components.builder import builds
+from cl.data.stream import Samples
+from cl.home.store import Tensors
+from cl.models.backbone import Backbone, batches, embed, on_device
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.stream import Samples
 
 
 def pulled(adapter: Tensors, mean: Tensors, momentum: float, forwards: int) -> Tensors:

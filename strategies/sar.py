@@ -14,21 +14,12 @@ import math
 import torch
 from torch import Tensor
 
-from cl.adaptation import (
-    Batch,
-    Descent,
-    Learner,
-    Log,
-    SourceModel,
-    entropy,
-    learn_through,
-    norm_names,
-)
-from cl.backbone import Backbone
-from cl.build import builds
-from cl.hyper import hyperparameters, setting
-from cl.store import Tensors
-from cl.stream import Samples
+from cl.components.builder import builds
+from cl.data.stream import Samples
+from cl.home.store import Tensors
+from cl.learning.adaptation import Batch, Descent, Learner, Log, SourceModel, entropy, learn_through, norm_names
+from cl.learning.hyper import hyperparameters, setting
+from cl.models.backbone import Backbone
 from strategies.source import TestTime
 from strategies.tent import EntropyHyper
 

@@ -21,24 +21,24 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl import descriptors
 from cl.adapters import bottleneck as adapters
 from cl.adapters import mixture
 from cl.adapters.mixture import Mixtures, Stack
-from cl.backbone import Attach, Backbone, on_device
-from cl.build import Checkpoint, Handle, Part, builds
-from cl.descriptors import Inputs
+from cl.components.builder import Checkpoint, Handle, Part, builds
+from cl.data.stream import Samples, Task
 from cl.errors import BadInput, NonFinite
-from cl.heads import linear
-from cl.hyper import Training, hyperparameters, setting
-from cl.mixtures import frozen, mean_weights, mixture_features, pooled_inputs, pooling, ragged
-from cl.prefix import fits, frozen_prefix
+from cl.home.store import Tensors
+from cl.learning.hyper import Training, hyperparameters, setting
+from cl.learning.prefix import fits, frozen_prefix
+from cl.learning.strategy import Model, Strategy
+from cl.learning.train import Batch, Frozen, Optimisation, fit, fit_parts
+from cl.models.backbone import Attach, Backbone, on_device
+from cl.models.heads import linear
+from cl.parts import descriptors
+from cl.parts.descriptors import Inputs
+from cl.parts.mixtures import frozen, mean_weights, mixture_features, pooled_inputs, pooling, ragged
+from cl.parts.shared_head import Places, head_scores, newest_rows, shrink, start_rows
 from cl.seeds import Seeds
-from cl.shared_head import Places, head_scores, newest_rows, shrink, start_rows
-from cl.store import Tensors
-from cl.strategy import Model, Strategy
-from cl.stream import Samples, Task
-from cl.train import Batch, Frozen, Optimisation, fit, fit_parts
 
 # JSON has no infinity, so that the threshold that is never passed is a word.
 Threshold = Annotated[

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import torch
 
-from cl.build import Handle, builds
-from cl.heads import cosine
-from cl.prototypes import class_means
-from cl.store import Tensors
-from cl.strategy import Model, Strategy
-from cl.stream import Samples, Task
+from cl.components.builder import Handle, builds
+from cl.data.stream import Samples, Task
+from cl.home.store import Tensors
+from cl.learning.strategy import Model, Strategy
+from cl.models.heads import cosine
+from cl.parts.prototypes import class_means
 
 
 @builds("cache")

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import torch
 
-from cl.build import Handle, builds
-from cl.hyper import hyperparameters, setting
-from cl.statistics import square
-from cl.store import Tensors
-from cl.strategy import Model, Strategy
-from cl.stream import Samples, Task
+from cl.components.builder import Handle, builds
+from cl.data.stream import Samples, Task
+from cl.home.store import Tensors
+from cl.learning.hyper import hyperparameters, setting
+from cl.learning.strategy import Model, Strategy
+from cl.parts.statistics import square
 
 
 @hyperparameters

@@ -17,20 +17,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch.nn import functional as F
 
-from cl.adaptation import Batch, Log, SourceModel, go_through, scores_under
-from cl.backbone import Backbone
-from cl.build import Checkpoint, Handle, Part, builds
+from cl.components.builder import Checkpoint, Handle, Part, builds
+from cl.data.stream import Samples, Task, concat
+from cl.data.veil import Veiled
 from cl.digests import digest_bytes
 from cl.errors import BadInput, shown
-from cl.heads import linear, linear_head, uniform_rows
-from cl.hyper import hyperparameters, setting
+from cl.home.store import Tensors
+from cl.learning.adaptation import Batch, Log, SourceModel, go_through, scores_under
+from cl.learning.hyper import hyperparameters, setting
+from cl.learning.strategy import Adaptation, Model, Strategy
+from cl.learning.train import Batch as TrainingBatch
+from cl.learning.train import Optimisation, fit
+from cl.models.backbone import Backbone
+from cl.models.heads import linear, linear_head, uniform_rows
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.strategy import Adaptation, Model, Strategy
-from cl.stream import Samples, Task, concat
-from cl.train import Batch as TrainingBatch
-from cl.train import Optimisation, fit
-from cl.veil import Veiled
 from strategies.tuning import linear_scores, network_features, tuned_network
 
 

@@ -19,18 +19,18 @@ from torch import Tensor
 
 from cl.adapters import bottleneck
 from cl.adapters.bottleneck import Shape
-from cl.backbone import BATCH, Backbone, on_device
-from cl.build import Checkpoint, Handle, Part, builds
-from cl.gaussians import Gaussians, align, class_spread, covariance, lone_classes
-from cl.heads import cosface, cosine, normal_rows
-from cl.hyper import AdapterTraining, hyperparameters, setting
+from cl.components.builder import Checkpoint, Handle, Part, builds
+from cl.data.stream import Samples, Task
+from cl.home.store import Tensors
+from cl.learning.hyper import AdapterTraining, hyperparameters, setting
+from cl.learning.strategy import Model, PastTask, Strategy
+from cl.learning.train import Batch, Optimisation, augmented, epoch_batches, tune_adapter
+from cl.models.backbone import BATCH, Backbone, on_device
+from cl.models.heads import cosface, cosine, normal_rows
 from cl.numerics import Numerics
-from cl.prototypes import class_means
+from cl.parts.gaussians import Gaussians, align, class_spread, covariance, lone_classes
+from cl.parts.prototypes import class_means
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.strategy import Model, PastTask, Strategy
-from cl.stream import Samples, Task
-from cl.train import Batch, Optimisation, augmented, epoch_batches, tune_adapter
 
 RIDGE = 1e-3  # on the diagonal of a class's covariance, as released
 NEAREST = 0.05  # share of a session's images that `sigma = auto` looks at for each class

@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.adapters.bottleneck import Shape
-from cl.backbone import Backbone, batches, on_device
-from cl.build import Checkpoint, Handle, builds
-from cl.heads import linear, linear_head, uniform_rows
-from cl.hyper import AdapterTraining, hyperparameters, setting
+from cl.components.builder import Checkpoint, Handle, builds
+from cl.data.stream import Samples, concat
+from cl.home.store import Tensors
+from cl.learning.hyper import AdapterTraining, hyperparameters, setting
+from cl.learning.strategy import Model, Strategy
+from cl.learning.train import Batch, Optimisation, augmented, fit, tune_adapter
+from cl.models.backbone import Backbone, batches, on_device
+from cl.models.heads import linear, linear_head, uniform_rows
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.strategy import Model, Strategy
-from cl.stream import Samples, concat
-from cl.train import Batch, Optimisation, augmented, fit, tune_adapter
 
 
 @hyperparameters

@@ -34,7 +34,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.adaptation import (
+from cl.adapters import pairs as pair
+from cl.components.builder import Checkpoint, Handle, Part, builds
+from cl.data.stream import Samples, Task, concat
+from cl.data.veil import Veiled
+from cl.errors import BadInput
+from cl.home.store import Tensors
+from cl.learning.adaptation import (
     Batch,
     Descent,
     Learner,
@@ -50,18 +56,12 @@ from cl.adaptation import (
     norm_names,
     restore,
 )
-from cl.adapters import pairs as pair
-from cl.backbone import Backbone, batches, on_device, rows
-from cl.build import Checkpoint, Handle, Part, builds
-from cl.errors import BadInput
-from cl.hyper import hyperparameters, setting
+from cl.learning.hyper import hyperparameters, setting
+from cl.learning.strategy import Adaptation, Model
+from cl.learning.train import Batch as TrainingBatch
+from cl.learning.train import Optimisation, augmented, fit
+from cl.models.backbone import Backbone, batches, on_device, rows
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.strategy import Adaptation, Model
-from cl.stream import Samples, Task, concat
-from cl.train import Batch as TrainingBatch
-from cl.train import Optimisation, augmented, fit
-from cl.veil import Veiled
 from strategies.source import Source, TestTime, TestTimeHyper, source_of
 from strategies.vida_allotment import NEUTRAL, Allotment, Factors, Homeostasis, Network, told
 

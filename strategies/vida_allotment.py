@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cl.adaptation import Batch, Log, SourceModel, Weights
 from cl.adapters import pairs as pair
-from cl.backbone import Backbone
-from cl.hyper import hyperparameters, setting
+from cl.data.views import views
+from cl.home.store import Tensors
+from cl.learning.adaptation import Batch, Log, SourceModel, Weights
+from cl.learning.hyper import hyperparameters, setting
+from cl.models.backbone import Backbone
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.views import views
 
 Factors = tuple[pair.Factor, pair.Factor]  # l_low, l_high
 NEUTRAL: Factors = (1.0, 1.0)

@@ -27,14 +27,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset
 
-from cl.augment import View
+from cl.data.augment import View
+from cl.data.images import whole
+from cl.data.stream import ArrayPixels, Recipe, Samples, Stream, Task
 from cl.digests import digest_bytes, digest_json
 from cl.errors import BadInput
-from cl.images import whole
 from cl.progress import track
 from cl.registry import Family
 from cl.seeds import Seeds
-from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
 from streams.naming import task_id
 
 SHARED = "one test set for all tasks: an image counts for the first task that has its class"

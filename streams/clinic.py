@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 
-from cl.access import Policy
+from cl.data.policy import Policy
+from cl.data.stream import Recipe, Stream
 from cl.errors import BadInput
-from cl.stream import Recipe, Stream
 from streams.digits import mnist_pairs
 
 WARDS = ("ward-a", "ward-b", "ward-c")

@@ -19,12 +19,12 @@ import numpy as np
 from PIL import features
 from torch import Tensor
 
-from cl.augment import View
 from cl.code import code_digest
+from cl.data.augment import View
+from cl.data.stream import ArrayPixels, Pixels
 from cl.digests import digest_json
 from cl.errors import BadInput, UnknownName, shown
 from cl.seeds import Seeds
-from cl.stream import ArrayPixels, Pixels
 from streams import corruption_functions as make
 
 LEVELS = 5

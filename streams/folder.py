@@ -14,14 +14,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from cl.access import Policy
-from cl.augment import crop_flip
+from cl.data.augment import crop_flip
+from cl.data.images import FilePixels
+from cl.data.policy import Policy
+from cl.data.stream import Recipe, Samples, Stream, Task
 from cl.digests import digest_json
 from cl.errors import BadInput, UnknownName, shown
-from cl.files import Files
-from cl.images import FilePixels
+from cl.home.files import Files
 from cl.seeds import class_order
-from cl.stream import Recipe, Samples, Stream, Task
 from cl.tables import Table, check_table
 from streams.naming import task_id
 

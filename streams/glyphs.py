@@ -19,12 +19,12 @@ import numpy as np
 from PIL import features
 from torch import Tensor
 
-from cl.augment import View
 from cl.code import code_digest
+from cl.data.augment import View
+from cl.data.stream import ArrayPixels, Recipe, Samples, Stream, Task
 from cl.digests import digest_json
 from cl.errors import BadInput
 from cl.seeds import Seeds
-from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
 from streams.domains import recurring
 from streams.glyph_classes import GlyphClass, load_classes
 from streams.glyph_rendering import DOMAINS, FAMILIES, WILD, GlyphStyle, render

@@ -18,13 +18,13 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from cl.augment import View
+from cl.data.augment import View
+from cl.data.images import FilePixels, side_of
+from cl.data.recipes import TOML, resolve_stream
+from cl.data.stream import ArrayPixels, Pixels, Recipe, Samples, Stream, Task
 from cl.digests import digest_bytes, digest_json
 from cl.errors import BadInput, shown
-from cl.files import Files
-from cl.images import FilePixels, side_of
-from cl.recipes import TOML, resolve_stream
-from cl.stream import ArrayPixels, Pixels, Recipe, Samples, Stream, Task
+from cl.home.files import Files
 from cl.tables import Table, check_table, read_toml
 from streams.corruptions import LEVELS, code_of, parsed, spelled
 from streams.drift import Arrangement, assembled, segment_of, source_of

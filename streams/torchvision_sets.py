@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from cl.data.stream import ArrayPixels, Recipe, Samples, Stream, Task
 from cl.errors import BadInput, shown
 from cl.seeds import class_order
-from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
 from streams.batches import images_of, read_batch, read_idx
 from streams.naming import task_id
 from streams.subjects import NOTE, synthetic_subjects

@@ -11,15 +11,15 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 import cl
-from cl.backbone import TimmBackbone
-from cl.build import Builder
-from cl.hyper import resolve
+from cl.components.builder import Builder
+from cl.data.stream import ArrayPixels, Samples, Stream, Task
+from cl.home.results import Result
+from cl.home.store import Store
+from cl.learning.hyper import resolve
+from cl.learning.strategy import Model, Strategy
+from cl.models.backbone import TimmBackbone
 from cl.numerics import configure
-from cl.results import Result
 from cl.seeds import Seeds
-from cl.store import Store
-from cl.strategy import Model, Strategy
-from cl.stream import ArrayPixels, Samples, Stream, Task
 
 QUICK = {"epochs": 2, "batch_size": 8, "bottleneck": 4}
 

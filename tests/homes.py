@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from cl import registry
-from cl.backbone import TimmBackbone
-from cl.results import Result
-from cl.runner import run
+from cl.home.results import Result
+from cl.models.backbone import TimmBackbone
+from cl.running.session import run
 from cl.testing import tiny_backbone, tiny_stream
 
 FAST = {
@@ -41,8 +41,8 @@ def named_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str, device: str) -> TimmBackbone:
         return tiny_backbone()
 
-    monkeypatch.setattr("cl.runner.load_backbone", load)
-    monkeypatch.setattr("cl.replay.load_backbone", load)
+    monkeypatch.setattr("cl.running.session.load_backbone", load)
+    monkeypatch.setattr("cl.running.rerun.load_backbone", load)
 
 
 def manifest(home: Path) -> Mapping[str, Any]:

@@ -20,15 +20,15 @@ from torch.utils.data import TensorDataset
 
 from cl import registry
 from cl.audit.verify import verify
+from cl.data.recipes import resolve_stream
+from cl.data.stream import Samples, Stream, concat
 from cl.errors import BadInput, UnknownName
-from cl.features import backbone_features
-from cl.hyper import resolve
+from cl.home.results import Result
+from cl.learning.features import backbone_features
+from cl.learning.hyper import resolve
 from cl.numerics import configure
-from cl.recipes import resolve_stream
-from cl.results import Result
-from cl.runner import run
+from cl.running.session import run
 from cl.seeds import Seeds, global_state
-from cl.stream import Samples, Stream, concat
 from cl.testing import StrategyConformance, StreamConformance, tiny_backbone, tiny_stream
 from strategies import avalanche as bridge
 from strategies import slda
@@ -272,8 +272,8 @@ def test_going_on_from_what_was_stored_equals_never_stopping(kind: str, hidden: 
 
 
 def scores_on_first(home: Path, name: str, more: dict[str, Any]) -> list[Tensor]:
-    from cl.runner import assembled
-    from cl.strategy import Model
+    from cl.learning.strategy import Model
+    from cl.running.session import assembled
 
     strategy = assembled(name, backbone=tiny_backbone(), settings=settings(name, **more), home=home, device="cpu")
     model, found, tasks = Model(), [], tiny_stream().tasks
@@ -381,7 +381,7 @@ def test_a_deletion_is_verified_against_a_cold_run(name: str, tmp_path: Path) ->
 
 
 def test_a_memory_names_its_samples(tmp_path: Path) -> None:
-    from cl.store import Store
+    from cl.home.store import Store
 
     quick_run(tmp_path, "avalanche:Replay", mem_size=6)
     (manifest,) = tmp_path.glob("runs/*/manifest.json")

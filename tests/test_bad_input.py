@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cl.backbone_files import load_described, read_checkpoint
+from cl.data.images import decode
+from cl.data.recipes import resolve_stream
 from cl.errors import PalimpsestError
-from cl.images import decode
-from cl.recipes import resolve_stream
+from cl.models.loading import load_described, read_checkpoint
 from streams.batches import read_batch, read_idx
 from tests.streams.test_folder import BASE, folder, toml
 from tests.streams.test_torchvision import batch, idx

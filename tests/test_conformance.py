@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from cl import registry
-from cl.strategy import Strategy
+from cl.learning.strategy import Strategy
 from cl.testing import OnlineConformance, StrategyConformance, StreamConformance
 from tests.homes import fast
 from tests.streams.public_sets import write_public

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from cl import compare, metrics, registry
+from cl import metrics, registry
 from cl.cli import app
+from cl.running import compare
 from tests.cl.test_cli import palimpsest
 
 pytest_plugins = ["pytester"]
@@ -76,7 +77,9 @@ def test_every_metric_is_described(name: str) -> None:
 @pytest.fixture
 def quickly(named_backbone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny backbone, and comparisons in this process, which knows of it."""
-    monkeypatch.setattr("cl.compare._side_by_side", lambda grid, jobs: [compare._figures(cell) for cell in grid])
+    monkeypatch.setattr(
+        "cl.running.compare._side_by_side", lambda grid, jobs: [compare._figures(cell) for cell in grid]
+    )
 
 
 @pytest.fixture(autouse=True)

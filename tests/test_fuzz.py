@@ -31,8 +31,8 @@ def tiny_names() -> Iterator[None]:
 
     registry.streams.register("tiny", tiny_stream)
     with (
-        mock.patch("cl.runner.load_backbone", lambda name, device: tiny_backbone()),
-        mock.patch("cl.replay.load_backbone", lambda name, device: tiny_backbone()),
+        mock.patch("cl.running.session.load_backbone", lambda name, device: tiny_backbone()),
+        mock.patch("cl.running.rerun.load_backbone", lambda name, device: tiny_backbone()),
     ):
         yield
     registry.streams.unregister("tiny")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.backbone import Attach, Backbone
+from cl.models.backbone import Attach, Backbone
 
 Parameters = dict[str, Tensor]
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from cl.backbone import Change
+from cl.models.backbone import Change
 
 Parameters = Mapping[str, Tensor]
 

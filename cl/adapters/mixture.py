@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.adapters import bottleneck
-from cl.backbone import Attach
+from cl.models.backbone import Attach
 
 Tensors = Mapping[str, Tensor]
 

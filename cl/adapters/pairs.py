@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cl.backbone import Backbone
 from cl.errors import BadInput
+from cl.models.backbone import Backbone
 from cl.seeds import Seeds
 
 Pairs = Mapping[str, Tensor]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cl.backbone import Backbone
+from cl.models.backbone import Backbone
 from cl.seeds import Seeds
 
 Kind = Literal["lora", "rslora", "pissa", "dora"]

@@ -14,13 +14,13 @@ from typing import Any
 import rfc8785
 
 from cl import registry
-from cl.audit.keys import keyed, public_key, sign, signed
-from cl.audit.ledger import Ledger, body, readable, state
-from cl.audit.vault import Vault
+from cl.deletion.ledger import Ledger, body, readable, state
+from cl.deletion.purge import clear_temporaries
+from cl.deletion.vault import Vault
 from cl.errors import DeletionError, LedgerError
-from cl.purge import clear_temporaries
-from cl.runs import Runs
-from cl.store import Store, write_atomic
+from cl.home.keys import keyed, public_key, sign, signed
+from cl.home.runs import Runs
+from cl.home.store import Store, write_atomic
 
 NOT_COVERED = (
     "what the backbone was pretrained on",

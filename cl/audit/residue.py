@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cl.data.stream import Samples
 from cl.digests import digest_bytes
-from cl.runs import Runs
-from cl.store import Store
-from cl.stream import Samples
+from cl.home.runs import Runs
+from cl.home.store import Store
 
 ROW = 32  # shortest run of raw pixels that is looked for, in bytes
 ANCHOR = 8  # bytes of a needle that are looked for first

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cl.audit.ledger import Ledger, body, state
-from cl.audit.oracle import Finding, altered, observe, oracles, picked, task
 from cl.audit.residue import Hit, residue
-from cl.audit.vault import Vault
-from cl.deletion import open_run
+from cl.deletion.ledger import Ledger, body, state
+from cl.deletion.oracle import Finding, altered, observe, oracles, picked, task
+from cl.deletion.plan import open_run
+from cl.deletion.vault import Vault
 from cl.errors import DeletionError, shown
-from cl.runner import Session
-from cl.runs import Runs
-from cl.store import Store
+from cl.home.runs import Runs
+from cl.home.store import Store
+from cl.running.session import Session
 
 Grade = Literal["E0", "E1", "E2", "A", "X"]
 Checks = dict[str, dict[str, Any]]

@@ -12,7 +12,7 @@ from cl.cli.common import AsJson, Home, out, print_json
 from cl.errors import BadInput
 
 if TYPE_CHECKING:
-    from cl.stream import Stream
+    from cl.data.stream import Stream
 
 app = typer.Typer()
 
@@ -26,13 +26,13 @@ def access(
     as_json: AsJson = False,
 ) -> None:
     """Users against sets of labels: who reads what, for every run of this run's stream. Changes hold at once."""
-    from cl.access import Grants
-    from cl.audit.ledger import ACCESS, Ledger
-    from cl.home import default_home
-    from cl.recipes import OBJECT, resolve_stream
-    from cl.runs import Runs
-    from cl.store import Store
-    from cl.stream import Recipe
+    from cl.data.policy import Grants
+    from cl.data.recipes import OBJECT, resolve_stream
+    from cl.data.stream import Recipe
+    from cl.deletion.ledger import ACCESS, Ledger
+    from cl.home.layout import default_home
+    from cl.home.runs import Runs
+    from cl.home.store import Store
 
     place = home if home is not None else default_home()
     store = Store(place)
@@ -64,7 +64,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _matrix(run: str, stream: Stream) -> dict[str, Any]:
-    from cl.access import atoms
+    from cl.data.policy import atoms
 
     found = atoms(stream)
     policy = stream.policy

@@ -49,8 +49,8 @@ def settings_of(pairs: list[str] | None) -> dict[str, Any]:
 
 def find_run(home: Path, run: str) -> str:
     """The id that begins with `run`, of a run with results or a stale one. Raises BadInput if there is none."""
-    from cl.home import stale_runs
-    from cl.results import Results
+    from cl.home.layout import stale_runs
+    from cl.home.results import Results
 
     stale = [name for name in stale_runs(home) if name.startswith(run)]
     return stale[0] if len(stale) == 1 else Results(home).find(run).id
@@ -76,7 +76,7 @@ def warn(figures: Any) -> None:
 @contextmanager
 def progress(quiet: bool) -> Iterator[None]:
     """Bars on a terminal, one line a task elsewhere; nothing under --json off a terminal."""
-    from cl.bars import bars
+    from cl.cli.bars import bars
 
     with bars(err, quiet):
         yield

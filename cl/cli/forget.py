@@ -15,8 +15,8 @@ from cl.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cl.deletion import Plan, Selector, Step
-    from cl.execution import Outcome
+    from cl.deletion.execution import Outcome
+    from cl.deletion.plan import Plan, Selector, Step
 
 ID_WIDTH = 12  # of a request's or run's id
 
@@ -55,8 +55,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """What a deletion will touch, and what it will cost. Writes nothing."""
-    from cl.deletion import need_selectors, open_run
-    from cl.deletion import plan as make_plan
+    from cl.deletion.plan import need_selectors, open_run
+    from cl.deletion.plan import plan as make_plan
 
     selectors = _selectors(task, class_, subject, sample, ids_file)
     need_selectors(selectors)
@@ -90,8 +90,8 @@ def execute(
     as_json: AsJson = False,
 ) -> None:
     """Delete, and print the request's id. Begun again after a crash, it goes on where it stopped."""
-    from cl.execution import execute as carry_out
-    from cl.execution import rebuild_stale
+    from cl.deletion.execution import execute as carry_out
+    from cl.deletion.execution import rebuild_stale
 
     selectors = _selectors(task, class_, subject, sample, ids_file)
 
@@ -149,7 +149,7 @@ def certify(
     """Sign the certificate of a verified deletion and write its page; what was deleted is forgotten for good."""
     from cl.audit.certificate import certify as sign
     from cl.audit.certificate import copy_to
-    from cl.audit.ledger import writing
+    from cl.deletion.ledger import writing
 
     place = _home(home)
     with writing(place):
@@ -169,7 +169,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Every request and what has become of it, read from the ledger."""
-    from cl.audit.ledger import status as read
+    from cl.deletion.ledger import status as read
 
     found = read(_home(home), request)
     if as_json:
@@ -186,7 +186,7 @@ def status(
 @forget.command(epilog="Example: palimpsest forget readmit 5c01d2")
 def readmit(request: Request, home: Home = None, as_json: AsJson = False) -> None:
     """Lift the suppression: the data may come again, at the next run."""
-    from cl.execution import readmit as lift
+    from cl.deletion.execution import readmit as lift
 
     count = lift(_home(home), request)
     if as_json:
@@ -199,7 +199,7 @@ def readmit(request: Request, home: Home = None, as_json: AsJson = False) -> Non
 def verify_ledger(home: Home = None, as_json: AsJson = False) -> None:
     """Check chain, signatures and the heads that certificates name."""
     from cl.audit.certificate import anchors
-    from cl.audit.ledger import Ledger
+    from cl.deletion.ledger import Ledger
 
     place = _home(home)
     heads = anchors(place)
@@ -213,7 +213,7 @@ def verify_ledger(home: Home = None, as_json: AsJson = False) -> None:
 @ledger.command("show", epilog="Example: palimpsest ledger show --json")
 def show_ledger(home: Home = None, as_json: AsJson = False) -> None:
     """Every record, oldest first."""
-    from cl.audit.ledger import Ledger
+    from cl.deletion.ledger import Ledger
 
     records = Ledger(_home(home)).records()
     if as_json:
@@ -231,7 +231,7 @@ def show_ledger(home: Home = None, as_json: AsJson = False) -> None:
 def residue(request: Request, ids_file: IdsFile = None, home: Home = None, as_json: AsJson = False) -> None:
     """Search the home for what is left of deleted samples. Exit code 1 if there is anything."""
     from cl.audit.verify import content_of, residue_of
-    from cl.deletion import open_run
+    from cl.deletion.plan import open_run
 
     place = _home(home)
     content = content_of(place, request, _lines(ids_file) if ids_file else None)
@@ -247,7 +247,7 @@ def residue(request: Request, ids_file: IdsFile = None, home: Home = None, as_js
 
 
 def _home(home: Path | None) -> Path:
-    from cl.home import default_home
+    from cl.home.layout import default_home
 
     return home if home is not None else default_home()
 
@@ -259,7 +259,7 @@ def _selectors(
     samples: list[str] | None,
     ids_file: Path | None,
 ) -> list[Selector]:
-    from cl.deletion import Selector
+    from cl.deletion.plan import Selector
 
     return [
         *(Selector("task", name) for name in tasks or []),

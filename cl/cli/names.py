@@ -77,7 +77,7 @@ def _rows(known: registry.Registry, row: Callable[[Any], dict[str, Any]]) -> lis
 
 
 def _backbones() -> list[dict[str, Any]]:
-    from cl.backbone import shipped
+    from cl.models.backbone import shipped
 
     cards = [{"name": name, "about": _card_line(card)} for name, card in shipped().items()]
     return [*cards, {"name": "NAME", "about": "any timm network by name, with pretrained weights; random:NAME without"}]
@@ -92,7 +92,7 @@ def _first_line(factory: Callable[..., Any]) -> str:
 
 
 def _description(name: str, data: Path | None, sets: dict[str, Any]) -> dict[str, Any]:
-    from cl.backbone import shipped
+    from cl.models.backbone import shipped
 
     if name in registry.strategies.names():
         return _describe_strategy(name)
@@ -105,7 +105,7 @@ def _description(name: str, data: Path | None, sets: dict[str, Any]) -> dict[str
 
 
 def _describe_strategy(name: str) -> dict[str, Any]:
-    from cl.hyper import describe as describe_hyper
+    from cl.learning.hyper import describe as describe_hyper
 
     method = registry.strategies.get(name)
     return {
@@ -120,8 +120,8 @@ def _describe_strategy(name: str) -> dict[str, Any]:
 
 
 def _describe_stream(name: str, data: Path | None, sets: dict[str, Any]) -> dict[str, Any]:
-    from cl.recipes import arguments_of, resolve_stream
-    from cl.settings import STREAM, shared_out
+    from cl.data.recipes import arguments_of, resolve_stream
+    from cl.running.settings import STREAM, shared_out
 
     stream = resolve_stream(name, data, arguments=shared_out(sets, {STREAM: arguments_of(name)})[STREAM])
     about = f"described by {name}" if name.endswith(".toml") else _first_line(registry.streams.get(name))

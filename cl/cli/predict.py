@@ -14,7 +14,7 @@ from cl.cli.common import AsJson, Home, User, find_run, out, print_json, progres
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cl.replay import Replay
+    from cl.running.rerun import Replay
 
 app = typer.Typer()
 
@@ -30,8 +30,8 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Classify images with what a run has learnt. Nothing of them is stored."""
-    from cl.home import default_home
-    from cl.replay import Replay
+    from cl.home.layout import default_home
+    from cl.running.rerun import Replay
 
     place = home if home is not None else default_home()
     name = find_run(place, run)
@@ -54,8 +54,8 @@ def predict(
 def _classified(found: Replay, images: list[Path]) -> list[dict[str, Any]]:
     import numpy as np
 
-    from cl.images import read_square
-    from cl.stream import Samples
+    from cl.data.images import read_square
+    from cl.data.stream import Samples
 
     size = next(shard for shard in found.stream.shards if len(shard)).images([0]).shape[-1]
     visitors = Samples.visiting(np.stack([read_square(path, size) for path in images]))
@@ -64,7 +64,7 @@ def _classified(found: Replay, images: list[Path]) -> list[dict[str, Any]]:
 
 
 def _abstained(images: list[Path]) -> list[dict[str, Any]]:
-    from cl.images import read_square
+    from cl.data.images import read_square
 
     for path in images:  # what is no image is refused, whoever asks
         read_square(path, 32)

@@ -51,9 +51,9 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run one strategy over one stream. What the store holds already is not built again."""
-    from cl.recipes import arguments_of, strategy_of
-    from cl.runner import run as run_stream
-    from cl.settings import STREAM, shared_out
+    from cl.data.recipes import arguments_of, strategy_of
+    from cl.running.session import run as run_stream
+    from cl.running.settings import STREAM, shared_out
 
     hyper: Any = strategy_of(strategy).Hyper
     sets = shared_out(settings_of(set_), {strategy: hyper.__dataclass_fields__, STREAM: arguments_of(stream)})
@@ -103,8 +103,8 @@ def compare(
     A preset or setting may be meant for one strategy, or for the stream: --preset ease.official, --set joint.when=last,
     --set stream.people=30. A plain name goes to all that have it.
     """
-    from cl.compare import cells, default_jobs, get_ready, run_cells
-    from cl.home import default_home
+    from cl.home.layout import default_home
+    from cl.running.compare import cells, default_jobs, get_ready, run_cells
 
     if page.is_dir():
         raise BadInput(f"--out {page} is a folder; name a file in it")
@@ -123,7 +123,7 @@ def compare(
     rows = report.aggregate(figures)
     title = f"{', '.join(strategies)} on {stream}"
     report.write_comparison(figures, page, title=title, notes=figures[0]["notes"], links=list(links.items()))
-    from cl.results import Result
+    from cl.home.results import Result
 
     if as_json:
         runs = [Result(one).as_json() for one in figures]
@@ -136,8 +136,8 @@ def compare(
 @app.command(epilog="Example: palimpsest results --json")
 def results(home: Home = None, as_json: AsJson = False) -> None:
     """Every run so far, as a table."""
-    from cl.home import default_home
-    from cl.results import Results
+    from cl.home.layout import default_home
+    from cl.home.results import Results
 
     place = home if home is not None else default_home()
     apart = _out_of_service(place)
@@ -159,13 +159,13 @@ def results(home: Home = None, as_json: AsJson = False) -> None:
 
 def _out_of_service(home: Path) -> list[dict[str, Any]]:
     """Runs whose figures a deletion took away, or is about to."""
-    from cl.home import out_of_service
+    from cl.home.layout import out_of_service
 
     found = out_of_service(home)
     if not found:
         return []
-    from cl.runs import Runs
-    from cl.store import Store
+    from cl.home.runs import Runs
+    from cl.home.store import Store
 
     runs = Runs(Store(home))
     requests = {run: runs.request(run) for run in found}
@@ -194,11 +194,11 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """One run: accuracy matrix, growth, components with what they read, manifest."""
-    from cl.ancestry import Ancestry
     from cl.cli.growth import print_growth
-    from cl.home import default_home, stale_runs
-    from cl.lineage import components
-    from cl.results import Results
+    from cl.home.ancestry import Ancestry
+    from cl.home.layout import default_home, stale_runs
+    from cl.home.lineage import components
+    from cl.home.results import Results
 
     if (lineage is not None) + (dependents is not None) + growth > 1:
         raise BadInput("--lineage, --dependents and --growth each print one thing; give one of them")

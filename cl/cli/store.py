@@ -13,7 +13,7 @@ from cl.cli.common import AsJson, Home, out, print_json
 from cl.errors import BadInput
 
 if TYPE_CHECKING:
-    from cl.store import Store
+    from cl.home.store import Store
 
 app = typer.Typer()
 store = typer.Typer(help="Look after the store.", no_args_is_help=True)
@@ -31,7 +31,7 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Remove what no run uses, and what a crash left. Results stay as they are; a cache is built again when needed."""
-    from cl.gc import collect
+    from cl.home.gc import collect
 
     if keep is not None and not caches:
         raise BadInput("--keep says how much of the caches may stay; give it together with --caches")
@@ -55,7 +55,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Hash everything again and list the faults, one line each; exit code 1 where faults remain."""
-    from cl.verify import faults
+    from cl.home.check import faults
 
     place = _store(home)
     found = list(faults(place))
@@ -96,8 +96,8 @@ def show_size(size: float) -> str:
 
 
 def _store(home: Path | None) -> Store:
-    from cl.home import default_home
-    from cl.store import Store
+    from cl.home.layout import default_home
+    from cl.home.store import Store
 
     place = home if home is not None else default_home()
     if not place.exists():

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from cl.backbone import BATCH, TimmBackbone
-from cl.build import Builder, Handle, builds
-from cl.hyper import resolve
+from cl.components.builder import Builder, Handle, builds
+from cl.data.stream import Samples
+from cl.home.store import Record, Store, Tensors
+from cl.learning.hyper import resolve
+from cl.learning.strategy import Model, PastTask
+from cl.models.backbone import BATCH, TimmBackbone
 from cl.numerics import configure
+from cl.parts.statistics import embedding_sums
 from cl.seeds import Seeds
-from cl.statistics import embedding_sums
-from cl.store import Record, Store, Tensors
-from cl.strategy import Model, PastTask
-from cl.stream import Samples
 from strategies.adapterswap import AdapterSwap
 
 SIZES = (10, 100, 1_000, 10_000)

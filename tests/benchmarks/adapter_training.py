@@ -14,13 +14,13 @@ from collections.abc import Callable
 import torch
 
 from cl.adapters import bottleneck
-from cl.backbone import TimmBackbone, load_backbone
-from cl.build import Checkpoint
-from cl.heads import cosine, uniform_rows
+from cl.components.builder import Checkpoint
+from cl.data.stream import ArrayPixels, Samples
+from cl.learning.train import Batch, Optimisation, Tuner, fit
+from cl.models.backbone import TimmBackbone, load_backbone
+from cl.models.heads import cosine, uniform_rows
 from cl.numerics import configure
 from cl.seeds import Seeds
-from cl.stream import ArrayPixels, Samples
-from cl.train import Batch, Optimisation, Tuner, fit
 
 WIDTH = 16  # the adapter's bottleneck
 BATCH = 48

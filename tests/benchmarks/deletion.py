@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import cl.audit.verify
-from cl.audit.oracle import Finding, oracles, run_cold
-from cl.audit.vault import Vault
-from cl.deletion import Selector
+from cl.data.recipes import resolve_stream
+from cl.data.stream import Stream
+from cl.deletion.execution import execute
+from cl.deletion.oracle import Finding, oracles, run_cold
+from cl.deletion.plan import Selector
+from cl.deletion.vault import Vault
 from cl.errors import DeletionError
-from cl.execution import execute
-from cl.recipes import resolve_stream
-from cl.runner import run
-from cl.stream import Stream
+from cl.running.session import run
 
 STRATEGIES = ("simplecil", "ease", "finetune", "joint")
 HEAD = ("stream", "strategy", "deletion", "forgot", "tainted", "rebuilt", "seconds", "retrain", "speed-up", "predicted")

@@ -24,16 +24,16 @@ import torch
 from torch import Tensor
 
 import cl
-from cl.backbone import load_backbone
-from cl.build import TRAINED, Builder, Part
-from cl.hyper import resolve
+from cl.components.builder import TRAINED, Builder, Part
+from cl.data.stream import Stream, Task
+from cl.home.results import Result
+from cl.home.runs import Runs
+from cl.home.store import Record, Store
+from cl.learning.hyper import resolve
+from cl.learning.strategy import Model
+from cl.models.backbone import load_backbone
 from cl.numerics import configure
-from cl.prototypes import class_means
-from cl.results import Result
-from cl.runs import Runs
-from cl.store import Record, Store
-from cl.strategy import Model
-from cl.stream import Stream, Task
+from cl.parts.prototypes import class_means
 from strategies.mos import Mos
 from strategies.ssiat import Ssiat
 from streams.glyphs import glyphs

@@ -15,17 +15,17 @@ from contextlib import contextmanager
 
 import torch
 
-import cl.train
+import cl.learning.train
 from cl.adapters import bottleneck, mixture
-from cl.backbone import TimmBackbone, load_backbone
-from cl.build import Checkpoint
-from cl.mixtures import mixture_features, pooled_inputs
+from cl.components.builder import Checkpoint
+from cl.data.stream import ArrayPixels, Samples
+from cl.home.store import Tensors
+from cl.learning.prefix import frozen_prefix
+from cl.learning.train import Optimisation
+from cl.models.backbone import TimmBackbone, load_backbone
 from cl.numerics import configure
-from cl.prefix import frozen_prefix
+from cl.parts.mixtures import mixture_features, pooled_inputs
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.stream import ArrayPixels, Samples
-from cl.train import Optimisation
 from strategies.sema import train_addition
 
 GROWING = 3
@@ -54,12 +54,12 @@ def mixtures(backbone: TimmBackbone, start: int) -> dict[str, object]:
 @contextmanager
 def remembering(nothing: bool) -> Iterator[None]:
     """Training that keeps no prefix in memory, if `nothing`."""
-    before = cl.train.PREFIX_BYTES
-    cl.train.PREFIX_BYTES = 0 if nothing else before
+    before = cl.learning.train.PREFIX_BYTES
+    cl.learning.train.PREFIX_BYTES = 0 if nothing else before
     try:
         yield
     finally:
-        cl.train.PREFIX_BYTES = before
+        cl.learning.train.PREFIX_BYTES = before
 
 
 def jobs(backbone: TimmBackbone) -> dict[str, Callable[[Tensors | None], object]]:

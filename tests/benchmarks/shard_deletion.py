@@ -14,15 +14,15 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from cl.audit.oracle import run_cold, task
-from cl.audit.vault import Vault
-from cl.build import TRAINED
-from cl.deletion import Selector, open_run
-from cl.execution import execute
-from cl.runner import run
-from cl.runs import Runs
-from cl.store import Store
-from cl.stream import Recipe, Stream
+from cl.components.builder import TRAINED
+from cl.data.stream import Recipe, Stream
+from cl.deletion.execution import execute
+from cl.deletion.oracle import run_cold, task
+from cl.deletion.plan import Selector, open_run
+from cl.deletion.vault import Vault
+from cl.home.runs import Runs
+from cl.home.store import Store
+from cl.running.session import run
 from streams.digits import split_mnist_5k
 
 BUCKETS = (2, 8, 32)

@@ -6,8 +6,8 @@ products. They take turns, round by round, and the medians of processor time are
 
     stacked_adapters.py [BACKBONE [COUNT...]]
 
-The engine takes the second way for adapters that meet the same shard (`cl.features`): its bits are those of a pass
-alone on every machine, which the third way cannot promise.
+The engine takes the second way for adapters that meet the same shard (`cl.learning.features`): its bits are those of
+a pass alone on every machine, which the third way cannot promise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from cl.adapters import bottleneck
-from cl.backbone import BATCH, Attach, TimmBackbone, load_backbone
+from cl.models.backbone import BATCH, Attach, TimmBackbone, load_backbone
 from cl.numerics import configure
 from cl.seeds import Seeds
 

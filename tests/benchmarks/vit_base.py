@@ -18,7 +18,7 @@ from adapter_training import mm_flops_per_second, training_flops
 from PIL import Image
 
 import cl
-from cl.backbone import TimmBackbone, load_backbone
+from cl.models.backbone import TimmBackbone, load_backbone
 from cl.numerics import configure
 
 NETWORK = "random:vit_base_patch16_224"

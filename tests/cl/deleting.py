@@ -9,15 +9,15 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from cl import registry
-from cl.audit.vault import Vault
-from cl.deletion import Kind, Scope, Selector
-from cl.execution import Outcome, execute
-from cl.replay import replay
-from cl.results import Result
-from cl.runner import Session, run
-from cl.runs import Runs
-from cl.store import Store
-from cl.stream import Stream
+from cl.data.stream import Stream
+from cl.deletion.execution import Outcome, execute
+from cl.deletion.plan import Kind, Scope, Selector
+from cl.deletion.vault import Vault
+from cl.home.results import Result
+from cl.home.runs import Runs
+from cl.home.store import Store
+from cl.running.rerun import replay
+from cl.running.session import Session, run
 from tests.cl import tiny
 
 STRATEGIES = ("ease", "simplecil", "finetune", "joint", "mos", "ssiat", "sema")

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cl.access import Policy, atom_name, atom_of, atoms
-from cl.audit.ledger import ACCESS, Ledger, status
-from cl.audit.oracle import run_cold, task
-from cl.deletion import open_run
+from cl.data.policy import Policy, atom_name, atom_of, atoms
+from cl.data.recipes import resolve_stream
+from cl.data.stream import Stream
+from cl.deletion.execution import execute
+from cl.deletion.ledger import ACCESS, Ledger, status
+from cl.deletion.oracle import run_cold, task
+from cl.deletion.plan import open_run
 from cl.errors import BadInput
-from cl.execution import execute
-from cl.recipes import resolve_stream
-from cl.runs import Runs
-from cl.store import Store
-from cl.stream import Stream
+from cl.home.runs import Runs
+from cl.home.store import Store
 from cl.testing import tiny_stream
 from tests.cl.deleting import Selector
 from tests.cl.test_cli import palimpsest

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cl.augment import ATTEMPTS, View, crop_flip, views
+from cl.data.augment import ATTEMPTS, View, crop_flip, views
+from cl.data.stream import ArrayPixels, Samples
 from cl.errors import BadInput
+from cl.learning.train import Batch, augmented
 from cl.seeds import Seeds
-from cl.stream import ArrayPixels, Samples
-from cl.train import Batch, augmented
 
 IDS = ["a", "b", "c"]
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cl.adapters import bottleneck
-from cl.backbone import BATCH, embed, load_backbone
 from cl.errors import BadInput, UnknownName
+from cl.models.backbone import BATCH, embed, load_backbone
 from cl.numerics import configure
 from cl.seeds import Seeds
 from tests.helpers import same, tiny_backbone, tiny_stream

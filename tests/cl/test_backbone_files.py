@@ -18,8 +18,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import cl
-from cl.backbone import TimmBackbone, load_backbone
 from cl.errors import BadInput, PalimpsestError
+from cl.models.backbone import TimmBackbone, load_backbone
 from cl.seeds import Seeds
 from tests.helpers import tiny_backbone, tiny_stream
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from cl.adapters import bottleneck
-from cl.backbone import Backbone
-from cl.build import builds
+from cl.components.builder import builds
+from cl.data.stream import Samples
 from cl.errors import BadInput, NonFinite
-from cl.features import adapter_features, features_together
+from cl.home.store import Tensors
+from cl.learning.features import adapter_features, features_together
+from cl.models.backbone import Backbone
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.stream import Samples
 from tests.helpers import builder, tiny_stream
 
 CALLS: list[str] = []

@@ -131,7 +131,7 @@ def test_torch_out_of_memory_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(told)
 
-    monkeypatch.setattr("cl.runner.run", fail)
+    monkeypatch.setattr("cl.running.session.run", fail)
     code, out, err = palimpsest(capsys, monkeypatch, "run", "split-digits", "simplecil")
     assert (code, out) == (2, "") and "out of memory" in err and "--jobs" in err and err.count("\n") == 1
 

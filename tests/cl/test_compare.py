@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cl.cli import main
-from cl.compare import cells, run_cells
 from cl.errors import BadInput, UnknownName
+from cl.running.compare import cells, run_cells
 
 
 def test_presets_and_settings_reach_whom_they_are_meant_for() -> None:

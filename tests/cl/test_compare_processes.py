@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from cl.compare import cells, run_cells
 from cl.errors import ProcessLost, UnknownName
+from cl.running.compare import cells, run_cells
 
 # Runs two cells that wait for ever. The fork server hears Ctrl-C while it loads the engine, as it does on a terminal.
 PROGRAM = """
 import os, signal, sys
 sys.path.remove("")  # as in a console script
 from multiprocessing import forkserver
-from cl.compare import cells, get_ready, run_cells
+from cl.running.compare import cells, get_ready, run_cells
 
 get_ready()
 os.kill(forkserver._forkserver._forkserver_pid, signal.SIGINT)

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from cl import build, store
+from cl.components import builder as build
 from cl.errors import PalimpsestError, StoreError
-from cl.home import FORMAT
-from cl.results import Results
+from cl.home import store
+from cl.home.check import faults
+from cl.home.layout import FORMAT
+from cl.home.results import Results
 from cl.testing import contents
-from cl.verify import faults
 from tests.cl.test_cli import palimpsest
 from tests.homes import manifest, tiny_run
 

@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cl.audit.oracle import observe, picked
 from cl.audit.residue import residue
-from cl.deletion import Kind, Selector, open_run, plan
+from cl.deletion.execution import execute, readmit, rebuild_stale
+from cl.deletion.oracle import observe, picked
+from cl.deletion.plan import Kind, Selector, open_run, plan
+from cl.deletion.taint import closure
 from cl.errors import BadInput, DataDeleted, DeletionError, UnknownName
-from cl.execution import execute, readmit, rebuild_stale
-from cl.gc import collect
-from cl.replay import Replay
-from cl.results import Results
-from cl.runner import Session
-from cl.runner import run as start_run
-from cl.runs import Runs
-from cl.store import Store
-from cl.taint import closure
+from cl.home.gc import collect
+from cl.home.results import Results
+from cl.home.runs import Runs
+from cl.home.store import Store
+from cl.running.rerun import Replay
+from cl.running.session import Session
+from cl.running.session import run as start_run
 from tests.cl import tiny
 from tests.cl.deleting import STRATEGIES, files, forget, forget_ids, keys, oracle, samples_of, start, started
 
@@ -316,7 +316,7 @@ def four_tasks(home: Path, **more: Any) -> str:
 
 def test_a_deletion_seen_from_another_release_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = started(tmp_path, "simplecil")
-    monkeypatch.setattr("cl.deletion.code_digest", lambda build: "another")
+    monkeypatch.setattr("cl.deletion.plan.code_digest", lambda build: "another")
     before = files(tmp_path)
     with pytest.raises(DeletionError, match="run it again first"):
         forget(tmp_path, run, ("sample", "t1/c0/1"))

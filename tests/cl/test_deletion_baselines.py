@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import cl.audit.verify
-from cl.audit.oracle import run_cold
 from cl.audit.verify import verify
-from cl.deletion import Selector
+from cl.deletion.execution import execute
+from cl.deletion.oracle import run_cold
+from cl.deletion.plan import Selector
 from cl.errors import DeletionError
-from cl.execution import execute
 from tests.cl.deleting import files, started
 
 

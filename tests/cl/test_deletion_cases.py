@@ -16,22 +16,22 @@ import torch
 from typer.testing import CliRunner
 
 import cl.audit.verify
-import cl.purge
+import cl.deletion.purge
 from cl.audit.certificate import certify
-from cl.audit.ledger import Ledger, status
-from cl.audit.oracle import run_cold
-from cl.audit.vault import Vault
 from cl.audit.verify import verify
-from cl.build import Handle, builds
 from cl.cli import app, main
-from cl.deletion import Selector, open_run, plan
+from cl.components.builder import Handle, builds
+from cl.data.stream import Samples, Task
+from cl.deletion.execution import Deletion, execute
+from cl.deletion.ledger import Ledger, status
+from cl.deletion.oracle import run_cold
+from cl.deletion.plan import Selector, open_run, plan
+from cl.deletion.vault import Vault
 from cl.errors import BadInput, DeletionError, LedgerError
-from cl.execution import Deletion, execute
-from cl.replay import Replay
-from cl.runner import run
-from cl.runs import Runs
-from cl.store import Store, Tensors
-from cl.stream import Samples, Task
+from cl.home.runs import Runs
+from cl.home.store import Store, Tensors
+from cl.running.rerun import Replay
+from cl.running.session import run
 from strategies.simplecil import SimpleCIL
 from tests.cl import tiny
 from tests.cl.deleting import files, forget, oracle, start, started
@@ -186,7 +186,7 @@ def test_a_damaged_component_is_noticed_and_made_again(tmp_path: Path) -> None:
 def test_missing_raw_data_of_others_is_refused_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = started(tmp_path, "simplecil")
     before, rest = files(tmp_path), tiny.stream().without({"t1/c1/3"})
-    monkeypatch.setattr("cl.replay.resolve_stream", lambda recipe, home: rest)
+    monkeypatch.setattr("cl.running.rerun.resolve_stream", lambda recipe, home: rest)
     with pytest.raises(DeletionError, match="raw data of 1 more samples is gone, the first 't1/c1/3'"):
         forget(tmp_path, made, ("sample", "t1/c0/1"))
     assert files(tmp_path) == before
@@ -196,7 +196,7 @@ def test_another_backbone_under_the_same_name_is_refused(tmp_path: Path, monkeyp
     made = started(tmp_path, "simplecil")
     network = tiny.backbone()
     monkeypatch.setattr(network, "digest", "0" * 64)
-    monkeypatch.setattr("cl.replay.load_backbone", lambda name, device: network)
+    monkeypatch.setattr("cl.running.rerun.load_backbone", lambda name, device: network)
     with pytest.raises(BadInput, match="not the one of run"):
         forget(tmp_path, made, ("sample", "t1/c0/1"))
 
@@ -300,13 +300,13 @@ def test_a_purge_that_was_interrupted_leaves_no_way_to_what_is_gone(
     below = [made.component("b", brightness, one) for one in (stays, gone)]
     child, _ = (made.component("c", twice, one) for one in below)
     live = [("run", SimpleNamespace(keys={below[0].key, child.key}))]
-    monkeypatch.setattr(cl.purge.Runs, "all_live", lambda self: iter(live))
+    monkeypatch.setattr(cl.deletion.purge.Runs, "all_live", lambda self: iter(live))
     content = {"run": "run", "stale": [], "samples": {gone.ids[0]: gone.contents[0]}, "digests": [below[1].key]}
     with monkeypatch.context() as patch:
-        patch.setattr(cl.purge, "remove_database", lambda path: 1 / 0)
+        patch.setattr(cl.deletion.purge, "remove_database", lambda path: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            cl.purge.purge(made.store, content)
-    cl.purge.purge(made.store, content)
+            cl.deletion.purge.purge(made.store, content)
+    cl.deletion.purge.purge(made.store, content)
     assert [read["key"] for read in Store(tmp_path).record(child.key).reads] == [below[0].key]
 
 

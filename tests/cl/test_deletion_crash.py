@@ -15,24 +15,24 @@ from typing import Any
 
 import pytest
 
-import cl.audit.ledger
-import cl.audit.oracle
-import cl.audit.vault
 import cl.audit.verify
-import cl.store
+import cl.deletion.ledger
+import cl.deletion.oracle
+import cl.deletion.vault
+import cl.home.store
 from cl.audit.certificate import certify, place
-from cl.audit.ledger import Ledger
-from cl.audit.oracle import Finding, observe
-from cl.audit.vault import Vault
 from cl.audit.verify import verify
+from cl.deletion.ledger import Ledger
+from cl.deletion.oracle import Finding, observe
+from cl.deletion.vault import Vault
 from cl.errors import StoreError
-from cl.results import Results
-from cl.runs import Runs
-from cl.store import Store, write_atomic
+from cl.home.results import Results
+from cl.home.runs import Runs
+from cl.home.store import Store, write_atomic
 from tests.cl.deleting import forget, keys, oracle, started
 
 SAMPLE = "t1/c0/1"
-WRITERS = (cl.store, cl.audit.vault, cl.audit.ledger)
+WRITERS = (cl.home.store, cl.deletion.vault, cl.deletion.ledger)
 
 
 @cache

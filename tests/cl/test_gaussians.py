@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cl.build import Checkpoint
+from cl.components.builder import Checkpoint
+from cl.data.stream import Samples
 from cl.errors import NonFinite
-from cl.gaussians import Gaussians, align, class_spread, covariance
+from cl.home.store import Tensors
+from cl.learning.train import Optimisation
+from cl.parts.gaussians import Gaussians, align, class_spread, covariance
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.stream import Samples
-from cl.train import Optimisation
 from tests.helpers import same, tiny_stream
 
 T = torch.tensor

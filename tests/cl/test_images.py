@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cl import files as files_module
-from cl.augment import View
+from cl.data.augment import View
+from cl.data.images import FilePixels, decode, whole
 from cl.errors import BadInput
-from cl.files import Files
-from cl.images import FilePixels, decode, whole
+from cl.home import files as files_module
+from cl.home.files import Files
 
 RED = np.full((4, 6, 3), (200, 10, 10), np.uint8)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cl.ancestry import Ancestry
 from cl.errors import BadInput, UnknownName
-from cl.index import Index
-from cl.store import Store
+from cl.home.ancestry import Ancestry
+from cl.home.index import Index
+from cl.home.store import Store
 from cl.testing import tiny_stream
 from tests.homes import manifest, tiny_run
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cl.adapters import lowrank
 from cl.adapters.peft_lora import Grown
-from cl.backbone import BATCH
 from cl.digests import digest_tensors
 from cl.errors import UnknownName
+from cl.models.backbone import BATCH
 from cl.seeds import Seeds, global_state
 from cl.testing import tiny_backbone
 

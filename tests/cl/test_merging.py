@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cl.merging import adapter_distances, mean_parameters, pull
+from cl.parts.merging import adapter_distances, mean_parameters, pull
 from tests.helpers import same
 
 T = torch.tensor

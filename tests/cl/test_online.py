@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from cl.audit.verify import residue_of
-from cl.backbone import Backbone
-from cl.build import builds
-from cl.deletion import Selector, open_run, plan
-from cl.execution import execute, sealed
-from cl.replay import Replay, replay
-from cl.runner import run
-from cl.runs import Runs
-from cl.store import Store, Tensors
-from cl.strategy import Adaptation, Model
-from cl.stream import Samples
-from cl.taint import closure
+from cl.components.builder import builds
+from cl.data.stream import Samples
+from cl.data.veil import Veiled, origins
+from cl.deletion.execution import execute, sealed
+from cl.deletion.plan import Selector, open_run, plan
+from cl.deletion.taint import closure
+from cl.home.runs import Runs
+from cl.home.store import Store, Tensors
+from cl.learning.strategy import Adaptation, Model
+from cl.models.backbone import Backbone
+from cl.running.rerun import Replay, replay
+from cl.running.session import run
 from cl.testing import CONDITIONS, OnlineConformance, _renamed, tiny_backbone, tiny_drift, tiny_stream
-from cl.veil import Veiled, origins
 from strategies.source import Source, source_of, source_scores
 from streams.drift import drifting
 from tests.cl import tiny

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cl.evaluate import online_predictions
+from cl.data.veil import order
 from cl.online_metrics import (
     brier_score,
     by_domain,
@@ -19,8 +19,8 @@ from cl.online_metrics import (
     recurrence,
     stability,
 )
+from cl.running.predictions import online_predictions
 from cl.testing import tiny_segment
-from cl.veil import order
 
 
 def test_stability_is_told_batch_by_batch_against_the_reference() -> None:

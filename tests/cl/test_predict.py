@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from cl import registry, testing
+from cl.data.stream import Stream
 from cl.errors import BadInput
-from cl.gc import collect
-from cl.replay import Replay
-from cl.results import Result
-from cl.runner import run
-from cl.store import Store
-from cl.stream import Stream
+from cl.home.gc import collect
+from cl.home.results import Result
+from cl.home.store import Store
+from cl.running.rerun import Replay
+from cl.running.session import run
 from cl.testing import tiny_backbone, tiny_stream
 from tests.cl.test_cli import palimpsest
 from tests.homes import fast
@@ -106,7 +106,7 @@ def test_runs_that_cannot_be_replayed_are_refused(
     with pytest.raises(BadInput, match=r"backbone of run .* made from Python objects"):
         Replay(tmp_path / "object", object_run.id)
     named_run = learnt(tmp_path / "named")
-    monkeypatch.setattr("cl.replay.load_backbone", lambda name, device: testing.tiny_backbone(seed=1))
+    monkeypatch.setattr("cl.running.rerun.load_backbone", lambda name, device: testing.tiny_backbone(seed=1))
     with pytest.raises(BadInput, match="not the one of run"):
         Replay(tmp_path / "named", named_run.id)
 

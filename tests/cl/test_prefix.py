@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from cl.adapters import bottleneck
-from cl.backbone import BATCH, rows
-from cl.prefix import entering, fits, frozen_prefix
+from cl.learning.prefix import entering, fits, frozen_prefix
+from cl.learning.train import Batch, Frozen
+from cl.models.backbone import BATCH, rows
 from cl.seeds import Seeds
-from cl.train import Batch, Frozen
 from tests.helpers import run_tiny, same, tiny_backbone, tiny_stream
 
 PREFIX = frozen_prefix
@@ -62,9 +62,9 @@ def test_a_shard_that_is_too_large_is_computed_for_each_step(monkeypatch: pytest
         return Frozen(shard, backbone, Seeds("x"), lambda x: backbone.site(0, x))(batch)[0]
 
     kept = site()
-    monkeypatch.setattr("cl.train.PREFIX_BYTES", 100)
+    monkeypatch.setattr("cl.learning.train.PREFIX_BYTES", 100)
     assert torch.allclose(kept, site(), atol=1e-6)
-    monkeypatch.setattr("cl.prefix.PREFIX_BYTES", 100)
+    monkeypatch.setattr("cl.learning.prefix.PREFIX_BYTES", 100)
     assert not fits(shard, backbone.tokens, backbone.dim)
 
 

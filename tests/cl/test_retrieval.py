@@ -13,9 +13,9 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.retrieval import discriminant, isolated, lda, route, scatters, spread
-from cl.statistics import embedding_sums, totals
-from cl.store import Tensors
+from cl.home.store import Tensors
+from cl.parts.retrieval import discriminant, isolated, lda, route, scatters, spread
+from cl.parts.statistics import embedding_sums, totals
 
 SHARDS, ROWS, DIM = 5, 30, 8
 

@@ -10,9 +10,9 @@ import torch
 
 import cl
 from cl import metrics
+from cl.data.stream import Stream
 from cl.errors import BadInput, NonFinite, UnknownName
-from cl.results import PRINTED, Results
-from cl.stream import Stream
+from cl.home.results import PRINTED, Results
 from tests.helpers import run_tiny, tiny_backbone, tiny_stream
 
 STRATEGIES = ["ease", "simplecil", "finetune", "joint", "mos", "ssiat", "sema"]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from cl.data.recipes import content_digest
+from cl.data.stream import ArrayPixels, Samples, Segment, Stream
+from cl.data.veil import opaque, order, origins, veil
 from cl.errors import BadInput
-from cl.recipes import content_digest
-from cl.store import Store
-from cl.stream import ArrayPixels, Samples, Segment, Stream
+from cl.home.store import Store
 from cl.testing import tiny_stream
-from cl.veil import opaque, order, origins, veil
 
 
 def segment(name: str = "GN/5", batches: int = 4, size: int = 3) -> Segment:

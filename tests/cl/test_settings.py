@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from cl import registry
-from cl.compare import cells
+from cl.data.recipes import arguments_of, resolve_stream, strategy_of
 from cl.errors import BadInput, UnknownName
-from cl.recipes import arguments_of, resolve_stream, strategy_of
-from cl.settings import shared_out
+from cl.running.compare import cells
+from cl.running.settings import shared_out
 from cl.testing import tiny_stream
 from strategies.simplecil import SimpleCIL
 from tests.cl.test_cli import palimpsest

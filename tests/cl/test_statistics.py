@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cl.statistics import FAN, embedding_sums, gram, in_order, on_grid, square, totals, touched, tree
+from cl.parts.statistics import FAN, embedding_sums, gram, in_order, on_grid, square, totals, touched, tree
 
 
 def features(rows: int, dim: int = 6, seed: int = 0) -> torch.Tensor:

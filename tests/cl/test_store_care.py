@@ -16,12 +16,12 @@ from filelock import FileLock, Timeout
 from cl import registry
 from cl.cli.store import parse_size, show_size
 from cl.errors import BadInput, StoreError, Unusable
-from cl.gc import collect
-from cl.index import Index
-from cl.results import Results
-from cl.runs import UNFINISHED
-from cl.store import Store
-from cl.verify import faults
+from cl.home.check import faults
+from cl.home.gc import collect
+from cl.home.index import Index
+from cl.home.results import Results
+from cl.home.runs import UNFINISHED
+from cl.home.store import Store
 from tests.homes import fast, manifest, tiny_run
 
 
@@ -238,7 +238,7 @@ def test_a_full_disk_is_no_fault_of_the_results(home: Path, monkeypatch: pytest.
         error.sqlite_errorcode = sqlite3.SQLITE_FULL
         raise error
 
-    monkeypatch.setattr("cl.results._prepare", full)
+    monkeypatch.setattr("cl.home.results._prepare", full)
     with pytest.raises(Unusable, match="disk is full; check disk space"):
         whats(home)
 

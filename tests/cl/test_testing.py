@@ -9,11 +9,11 @@ import pytest
 import torch
 from pytest import Pytester
 
-from cl.build import Handle, builds
+from cl.components.builder import Handle, builds
+from cl.data.stream import ArrayPixels, Samples, Stream, Task
 from cl.digests import digest_bytes
-from cl.store import Tensors
-from cl.strategy import Model, Strategy
-from cl.stream import ArrayPixels, Samples, Stream, Task
+from cl.home.store import Tensors
+from cl.learning.strategy import Model, Strategy
 from cl.testing import tiny_stream
 
 pytest_plugins = ["pytester"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from timm.models.vision_transformer import VisionTransformer
 
-from cl.backbone import TimmBackbone
+from cl.data.stream import ArrayPixels, Recipe, Samples, Stream, Task
+from cl.models.backbone import TimmBackbone
 from cl.seeds import Seeds
-from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
 
 STREAM, BACKBONE = "tests.cl.tiny:stream", "tests.cl.tiny:backbone"
 FAST = {"epochs": 1, "bottleneck": 2, "batch_size": 8}

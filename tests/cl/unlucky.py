@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from cl.build import Handle
-from cl.strategy import Model, Strategy
-from cl.stream import Samples, Task
+from cl.components.builder import Handle
+from cl.data.stream import Samples, Task
+from cl.learning.strategy import Model, Strategy
 
 
 class Killed(Strategy):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cl.stream import ArrayPixels, Recipe, Samples, Stream, Task
+from cl.data.stream import ArrayPixels, Recipe, Samples, Stream, Task
 
 STREAM = "tests.strategies.newness:stream"
 DARK, BRIGHT = 60, 190

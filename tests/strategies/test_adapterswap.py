@@ -13,17 +13,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cl.access import Grants, Policy
-from cl.audit.oracle import with_noise
-from cl.build import builds
-from cl.deletion import Selector, open_run, plan
+from cl.components.builder import builds
+from cl.data.policy import Grants, Policy
+from cl.data.stream import ArrayPixels, Samples, Stream, concat
+from cl.deletion.execution import execute
+from cl.deletion.oracle import with_noise
+from cl.deletion.plan import Selector, open_run, plan
 from cl.errors import BadInput
-from cl.execution import execute
-from cl.replay import Replay
-from cl.results import Result
-from cl.runner import run
-from cl.store import Record, Store, Tensors
-from cl.stream import ArrayPixels, Samples, Stream, concat
+from cl.home.results import Result
+from cl.home.store import Record, Store, Tensors
+from cl.running.rerun import Replay
+from cl.running.session import run
 from cl.testing import StrategyConformance, tiny_stream
 from strategies.adapterswap import AdapterSwap, shard_id, shards
 from tests.cl.test_cli import palimpsest

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.neighbors import NearestCentroid
 
-from cl.backbone import embed
+from cl.models.backbone import embed
 from strategies.joint import Joint
 from strategies.simplecil import SimpleCIL
 from tests.helpers import QUICK, learn, run_tiny, same, tiny_backbone, tiny_stream

@@ -9,8 +9,8 @@ import pytest
 
 import cl
 from cl import registry
+from cl.data.stream import Stream
 from cl.errors import BadInput
-from cl.stream import Stream
 from tests.helpers import tiny_backbone, tiny_stream
 from tests.homes import fast
 

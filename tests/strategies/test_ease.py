@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cl.data.stream import Stream
 from cl.errors import BadInput, UndeclaredRead
-from cl.heads import cosine
-from cl.stream import Stream
+from cl.models.heads import cosine
 from strategies.ease import SHARDING, Ease, joined_cosines, mixing_weights, other_weight, synthesise, weighted_cosines
 from tests.helpers import QUICK, builder, learn, run_tiny, same, tiny_backbone, tiny_stream
 
@@ -214,7 +214,7 @@ def test_growth_is_the_formula_of_the_paper(tmp_path: Path) -> None:  # section 
 def test_a_class_that_comes_back_is_refused(tmp_path: Path) -> None:
     ease = Ease(Ease.Hyper(**QUICK), builder(tmp_path))
     task = tiny_stream().tasks[0]
-    from cl.strategy import Model
+    from cl.learning.strategy import Model
 
     with pytest.raises(BadInput, match="t0-a"):
         ease.learn(task, Model().after(task, {}, False))

@@ -10,14 +10,14 @@ import torch
 
 import cl
 from cl.adapters import bottleneck
-from cl.build import Checkpoint
+from cl.components.builder import Checkpoint
 from cl.errors import BadInput
-from cl.hyper import resolve
-from cl.merging import mean_parameters
+from cl.home.store import Store, Tensors
+from cl.learning.hyper import resolve
+from cl.learning.strategy import Model
+from cl.learning.train import Optimisation
+from cl.parts.merging import mean_parameters
 from cl.seeds import Seeds
-from cl.store import Store, Tensors
-from cl.strategy import Model
-from cl.train import Optimisation
 from strategies.mos import Mos, first_guess, orthogonality, refine, tune, two_stage_scores
 from strategies.mos_released import pulled
 from tests.helpers import QUICK, builder, learn, run_tiny, same, tiny_backbone, tiny_stream

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from cl import descriptors
 from cl.adapters import mixture
 from cl.adapters.mixture import Stack
-from cl.augment import crop_flip
-from cl.build import Handle
+from cl.components.builder import Handle
+from cl.data.augment import crop_flip
+from cl.data.stream import ArrayPixels, Samples, Stream, Task
 from cl.errors import BadInput, NonFinite
-from cl.hyper import resolve
+from cl.home.store import Tensors
+from cl.learning.hyper import resolve
+from cl.learning.strategy import Model
+from cl.learning.train import Optimisation
+from cl.parts import descriptors
+from cl.parts.shared_head import gathered, shrink
 from cl.seeds import Seeds
-from cl.shared_head import gathered, shrink
-from cl.store import Tensors
-from cl.strategy import Model
-from cl.stream import ArrayPixels, Samples, Stream, Task
 from cl.testing import StrategyConformance
-from cl.train import Optimisation
 from strategies.sema import EXACT, OFFICIAL, Sema, SemaHyper, closed_column, scan
 from tests.helpers import builder, run_tiny, same, tiny_stream
 

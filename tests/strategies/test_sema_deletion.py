@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cl.deletion import Kind, Selector, open_run, plan
-from cl.results import Results
-from cl.runner import run
+from cl.deletion.plan import Kind, Selector, open_run, plan
+from cl.home.results import Results
+from cl.running.session import run
 from tests.cl import tiny
 from tests.cl.deleting import forget, keys, oracle, samples_of
 from tests.cl.test_cli import palimpsest

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cl.adapters import bottleneck
-from cl.augment import crop_flip
-from cl.backbone import embed
-from cl.build import Checkpoint
+from cl.components.builder import Checkpoint
+from cl.data.augment import crop_flip
+from cl.data.stream import ArrayPixels, Samples, Stream
 from cl.errors import BadInput
-from cl.heads import cosface
-from cl.hyper import resolve
+from cl.home.store import Tensors
+from cl.learning.hyper import resolve
+from cl.learning.strategy import Model
+from cl.learning.train import Optimisation
+from cl.models.backbone import embed
+from cl.models.heads import cosface
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.strategy import Model
-from cl.stream import ArrayPixels, Samples, Stream
-from cl.train import Optimisation
 from strategies.ssiat import (
     Ssiat,
     chain_scores,

@@ -13,14 +13,14 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor
 
 from cl import registry
-from cl.adaptation import Descent, SourceModel, batch_statistics, norm_names
-from cl.backbone import TimmBackbone
+from cl.data.stream import Samples
+from cl.data.veil import Veiled, veil
+from cl.data.views import views
+from cl.home.store import Tensors
+from cl.learning.adaptation import Descent, SourceModel, batch_statistics, norm_names
+from cl.models.backbone import TimmBackbone
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.stream import Samples
 from cl.testing import tiny_backbone, tiny_drift, tiny_segment
-from cl.veil import Veiled, veil
-from cl.views import views
 from strategies.bn1 import renormalised
 from strategies.cotta import taught
 from strategies.eata import fisher, selected

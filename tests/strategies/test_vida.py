@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from cl.adaptation import SourceModel
 from cl.adapters import pairs
+from cl.data.veil import veil
+from cl.data.views import views
 from cl.errors import BadInput
+from cl.home.store import Tensors
+from cl.learning.adaptation import SourceModel
+from cl.learning.strategy import Model
 from cl.seeds import Seeds
-from cl.store import Tensors
-from cl.strategy import Model
 from cl.testing import tiny_backbone, tiny_drift, tiny_segment
-from cl.veil import veil
-from cl.views import views
 from strategies.vida import PRESETS, Vida, VidaHyper, adapted, reparameterised, scores_with_pairs, unadapted
 from strategies.vida_allotment import NEUTRAL, Allotment, Homeostasis, Network
 from tests.strategies.test_test_time import arriving, scores, source, vida, warm

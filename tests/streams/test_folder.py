@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 import cl
-from cl.deletion import Selector, open_run, plan
+from cl.data.recipes import resolve_stream
+from cl.data.stream import Recipe, Stream
+from cl.deletion.plan import Selector, open_run, plan
 from cl.errors import PalimpsestError
-from cl.recipes import resolve_stream
-from cl.stream import Recipe, Stream
 from tests.cl import tiny
 from tests.cl.test_cli import palimpsest
 from tests.cl.test_predict import contents

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from cl.data.recipes import content_digest, resolve_stream
+from cl.data.stream import Recipe, Stream
 from cl.errors import BadInput
-from cl.recipes import content_digest, resolve_stream
-from cl.stream import Recipe, Stream
 from cl.testing import StreamConformance
 from tests.cl.test_cli import palimpsest
 from tests.streams.public_sets import CIFAR10, write_cifar10, write_cifar100

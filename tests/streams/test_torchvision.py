@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cl.data.recipes import resolve_stream
+from cl.data.stream import Recipe
 from cl.errors import BadInput
-from cl.recipes import resolve_stream
-from cl.stream import Recipe
 from streams.batches import read_batch, read_idx
 from tests.cl.test_cli import palimpsest
 from tests.helpers import run_tiny

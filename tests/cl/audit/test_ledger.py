@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cl.audit import keys
-from cl.audit.keys import system_key
-from cl.audit.ledger import Ledger, state
-from cl.audit.suppression import Suppression
-from cl.audit.vault import Vault
+from cl.deletion.ledger import Ledger, state
+from cl.deletion.vault import Vault
 from cl.digests import canonical, digest_json
 from cl.errors import DeletionError, LedgerError
+from cl.home import keys
+from cl.home.keys import system_key
+from cl.running.suppression import Suppression
 from tests.cl.deleting import forget, started
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cl.audit.oracle import picked
 from cl.audit.residue import residue
-from cl.deletion import open_run
-from cl.stream import Samples
+from cl.data.stream import Samples
+from cl.deletion.oracle import picked
+from cl.deletion.plan import open_run
 from tests.cl import tiny
 from tests.cl.deleting import forget, started
 

@@ -16,19 +16,19 @@ from typer.testing import CliRunner
 
 import cl.audit.verify
 from cl.audit.certificate import anchors, certify, place
-from cl.audit.ledger import Ledger
-from cl.audit.oracle import Finding, observe, run_cold
-from cl.audit.vault import Vault
 from cl.audit.verify import content_of, grade_of, verify
-from cl.build import Handle, builds
 from cl.cli import app
-from cl.deletion import Kind, Selector
+from cl.components.builder import Handle, builds
+from cl.data.stream import Samples, Task
+from cl.deletion.execution import execute, readmit
+from cl.deletion.ledger import Ledger
+from cl.deletion.oracle import Finding, observe, run_cold
+from cl.deletion.plan import Kind, Selector
+from cl.deletion.vault import Vault
 from cl.errors import DeletionError, LedgerError
-from cl.execution import execute, readmit
-from cl.prototypes import class_means
-from cl.runner import run
-from cl.store import Tensors
-from cl.stream import Samples, Task
+from cl.home.store import Tensors
+from cl.parts.prototypes import class_means
+from cl.running.session import run
 from strategies.simplecil import SimpleCIL
 from tests.cl import tiny
 from tests.cl.deleting import forget, oracle, start, started
@@ -158,7 +158,7 @@ def test_samples_that_the_source_has_lost_since_are_still_searched_for(
         verify(tmp_path, request)
         certify(tmp_path, request)
     rest = tiny.stream().without({"t0/c0/1", "t0/c0/2"})
-    monkeypatch.setattr("cl.replay.resolve_stream", lambda recipe, home: rest)
+    monkeypatch.setattr("cl.running.rerun.resolve_stream", lambda recipe, home: rest)
     assert verify(tmp_path, request, ids=ids).grade == "E0"
     (tmp_path / "log.txt").write_text('worked on "t0/c0/2"')
     assert verify(tmp_path, request, ids=ids).checks["V6"]["hits"] == 1
@@ -287,7 +287,7 @@ def test_grades(failing: tuple[str, ...], grade: str) -> None:
 
 
 def test_noise_replaces_the_pixels_of_the_forgotten_alone() -> None:
-    from cl.audit.oracle import with_noise
+    from cl.deletion.oracle import with_noise
 
     before, after = (tiny.stream().tasks[0].train, with_noise(tiny.stream(), {"t0/c0/1"}).tasks[0].train)
     changed = [a != b for a, b in zip(before.contents, after.contents, strict=True)]

@@ -1,0 +1,1 @@
+"""Components: pure functions in, stored parts out."""

@@ -1,0 +1,524 @@
+"""Building components: pure functions in, stored parts out, each under the digest of everything it read.
+
+A build is a module-level function marked with `builds`. Its positional parameters are what it reads (opened parts,
+shards); its keyword parameters are plain values from the configuration, or dataclasses of such. Four keyword names are
+provided by the engine when the function asks for them, and only then enter its key where they matter:
+
+    backbone    the frozen network             (its digest is in the key)
+    seeds       randomness by name             (run seed and component name are in the key)
+    checkpoint  where a long build may pause   (not in the key: resumed bytes equal straight ones)
+    numerics    device and threads             (always in the key)
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from cl.code import code_digest
+from cl.data.stream import Samples
+from cl.digests import canonical, digest_json, digest_tensors
+from cl.errors import BadInput, CorruptComponent, NonFinite
+from cl.home.store import DURABLE, ROLES, Record, Store, Tensors, check_parts, describe_parts, write_atomic
+from cl.models.backbone import Backbone
+from cl.numerics import Numerics, fingerprint
+from cl.seeds import Seeds
+
+PROVIDED = ("backbone", "seeds", "checkpoint", "numerics")
+TRAINED = frozenset({"adapter", "head", "router", "descriptor", "state"})
+MEMO_BYTES = 64 << 20
+CHECKPOINT_SECONDS = 60.0
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def builds(role: str | None = None, /, **parts: str) -> Callable[[Function], Function]:
+    """Mark a build function: `@builds("prototype")` for one part, `@builds(a="adapter", h="head")` for several."""
+    roles = {"": role} if role is not None else parts
+    wrong = [name for name in roles.values() if name not in ROLES]
+    if wrong or not roles:
+        raise BadInput(f"unknown role {wrong}; roles are {', '.join(ROLES)}")
+
+    def mark(function: Function) -> Function:
+        function.roles = roles  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+class Part:
+    """One part of a built component: its role and content digest, and its tensors when opened."""
+
+    def __init__(self, handle: Handle, name: str) -> None:
+        self._handle, self.name = handle, name
+        self.key = handle.key
+        self.record = handle.record
+        self.transient = handle.transient
+        self.role: str = handle.record.parts[name]["role"]
+        self.digest: str = handle.record.parts[name]["digest"]
+        self.numel: int = handle.record.parts[name]["numel"]
+
+    def open(self) -> Tensors:
+        """The tensors, on the CPU; treat them as read-only."""
+        return self._handle.open(self.name)
+
+
+class Handle:
+    """A built component. `handle["head"]` is one part of it; a handle of a single part stands for that part."""
+
+    def __init__(self, record: Record, opener: Callable[[Record, str], Tensors], transient: bool = False) -> None:
+        self.record, self._opener, self.transient = record, opener, transient
+        self.key = record.key
+
+    def __getitem__(self, part: str) -> Part:
+        if part not in self.record.parts:
+            raise BadInput(f"component built by {self.record.build} has no part '{part}': {sorted(self.record.parts)}")
+        return Part(self, part)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Every part by name, sorted: a record read back names them in another order than one just made."""
+        return {name: Part(self, name) for name in sorted(self.record.parts)}
+
+    @property
+    def sole(self) -> Part:
+        """The only part. Raises BadInput where there are several."""
+        if len(self.record.parts) != 1:
+            raise BadInput(f"name one of the parts {sorted(self.record.parts)} of what {self.record.build} built")
+        return next(iter(self.parts.values()))
+
+    def open(self, part: str | None = None) -> Tensors:
+        """The tensors of `part`, or of the only one."""
+        return self._opener(self.record, self.sole.name if part is None else part)
+
+
+class Library(Mapping[str, Part]):
+    """Reads that a build opens one at a time, when it asks for them: for more parts than should be in memory at once.
+
+    All of them enter key and lineage. `library[name]` is a part here, and its tensors inside a build. digest: of names
+    and contents in their order, made once for all builds that read the library.
+    """
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self._parts = dict(parts)
+        self.digest = digest_json([[name, part.digest] for name, part in self._parts.items()])
+        self.transient = any(part.transient for part in self._parts.values())
+
+    def __getitem__(self, name: str) -> Part:
+        return self._parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+class _Opening(Mapping[str, Tensors]):
+    """An opened library: each part is read when it is asked for, through the builder's bounded memory."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    def __getitem__(self, name: str) -> Tensors:
+        return self._library[name].open()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._library)
+
+    def __len__(self) -> int:
+        return len(self._library)
+
+
+Read = Part | Handle | Samples | Sequence[Any] | Mapping[str, Any] | None
+Reads = tuple[Mapping[str, Any], ...]  # as a record has them
+
+
+@dataclass(slots=True)
+class Use:
+    """One call of `component`: what it cost when built, and whether it was built now."""
+
+    name: str
+    key: str
+    phase: str
+    built: bool
+    seconds: float
+    passes: int
+    samples: int
+
+
+class Checkpoint:
+    """Pause and resume of one long build, under its key. Kept outside the store, gone at commit."""
+
+    def __init__(self, path: Path | None, write: Callable[[Path, bytes], None] = write_atomic) -> None:
+        self._path, self._write = path, write
+        self._last = time.monotonic()
+
+    def load(self) -> Tensors | None:
+        """What the last interrupted attempt saved, or None. A damaged file counts as none."""
+        if self._path is None:
+            return None
+        try:
+            content = load_safetensors(self._path.read_bytes())
+            digest = bytes(content.pop("digest").tolist()).decode()
+        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError):
+            return None
+        return content if digest == digest_tensors(content) else None
+
+    def save(self, tensors: Tensors) -> None:
+        """Write `tensors` if the last write is a minute ago or more."""
+        if self._path is None or time.monotonic() - self._last < CHECKPOINT_SECONDS:
+            return
+        whole = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        mark = torch.tensor(list(digest_tensors(whole).encode()), dtype=torch.uint8)
+        self._write(self._path, save_safetensors({**whole, "digest": mark}))
+        self._last = time.monotonic()
+
+    def clear(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+@dataclass
+class Builder:
+    """Turns (name, build, reads, arguments) into a handle: from the store if it is there, else by building it."""
+
+    store: Store
+    backbone: Backbone
+    numerics: Numerics
+    seed: int
+    uses: list[Use] = field(default_factory=list)
+    phase: str = "setup"
+    place: str = ""
+    on_build: Callable[[str, str], None] | None = None
+    _memo: OrderedDict[tuple[str, str], Tensors] = field(default_factory=OrderedDict)
+    _memo_bytes: int = 0
+
+    def component(
+        self, name: str, build: Callable[..., Any], *reads: Read, controls: Sequence[Part] = (), **arguments: Any
+    ) -> Handle:
+        """The component `name` made by `build(*reads, **arguments)`.
+
+        controls: decisions that led here; they enter key and lineage, not the call. Raises BadInput for an argument
+        that is not plain JSON, NonFinite where a build returns NaN in a part that must not have one.
+        """
+        plan = self._plan(name, build, reads, controls, arguments)
+        if any(leaf.transient for leaf in _leaves(reads)):
+            return self._build(plan, store=False)
+        record = self.store.find(plan.key)
+        if record is not None and _tells(record, plan) and self.store.sound(record):
+            return self._reuse(plan, record)
+        with self.store.building(plan.key):
+            record = self.store.find(plan.key)
+            if record is not None:
+                return self._reuse(plan, self._told(record, plan))
+            return self._build(plan, store=True)
+
+    def build_together(
+        self,
+        name: str,
+        build: Callable[..., Any],
+        at_once: Callable[..., Sequence[Any]],
+        several: Sequence[tuple[Part | Handle | Samples, ...]],
+        controls: Sequence[Part] = (),
+        **arguments: Any,
+    ) -> None:
+        """Build what is missing of the components `name` = `build(*reads, **arguments)`, for each `reads` in `several`.
+
+        at_once: gives, for a list of opened reads and the same arguments, the list of what `build` gives for each: the
+        same bits, in one go. `build` calls it too, so that its code is in their keys.
+        """
+        plans = {plan.key: plan for reads in several for plan in [self._plan(name, build, reads, controls, arguments)]}
+        if any(leaf.transient for reads in several for leaf in _leaves(reads)):
+            return  # nothing is kept of these, so `component` builds them when they are asked for
+        with self.store.building(*(key for key in plans if self.store.find(key) is None)):
+            missing = [plan for key, plan in plans.items() if self.store.find(key) is None]
+            if len(missing) < 2:
+                return
+            start, passes = time.perf_counter(), self.backbone.passes
+            calls = [[_opened(read) for read in plan.reads] for plan in missing]
+            results = at_once(calls, backbone=self.backbone, **arguments)
+            share = 1 / len(missing)
+            cost = share * (time.perf_counter() - start), share * (self.backbone.passes - passes)
+            for plan, result in zip(missing, results, strict=True):
+                self._build(replace(plan, build=_giving(result)), store=True, before=cost)
+
+    @contextmanager
+    def in_phase(self, phase: str) -> Iterator[None]:
+        """Account for what happens inside under `phase`."""
+        before, self.phase = self.phase, phase
+        try:
+            yield
+        finally:
+            self.phase = before
+
+    @contextmanager
+    def at(self, place: str) -> Iterator[None]:
+        """Call what is built inside `place/name`. Seeds and keys know the plain name alone."""
+        before, self.place = self.place, f"{place}/"
+        try:
+            yield
+        finally:
+            self.place = before
+
+    def warn(self, line: str) -> None:
+        """Add a line to the run's warnings, unless it is there."""
+        if line not in self.store.warnings:
+            self.store.warnings.append(line)
+
+    def _plan(
+        self,
+        name: str,
+        build: Callable[..., Any],
+        reads: Sequence[Read],
+        controls: Sequence[Part],
+        arguments: dict[str, Any],
+    ) -> Plan:
+        roles = getattr(build, "roles", None)
+        if roles is None:
+            raise BadInput(f"{build.__module__}.{build.__qualname__} is not a build; mark it with @builds(role)")
+        wanted = [p for p in inspect.signature(build).parameters if p in PROVIDED]
+        code = code_digest(build)
+        identity = {
+            "build": f"{build.__module__}.{build.__qualname__}",
+            "code": code,
+            "arguments": _plain(arguments),
+            "backbone": self.backbone.digest if "backbone" in wanted else None,
+            "reads": [_identity(read) for read in reads],
+            "controls": [part.digest for part in controls],
+            "seed": f"{self.seed}|{name}" if "seeds" in wanted else None,
+            "numerics": self.numerics.as_json(),
+        }
+        try:
+            key = digest_json(identity)
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"argument of {identity['build']} is not plain JSON: {error}") from error
+        return Plan(
+            f"{self.place}{name}", key, build, roles, tuple(reads), tuple(controls), arguments, tuple(wanted), identity
+        )
+
+    def _build(self, plan: Plan, store: bool, before: tuple[float, float] = (0.0, 0.0)) -> Handle:
+        """before: seconds and passes that went into it already."""
+        if self.on_build is not None:
+            self.on_build(plan.name, plan.key)
+        checkpoint = Checkpoint(self._paused(plan) if store else None, self.store.write)
+        provided = {
+            "backbone": self.backbone,
+            "seeds": Seeds(plan.identity["seed"] or ""),
+            "checkpoint": checkpoint,
+            "numerics": self.numerics,
+        }
+        opened = [_opened(read) for read in plan.reads]
+        start, passes = time.perf_counter(), self.backbone.passes
+        try:
+            result = plan.build(*opened, **plan.arguments, **{name: provided[name] for name in plan.wanted})
+        except NonFinite as error:
+            raise NonFinite(f"'{plan.name}': {error}") from error
+        seconds = time.perf_counter() - start
+        parts = {"": result} if "" in plan.roles else result
+        check_parts(plan.identity["build"], parts, plan.roles)
+        _check_finite(plan, parts)
+        reads = _reads(plan) if store else ()  # what is not kept needs no lineage
+        record = self._record(plan, reads, parts, before[0] + seconds, round(before[1] + self.backbone.passes - passes))
+        if not store:
+            return Handle(record, lambda _, part: parts[part], transient=True)
+        self.store.commit(record, parts, shards_of(plan.reads))
+        checkpoint.clear()
+        self._log(plan, record, built=True)
+        return Handle(record, self._open)
+
+    def _reuse(self, plan: Plan, record: Record) -> Handle:
+        for shard in shards_of(plan.reads):
+            self.store.remember_shard(shard)
+        if "checkpoint" in plan.wanted:  # a process killed between commit and clearing leaves one behind
+            self._paused(plan).unlink(missing_ok=True)
+        self.store.used(record)
+        self._log(plan, record, built=False)
+        return Handle(record, self._open)
+
+    def _paused(self, plan: Plan) -> Path:
+        return self.store.home / "checkpoints" / f"{plan.key}.safetensors"
+
+    def _told(self, record: Record, plan: Plan) -> Record:
+        """The record with this way of reaching it added: equal bytes may come from parents of several keys, and a
+        deletion must follow each of them."""
+        if _tells(record, plan):
+            return record
+        reads = (*record.reads, *(read for read in _reads(plan) if read not in record.reads))
+        self.store.amend(record, reads)
+        return replace(record, reads=reads)
+
+    def _open(self, record: Record, part: str) -> Tensors:
+        place = record.key, part
+        if place not in self._memo:
+            self._memo[place] = self._load(record, part)
+            self._memo_bytes += record.parts[part]["bytes"]
+        self._memo.move_to_end(place)
+        found = self._memo[place]
+        while self._memo_bytes > MEMO_BYTES and len(self._memo) > 1:
+            _, dropped = self._memo.popitem(last=False)
+            self._memo_bytes -= sum(t.numel() * t.element_size() for t in dropped.values())
+        return found
+
+    def _load(self, record: Record, part: str) -> Tensors:
+        try:
+            return self.store.load(record, part)
+        except CorruptComponent as error:
+            self.store.evict(record.key, f"{error}; it is built again")
+            raise
+
+    def _record(self, plan: Plan, reads: Reads, parts: Mapping[str, Tensors], seconds: float, passes: int) -> Record:
+        identity = plan.identity
+        return Record(
+            key=plan.key,
+            build=identity["build"],
+            parts=describe_parts(parts, plan.roles),
+            reads=reads,
+            arguments=json.loads(canonical(identity["arguments"])),
+            numerics=identity["numerics"],
+            seed=identity["seed"],
+            backbone=identity["backbone"],
+            code=identity["code"],
+            seconds=seconds,
+            passes=passes,
+            samples=sum(len(shard) for shard in shards_of(plan.reads)),
+            fingerprint=fingerprint(),
+        )
+
+    def _log(self, plan: Plan, record: Record, built: bool) -> None:
+        use = Use(plan.name, record.key, self._phase(plan), built, record.seconds, record.passes, record.samples)
+        self.uses.append(use)
+
+    def _phase(self, plan: Plan) -> str:
+        """While learning, what is trained and what is only measured are accounted for apart."""
+        if self.phase != "learn":
+            return self.phase
+        return "train" if TRAINED.intersection(plan.roles.values()) else "statistics"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One call of `component`, with its key and everything that entered it (`identity`)."""
+
+    name: str
+    key: str
+    build: Callable[..., Any]
+    roles: Mapping[str, str]
+    reads: tuple[Read, ...]
+    controls: tuple[Part, ...]
+    arguments: dict[str, Any]
+    wanted: tuple[str, ...]
+    identity: dict[str, Any]
+
+
+def durable(handle: Handle) -> list[Part]:
+    """The parts that belong to the model: those that the manifest and the growth figures count."""
+    return [part for part in handle.parts.values() if part.role in DURABLE]
+
+
+def _check_finite(plan: Plan, parts: Mapping[str, Tensors]) -> None:
+    for part, tensors in parts.items():
+        for name, value in tensors.items():
+            lasting = plan.roles[part] in DURABLE or plan.roles[part] == "prediction"
+            if lasting and value.is_floating_point() and not torch.isfinite(value).all():
+                raise NonFinite(
+                    f"'{plan.name}' has a NaN or infinite value in {name}; lower the learning rate (--set lr=...)"
+                )
+
+
+def _giving(result: Any) -> Callable[..., Any]:
+    return lambda *_, **__: result
+
+
+def _part(read: Part | Handle) -> Part:
+    return read.sole if isinstance(read, Handle) else read
+
+
+def _identity(read: Read) -> Any:
+    if isinstance(read, Part | Handle):
+        return _part(read).digest
+    if isinstance(read, Samples):
+        return ["shard", read.digest]
+    if isinstance(read, Library):
+        return ["library", read.digest]
+    if isinstance(read, Mapping):
+        return [[name, _identity(value)] for name, value in read.items()]
+    return None if read is None else [_identity(value) for value in read]
+
+
+def _opened(read: Read) -> Any:
+    if isinstance(read, Part | Handle):
+        return _part(read).open()
+    if isinstance(read, Library):
+        return _Opening(read)
+    if isinstance(read, Mapping):
+        return {name: _opened(value) for name, value in read.items()}
+    return read if read is None or isinstance(read, Samples) else [_opened(value) for value in read]
+
+
+def _leaves(read: Any) -> Iterator[Part | Samples | Library]:
+    if isinstance(read, Part | Handle):
+        yield _part(read)
+    elif isinstance(read, Samples | Library):
+        yield read
+    elif read is not None:
+        for value in read.values() if isinstance(read, Mapping) else read:
+            yield from _leaves(value)
+
+
+def shards_of(reads: Sequence[Read]) -> list[Samples]:
+    """Every shard among `reads`."""
+    return [leaf for leaf in _leaves(reads) if isinstance(leaf, Samples)]
+
+
+def _lineage(reads: Sequence[Any], edge: str, key: str) -> Iterator[Mapping[str, Any]]:
+    """What the component `key` reads, as its record says it."""
+    for leaf in _leaves(reads):
+        if isinstance(leaf, Samples):
+            yield {"kind": "shard", "edge": edge, "digest": leaf.digest}
+        elif isinstance(leaf, Library):
+            yield from _lineage(list(leaf.values()), edge, key)
+        elif leaf.key == key:
+            # A build that returns what it read has its own key when it reads that again: equal bytes, equal keys. No
+            # component is its own parent; this one was made from what it was made from before.
+            yield from (read for read in leaf.record.reads if read.get("key") != key)
+        else:
+            yield {
+                "kind": "part",
+                "edge": "component" if edge == "data" else edge,
+                "key": leaf.key,
+                "part": leaf.name,
+                "digest": leaf.digest,
+            }
+
+
+def _reads(plan: Plan) -> Reads:
+    return tuple([*_lineage(plan.reads, "data", plan.key), *_lineage(plan.controls, "control", plan.key)])
+
+
+def _tells(record: Record, plan: Plan) -> bool:
+    """Whether the record names everything that this plan reads."""
+    reads = _reads(plan)
+    if reads == record.reads:
+        return True
+    told = {frozenset(read.items()) for read in record.reads}
+    return all(frozenset(read.items()) in told for read in reads)
+
+
+def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in arguments.items()
+    }

@@ -1,0 +1,1 @@
+"""Samples, streams, who may read them, and the images behind them."""

@@ -1,0 +1,136 @@
+"""Streams from what names them: a registered name, `module:factory`, a TOML file, or the recipe of an earlier run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from cl import registry
+from cl.data.stream import Recipe, Stream
+from cl.digests import digest_json
+from cl.errors import BadInput, first_line, shown
+from cl.home.files import Files
+from cl.tables import read_toml
+
+if TYPE_CHECKING:
+    from cl.learning.strategy import Strategy
+
+TOML = ".toml"
+OBJECT = "it was made from Python objects without a name; run it by names, or from importable code"
+
+
+def resolve_stream(
+    stream: str | Path | Recipe | Stream,
+    data: str | Path | None = None,
+    home: Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Stream:
+    """The stream that `stream` names, or the object itself.
+
+    data: where the files of a named stream lie. home: where a run remembers digests of files; None for nowhere.
+    arguments: of the factory of a named stream, as text or typed. Raises UnknownName for a name that is not registered,
+    BadInput for a file, folder or argument that cannot be used.
+    """
+    if arguments and (isinstance(stream, Stream | Recipe) or str(stream).endswith(TOML)):
+        raise BadInput(f"this stream takes no {next(iter(arguments))}; arguments belong to a stream by name")
+    if isinstance(stream, Stream):
+        return stream
+    if isinstance(stream, Recipe):
+        return _again(stream, Files(home, keeps=False))
+    if str(stream).endswith(TOML):
+        if data is not None:
+            raise BadInput(f"{shown(stream)} names its own data; leave --data out")
+        return _from_toml(Path(stream), Files(home))
+    place = {} if data is None else {"data": str(data)}
+    return _from_factory(str(stream), {**(arguments or {}), **place})
+
+
+def arguments_of(stream: str) -> list[str]:
+    """What the factory of a stream takes beside `data`; nothing for a TOML file. Raises UnknownName or BadInput."""
+    if stream.endswith(TOML):
+        return []
+    return [name for name in _parameters(stream, _factory(stream)) if name != "data"]
+
+
+def strategy_of(name: str) -> type[Strategy]:
+    """The strategy of a registry name or of `module:Class`. Raises UnknownName or BadInput."""
+    from cl.learning.strategy import Strategy
+
+    known = registry.strategies.knows(name)
+    found = registry.strategies.get(name) if known else registry.imported(name, "strategy")
+    if not (isinstance(found, type) and issubclass(found, Strategy)):
+        raise BadInput(f"'{shown(name)}' is no strategy; name a subclass of cl.learning.strategy.Strategy")
+    return found
+
+
+def content_digest(stream: Stream) -> str:
+    """Digest of all that a stream holds: names, order, subjects, access labels, policy and pixels."""
+    shards = [shard.digest for shard in stream.shards]
+    return digest_json([stream.resolution(), stream.policy.as_json(), shards])
+
+
+def _again(recipe: Recipe, files: Files) -> Stream:
+    if "file" in recipe.place:
+        return _from_toml(Path(recipe.place["file"]), files)
+    return _from_factory(recipe.name, {**recipe.arguments, **recipe.place})
+
+
+def _from_toml(path: Path, files: Files) -> Stream:
+    """The engine knows no kind of stream: the factory registered for the file's `kind` reads the rest."""
+    table = read_toml(path)
+    kind = table.get("kind")
+    if not isinstance(kind, str):
+        known = ", ".join(registry.stream_kinds.names())
+        raise BadInput(f'{shown(path)} has no kind; add kind = "..." (one of {known})')
+    made: Stream = registry.stream_kinds.get(kind)(path, table, files)
+    return made
+
+
+def _from_factory(name: str, arguments: Mapping[str, Any]) -> Stream:
+    factory = _factory(name)
+    accepted = _parameters(name, factory)
+    unknown = sorted(set(arguments) - set(accepted))
+    if unknown:
+        mend = "leave --data out" if unknown == ["data"] else f"it takes {', '.join(accepted) or 'none'}"
+        raise BadInput(f"stream '{name}' takes no {unknown[0]}; {mend}")
+    missing = [key for key, one in accepted.items() if one.default is one.empty and key not in arguments]
+    if missing:
+        raise BadInput(f"stream '{name}' needs {missing[0]}; give it as --set {missing[0]}=...")
+    made = factory(**{key: _typed(name, accepted[key], value) for key, value in arguments.items()})
+    if not isinstance(made, Stream):
+        raise BadInput(f"'{name}' made a {type(made).__name__}, not a Stream; check the factory")
+    return made
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    factory: Callable[..., Any] = (
+        registry.streams.get(name) if registry.streams.knows(name) else registry.imported(name, "stream")
+    )
+    return factory
+
+
+def _parameters(name: str, factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(factory, eval_str=True).parameters
+    except (ValueError, TypeError, NameError) as error:  # not every callable tells what it takes
+        raise BadInput(f"'{shown(name)}' makes no stream ({first_line(error)}); name a function") from error
+
+
+def _typed(stream: str, parameter: inspect.Parameter, value: Any) -> Any:
+    """`value` as the parameter's annotation wants it; lists may be given as JSON. Raises BadInput."""
+    if parameter.annotation is parameter.empty:
+        return value
+    wanted: TypeAdapter[Any] = TypeAdapter(parameter.annotation)
+    try:
+        return (
+            wanted.validate_json(value)
+            if isinstance(value, str) and value.startswith("[")
+            else wanted.validate_python(value)
+        )
+    except ValidationError as error:
+        what = error.errors()[0]["msg"].lower()
+        raise BadInput(f"stream '{stream}': {parameter.name} = {value!r}: {what}") from None

@@ -1,0 +1,432 @@
+"""Streams of tasks: stable ids, class names, subjects and access labels, and the pixels behind them.
+
+A stream is resolved once into task id -> class names -> sample ids. Deletion and views filter that resolution;
+nothing is derived again from counts, orders or sorted names. A test-time stream has segments beside its tasks: batches
+that arrive once the tasks are learnt, whose labels the evaluator alone sees (see `cl.data.veil`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cl.data.augment import View
+from cl.data.policy import Policy
+from cl.digests import digest_bytes, digest_json
+from cl.errors import BadInput
+
+
+class Pixels(Protocol):
+    """Where the images of a stream lie. Implementations decode on demand and never keep what they decoded."""
+
+    def digest(self, sample: str) -> str:
+        """Digest of the sample's stored bytes."""
+
+    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+        """Images of these ids, uint8 `(n, 3, height, width)`; each seen through its view, if views are given."""
+
+
+class ArrayPixels:
+    """Images held in memory: uint8 `(n, height, width, 3)` or grey `(n, height, width)`."""
+
+    def __init__(self, ids: Sequence[str], images: np.ndarray) -> None:
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != len(ids):
+            raise BadInput(
+                f"images must be uint8 (n, height, width[, 3]), one an id, not {images.dtype} {images.shape}"
+            )
+        self._images = images
+        self._row = {sample: row for row, sample in enumerate(ids)}
+
+    def digest(self, sample: str) -> str:
+        image = np.ascontiguousarray(self._images[self._row[sample]])
+        return digest_bytes(f"{image.shape}".encode() + image.tobytes())
+
+    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+        rows = self._images[[self._row[sample] for sample in samples]]
+        if views is not None:
+            size = rows.shape[2], rows.shape[1]
+            seen = [view.of(Image.fromarray(row), size) for row, view in zip(rows, views, strict=True)]
+            rows = np.stack([np.asarray(image) for image in seen])
+        images = torch.from_numpy(rows)
+        if images.ndim == 3:
+            return images[:, None].expand(-1, 3, -1, -1).contiguous()
+        return images.permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A shard: labelled images in the order of their ids.
+
+    ids: sample ids, sorted and unique. labels: one class name a sample. augment: the stream's training augmentation,
+    `plain` is the same shard without it. `opaque` samples hide nothing from a build but ids, labels and pixels: a
+    shard's digest covers exactly these.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    pixels: Pixels = field(repr=False)
+    augment: str = "none"
+    transient: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.labels):
+            raise BadInput(f"{len(self.ids)} sample ids, but {len(self.labels)} labels")
+        if any(first >= second for first, second in zip(self.ids, self.ids[1:], strict=False)):
+            raise BadInput("sample ids must be unique and in sorted order; use Samples.of")
+
+    @classmethod
+    def of(cls, labels: Mapping[str, str], pixels: Pixels, augment: str = "none") -> Samples:
+        """A shard from sample id -> class name."""
+        ids = tuple(sorted(labels))
+        return cls(ids, tuple(labels[sample] for sample in ids), pixels, augment)
+
+    @classmethod
+    def visiting(cls, images: np.ndarray, names: Sequence[str] | None = None) -> Samples:
+        """Images that belong to no stream: used in memory, never stored. Their label is the empty string."""
+        ids = [f"{row:08d}" for row in range(len(images))] if names is None else list(names)
+        return cls(tuple(ids), ("",) * len(ids), ArrayPixels(ids, images), transient=True)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names present, sorted."""
+        return tuple(sorted(set(self.labels)))
+
+    @property
+    def plain(self) -> Samples:
+        """The same images without augmentation."""
+        return self if self.augment == "none" else replace(self, augment="none")
+
+    @cached_property
+    def contents(self) -> tuple[str, ...]:
+        """Digest of each sample's stored bytes."""
+        return tuple(self.pixels.digest(sample) for sample in self.ids)
+
+    @cached_property
+    def digest(self) -> str:
+        """Content digest over ids, pixels, class names and augmentation."""
+        rows = [list(row) for row in zip(self.ids, self.labels, self.contents, strict=True)]
+        return digest_json([rows, self.augment])
+
+    def images(self, rows: Sequence[int] | slice = slice(None), views: Sequence[View] | None = None) -> Tensor:
+        """Raw images of these rows, uint8 `(n, 3, height, width)`, each through its view if views are given."""
+        ids = self.ids[rows] if isinstance(rows, slice) else [self.ids[row] for row in rows]
+        return self.pixels.read(ids, views) if views is not None else self.pixels.read(ids)
+
+    def targets(self, classes: Sequence[str]) -> Tensor:
+        """Index of each label in `classes`, int64 `(n,)`; -1 for a label that is not among them."""
+        index = {name: row for row, name in enumerate(classes)}
+        return torch.tensor([index.get(label, -1) for label in self.labels], dtype=torch.int64)
+
+    def keep(self, ids: Collection[str]) -> Samples:
+        """The samples whose id is in `ids`."""
+        wanted = set(ids)
+        rows = [row for row, sample in enumerate(self.ids) if sample in wanted]
+        if len(rows) == len(self):
+            return self
+        return replace(self, ids=tuple(self.ids[r] for r in rows), labels=tuple(self.labels[r] for r in rows))
+
+
+def concat(shards: Sequence[Samples]) -> Samples:
+    """One shard of several, in the order of the ids. Raises BadInput where two hold the same id."""
+    if len(shards) == 1:
+        return shards[0]
+    owner = {sample: shard.pixels for shard in shards for sample in shard.ids}
+    labels = {sample: label for shard in shards for sample, label in zip(shard.ids, shard.labels, strict=True)}
+    if len(labels) != sum(map(len, shards)):
+        raise BadInput("two shards hold the same sample id")
+    return Samples.of(labels, _JoinedPixels(owner), shards[0].augment)
+
+
+class _JoinedPixels:
+    def __init__(self, owner: Mapping[str, Pixels]) -> None:
+        self._owner = owner
+
+    def digest(self, sample: str) -> str:
+        return self._owner[sample].digest(sample)
+
+    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+        places: dict[int, list[int]] = {}
+        for row, sample in enumerate(samples):
+            places.setdefault(id(self._owner[sample]), []).append(row)
+        parts = {rows[0]: self._part(samples, views, rows) for rows in places.values()}
+        first = next(iter(parts.values()))
+        images = first.new_empty((len(samples), *first.shape[1:]))
+        for rows in places.values():
+            images[rows] = parts[rows[0]]
+        return images
+
+    def _real(self, sample: str) -> str:
+        """The stream's own id of a sample, where the joined shards are veiled (see `cl.data.veil`)."""
+        real = getattr(self._owner[sample], "_real", None)
+        return sample if real is None else real(sample)
+
+    def _part(self, samples: Sequence[str], views: Sequence[View] | None, rows: Sequence[int]) -> Tensor:
+        seen = [views[row] for row in rows] if views is not None else None
+        return self._owner[samples[rows[0]]].read([samples[row] for row in rows], seen)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One experience of a stream: a stable id, its class names in order, a training and a test shard.
+
+    capacity: how many training images of one set of access labels the task was declared to hold, however many there
+    are. subjects, access: by sample id; the stream fills them in from its own.
+    """
+
+    id: str
+    classes: tuple[str, ...]
+    train: Samples
+    test: Samples
+    domain: str | None = None
+    capacity: int | None = None
+    subjects: Mapping[str, str] = field(default_factory=dict, repr=False)
+    access: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Test batches under one condition, in the order in which they arrive.
+
+    id: such as `r03/GN/5`. domain: the condition's name, for the evaluator alone. batches: batch id, such as
+    `r03/GN/5/b0017`, -> its labelled samples. declared: every batch id that the stream was made with; after a deletion
+    `batches` may have holes where `declared` has none, so that no batch ever changes its place.
+    """
+
+    id: str
+    domain: str
+    batches: Mapping[str, Samples]
+    declared: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "declared", self.declared or tuple(self.batches))
+
+    def __len__(self) -> int:
+        return sum(len(batch) for batch in self.batches.values())
+
+    @cached_property
+    def samples(self) -> Samples:
+        """All its samples as one shard, in the order of their ids."""
+        return concat(list(self.batches.values()))
+
+    def pieces(self, length: int | None) -> Iterator[Segment]:
+        """This segment cut after every `length` declared batches (None: whole); a piece without batches is left out.
+
+        Pieces have ids of their own: that of the segment and, where there are several, the number of their first batch.
+        """
+        step = length or len(self.declared)
+        for start in range(0, len(self.declared), step):
+            names = self.declared[start : start + step]
+            held = {name: self.batches[name] for name in names if name in self.batches}
+            if held:
+                piece = self.id if step >= len(self.declared) else f"{self.id}/{start:04d}"
+                yield replace(self, id=piece, batches=held, declared=names)
+
+    def without(self, gone: set[str]) -> Segment | None:
+        """What is left without these samples: smaller batches, an emptied one is gone; None if nothing is left."""
+        kept = {name: batch.keep(set(batch.ids) - gone) for name, batch in self.batches.items()}
+        held = {name: batch for name, batch in kept.items() if len(batch)}
+        return replace(self, batches=held) if held else None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a stream again in another process: a registry name, `module:factory` or TOML file, and arguments.
+
+    content: digest of what the stream's files hold, where it has files. place: where they lie on this machine
+    (`file`: the TOML file, or `data`: a folder); needed to replay, but no part of the run's name.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    content: str | None = None
+    place: Mapping[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        named = {"name": self.name, "arguments": dict(self.arguments)}
+        return named if self.content is None else {**named, "content": self.content}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Tasks in order. `subjects` and `access` map sample ids to a person and to access labels; `policy` says who reads.
+
+    segments: what arrives at test time, in order; then `tasks` is the labelled source split, usually one task whose
+    test shard is the clean test set. Its training shard may be empty: then a model must be given.
+
+    recipe: None for a stream made from bare objects; it trains, but no other process can replay it.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    recipe: Recipe | None = None
+    subjects: Mapping[str, str] = field(default_factory=dict)
+    access: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    policy: Policy = field(default_factory=Policy)
+
+    def __post_init__(self) -> None:
+        _check(self)
+        object.__setattr__(self, "tasks", tuple(self._told(task) for task in self.tasks))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All class names in the order of their first task."""
+        return tuple(dict.fromkeys(name for task in self.tasks for name in task.classes))
+
+    @property
+    def shards(self) -> Iterator[Samples]:
+        """Every shard: of each task training and test, of each segment its batches."""
+        for task in self.tasks:
+            yield from (task.train, task.test)
+        for segment in self.segments:
+            yield from segment.batches.values()
+
+    @property
+    def ids(self) -> set[str]:
+        """Every sample id, training, test and at test time."""
+        return {sample for shard in self.shards for sample in shard.ids}
+
+    def without(self, ids: Collection[str]) -> Stream:
+        """The stream as if these samples had never been. A class without training images leaves its task's label map
+        (its test images go too), a task without classes leaves the stream. All other names stay.
+
+        Batches of segments lose exactly the named samples: nothing that only labels could tell changes them.
+        """
+        gone = set(ids)
+        tasks = [kept for task in self.tasks if (kept := _task_without(task, gone)) is not None]
+        segments = [rest for segment in self.segments if (rest := segment.without(gone)) is not None]
+        left = [shard for task in tasks for shard in (task.train, task.test)]
+        left += [batch for segment in segments for batch in segment.batches.values()]
+        live = {sample for shard in left for sample in shard.ids}
+        return replace(
+            self,
+            tasks=tuple(tasks),
+            segments=tuple(segments),
+            subjects={sample: who for sample, who in self.subjects.items() if sample in live},
+            access={sample: labels for sample, labels in self.access.items() if sample in live},
+        )
+
+    def view(self, user: str) -> Stream:
+        """What `user` may read, as if there were nothing else: not even notes, other users, or a digest of the rest."""
+        hidden = {sample for sample in self.ids if not self.policy.reads(user, self.access.get(sample, ()))}
+        seen = self.without(hidden)
+        return replace(seen, recipe=_renamed(seen), notes=(), policy=self.policy.only(user))
+
+    def tested_by(self, user: str) -> Stream:
+        """Everybody's training images, but of the test images only those that `user` may read. No view: it leaks."""
+        hidden = {sample for sample in self.ids if not self.policy.reads(user, self.access.get(sample, ()))}
+        tasks = tuple(replace(task, test=task.test.keep(set(task.test.ids) - hidden)) for task in self.tasks)
+        segments = tuple(kept for segment in self.segments if (kept := segment.without(hidden)) is not None)
+        return replace(self, tasks=tasks, segments=segments, notes=(), policy=self.policy.only(user))
+
+    def resolution(self) -> dict[str, Any]:
+        """The stream as plain JSON: tasks, classes and sample ids with label, subject and access labels; segments with
+        their batches likewise, if it has any."""
+        segments = [
+            {
+                "id": segment.id,
+                "domain": segment.domain,
+                "declared": list(segment.declared),
+                "batches": {name: self._rows(batch) for name, batch in segment.batches.items()},
+            }
+            for segment in self.segments
+        ]
+        return {
+            **({"segments": segments} if segments else {}),
+            "stream": self.name,
+            "tasks": [
+                {
+                    "id": task.id,
+                    "classes": list(task.classes),
+                    "domain": task.domain,
+                    "capacity": task.capacity,
+                    "train": self._rows(task.train),
+                    "test": self._rows(task.test),
+                }
+                for task in self.tasks
+            ],
+        }
+
+    def _told(self, task: Task) -> Task:
+        """The task with what the stream knows of its samples."""
+        mine = [sample for shard in (task.train, task.test) for sample in shard.ids]
+        subjects = {sample: self.subjects[sample] for sample in mine if sample in self.subjects}
+        access = {sample: self.access[sample] for sample in mine if sample in self.access}
+        return replace(task, subjects=subjects, access=access)
+
+    def _rows(self, shard: Samples) -> list[list[Any]]:
+        return [
+            [sample, label, self.subjects.get(sample), list(self.access.get(sample, ()))]
+            for sample, label in zip(shard.ids, shard.labels, strict=True)
+        ]
+
+
+def _renamed(view: Stream) -> Recipe | None:
+    """The recipe of a view: what its name says of the content covers nothing outside it."""
+    recipe = view.recipe
+    if recipe is None or recipe.content is None:
+        return recipe
+    first = [[task.id, task.train.digest, task.test.digest] for task in view.tasks[:1]]
+    return replace(recipe, content=digest_json(first))
+
+
+def _task_without(task: Task, gone: set[str]) -> Task | None:
+    if gone.isdisjoint(task.train.ids) and gone.isdisjoint(task.test.ids):
+        return task
+    train = task.train.keep(set(task.train.ids) - gone)
+    present = set(train.labels)
+    classes = tuple(name for name in task.classes if name in present)
+    if not classes:
+        return None
+    test_ids = {s for s, label in zip(task.test.ids, task.test.labels, strict=True) if label in present} - gone
+    return replace(task, classes=classes, train=train, test=task.test.keep(test_ids))
+
+
+def _check(stream: Stream) -> None:
+    for kind, members in (("tasks", stream.tasks), ("segments", stream.segments)):
+        names = [one.id for one in members]
+        if len(set(names)) != len(names):
+            raise BadInput(f"stream '{stream.name}' has two {kind} of one id; give each its own")
+    batches = [name for segment in stream.segments for name in segment.declared]
+    if len(set(batches)) != len(batches):
+        raise BadInput(f"stream '{stream.name}' has two batches of one id; give each its own")
+    seen: set[str] = set()
+    for task in stream.tasks:
+        sourceless = bool(stream.segments) and not len(task.train)  # at test time a model may be given instead
+        if not len(task.train) and not sourceless:
+            raise BadInput(f"task '{task.id}' of stream '{stream.name}' has no training images; drop it or fill it")
+        unknown = sorted({*task.train.labels, *task.test.labels} - set(task.classes))
+        if unknown:
+            raise BadInput(
+                f"task '{task.id}' of stream '{stream.name}' has images of '{unknown[0]}', not one of its classes"
+            )
+        empty = sorted(set(task.classes) - set(task.train.labels))
+        if empty and not sourceless:
+            raise BadInput(f"class '{empty[0]}' of task '{task.id}' has no training image; drop it or fill it")
+    for segment in stream.segments:
+        _check_segment(stream, segment)
+    for shard in stream.shards:
+        twice = seen.intersection(shard.ids)
+        if twice:
+            raise BadInput(f"sample '{min(twice)}' is in stream '{stream.name}' twice; ids must be unique")
+        seen.update(shard.ids)
+
+
+def _check_segment(stream: Stream, segment: Segment) -> None:
+    where = f"segment '{segment.id}' of stream '{stream.name}'"
+    if not set(segment.batches) <= set(segment.declared) or len(set(segment.declared)) != len(segment.declared):
+        raise BadInput(f"{where} has a batch that is not declared, or is declared twice; declare each batch once")
+    empty = [name for name, batch in segment.batches.items() if not len(batch)]
+    if empty or not segment.batches:
+        raise BadInput(f"{where} has no images in {empty[0] if empty else 'it'}; drop it or fill it")

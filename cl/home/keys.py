@@ -1,0 +1,84 @@
+"""Secret keys of a home, and the names that they make of identifiers so that no record repeats one."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from cl.digests import canonical
+from cl.errors import BadInput, LedgerError
+from cl.home.store import TEMPORARY, sync_folder, write_atomic
+
+SIGNING_KEY = "PALIMPSEST_SIGNING_KEY"  # where the signing key lies, if not in the home
+
+
+def keyed(key: bytes, value: object) -> str:
+    """HMAC-SHA256 of the canonical JSON of `value`, 64 hexadecimal digits: nothing to anyone without the key."""
+    return hmac.digest(key, canonical(value), "sha256").hex()
+
+
+def secret(path: Path) -> bytes:
+    """The 32 bytes in `path`, drawn at first use and readable by the owner alone."""
+    if not path.exists():
+        _draw(path)
+    found = path.read_bytes()
+    if len(found) != 32:
+        raise LedgerError(f"{path} is not a key of 32 bytes; put back the one that was there")
+    return found
+
+
+def _draw(path: Path) -> None:
+    """Of two processes that both need a first key, the second takes the one that is there."""
+    made = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    write_atomic(made, secrets.token_bytes(32), mode=0o600)
+    with suppress(FileExistsError):
+        os.link(made, path)
+    made.unlink()
+    sync_folder(path.parent)
+
+
+def system_key(home: Path) -> bytes:
+    """The home's own key: for the suppression list, which outlives every request."""
+    return secret(home / "audit" / "system.key")
+
+
+def signing_key(home: Path) -> Ed25519PrivateKey:
+    """The key that signs ledger and certificates."""
+    configured = os.environ.get(SIGNING_KEY)
+    path = Path(configured) if configured else home / "audit" / "signing.key"
+    return Ed25519PrivateKey.from_private_bytes(secret(path))
+
+
+def public_key(home: Path) -> bytes:
+    """The 32 bytes that verify the home's signatures, kept beside the ledger. Raises LedgerError if the key changed."""
+    path = home / "audit" / "signing.pub"
+    if not path.exists():
+        write_atomic(path, signing_key(home).public_key().public_bytes_raw().hex().encode())
+    try:
+        return bytes.fromhex(path.read_text(encoding="ascii"))
+    except ValueError as error:
+        raise LedgerError(f"{path} is damaged; put back the public key that was there") from error
+
+
+def sign(home: Path, data: bytes) -> str:
+    """Ed25519 signature, hexadecimal. Raises BadInput if the key is not the one that the ledger began with."""
+    key = signing_key(home)
+    if key.public_key().public_bytes_raw() != public_key(home):
+        raise BadInput(f"the signing key is not the one this ledger began with; set {SIGNING_KEY} to that one")
+    return key.sign(data).hex()
+
+
+def signed(public: bytes, signature: str, data: bytes) -> bool:
+    """Whether `signature` is of `data` under the public key."""
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(bytes.fromhex(signature), data)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

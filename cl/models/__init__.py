@@ -1,0 +1,1 @@
+"""Frozen backbones, how they are loaded, and heads."""

@@ -1,0 +1,1 @@
+"""A run: its request, session and figures, and what may be asked of it afterwards."""

@@ -1,0 +1,145 @@
+"""Making a run again, in any process, from what its folder holds."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cl.components.builder import TRAINED, Builder, Handle, Plan
+from cl.data.policy import Grants, Policy
+from cl.data.recipes import OBJECT, resolve_stream, strategy_of
+from cl.data.stream import Recipe, Stream
+from cl.errors import BadInput, CorruptComponent
+from cl.home.runs import Runs
+from cl.home.store import Store
+from cl.learning.hyper import resolve
+from cl.learning.strategy import Model
+from cl.models.backbone import load_backbone
+from cl.numerics import configure, device_kind
+from cl.progress import reporting, track
+from cl.running.online import adapted
+from cl.running.session import Request, Session, Source, readable
+
+
+def replay(home: Path, request: Mapping[str, Any], source: Mapping[str, Any], policy: Policy | None = None) -> Session:
+    """The run `request` on the store of `home`, ready to be driven again.
+
+    policy: who may read what, where the home's own word does not count. Raises BadInput for a run made from bare Python
+    objects, or whose backbone is another one now.
+    """
+    wanted = Request(**request)
+    for what in ("stream", "backbone"):
+        if source[what] is None:
+            raise BadInput(f"the {what} of run {wanted.id} cannot be made again: {OBJECT}")
+    found = _found(source["stream"], home, wanted.user)
+    everything = Grants(home).govern(found) if policy is None else replace(found, policy=policy)
+    numerics = configure(source["device"], source["threads"])
+    backbone = load_backbone(source["backbone"], numerics.device)
+    if backbone.digest != wanted.backbone:
+        raise BadInput(f"backbone '{backbone.name}' is not the one of run {wanted.id} any more; run again with it")
+    method = strategy_of(wanted.strategy)
+    hyper: Any = resolve(method.Hyper, method.presets, [], wanted.hyper)
+    whole = readable(everything, wanted.user, method.isolates(hyper))
+    return Session(Store(home), backbone, numerics, wanted, Source(**source), whole, method, hyper)
+
+
+def _found(recipe: Mapping[str, Any], home: Path, user: str | None) -> Stream:
+    """The stream of a recipe. What is wrong with it may name files that not every user may know of."""
+    try:
+        return resolve_stream(Recipe(**recipe), home=home)
+    except BadInput as error:
+        if user is None:
+            raise
+        raise BadInput("the run's stream cannot be read now; palimpsest access tells whoever keeps it why") from error
+
+
+class Replay:
+    """A finished run again: its strategy, its stream, and its model after the last task. A stale run is built first.
+
+    user: the same for what this user may read now, if that takes no training. Raises BadInput for a run that cannot be
+    made again, or is another user's; DeletionError for one that a deletion has taken out of service.
+    """
+
+    def __init__(self, home: Path, run: str, user: str | None = None) -> None:
+        runs = Runs(Store(home))
+        if runs.stale(run) is not None:
+            with reporting(_silent) if user is not None else nullcontext():  # its tasks are not for every user to see
+                replay(home, runs.request(run), runs.source(run)).run()
+        runs.served(run)
+        request, source = runs.request(run), runs.source(run)
+        if user is not None and request["user"] not in (None, user):
+            raise BadInput(f"run {run} is another user's view; give a run of the whole stream, or one made --as {user}")
+        viewer = request["user"] if user is None else user  # "" is a user, whom nobody knows
+        session = replay(home, {**request, "user": viewer}, source)
+        if viewer is not None:
+            session.builder = Frugal(
+                session.store,
+                session.backbone,
+                session.numerics,
+                session.request.seed,
+                refusal=f"what {viewer} may read was not trained on yet; do so with: {command(session)}",
+            )
+        # What was deleted from this run alone is not in the views of it either.
+        self.stream = session.stream.without(session.suppression.of(session.whole, run))
+        # Whoever may read nothing gets no answer, however the strategy came by one.
+        self.abstains = viewer is not None and not session.whole.view(viewer).tasks
+        self.strategy = session.strategy()
+        self._builder = session.builder
+
+    @cached_property
+    def model(self) -> Model:
+        """The model, its components taken from the store; one that is missing is built again."""
+        while True:
+            try:
+                return self._learnt()
+            except CorruptComponent:  # it has been set aside: the next attempt builds it
+                continue
+
+    def _learnt(self) -> Model:
+        model, tasks = Model(), self.stream.tasks
+        for position, task in enumerate(track(tasks, f"learning {self.stream.name} again")):
+            model = self.strategy.extended(model, task, len(tasks) - position - 1)
+        segments = self.stream.segments if tasks else ()
+        label = f"{self.stream.name} at test time, again"
+        return [model, *(step[-1] for step in adapted(self.strategy, self._builder, model, segments, label))][-1]
+
+
+def _silent(label: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass
+class Frugal(Builder):
+    """A builder that measures, but trains nothing."""
+
+    refusal: str = ""
+
+    def _build(self, plan: Plan, store: bool, before: tuple[float, float] = (0.0, 0.0)) -> Handle:
+        if not TRAINED.isdisjoint(plan.roles.values()):
+            raise BadInput(self.refusal)
+        return super()._build(plan, store, before)
+
+
+def command(session: Session) -> str:
+    """The command that makes the run of `session`."""
+    request, source = session.request, session.source
+    assert source.stream is not None and source.backbone is not None
+    place = source.stream["place"]
+    words = ["palimpsest", "run", place.get("file", source.stream["name"]), request.strategy]
+    words += ["--data", place["data"]] if "data" in place else []
+    for name, value in source.stream["arguments"].items():
+        words += ["--set", f"stream.{name}={value}"]
+    words += ["--as", request.user] if request.user is not None else []
+    words += ["--backbone", source.backbone, "--seed", str(request.seed), "--home", str(session.store.home)]
+    words += ["--device", source.device] if source.device != device_kind("auto") else []
+    words += ["--threads", str(source.threads)] if source.threads != 1 else []
+    defaults: Any = resolve(session.method.Hyper, session.method.presets, [], {})
+    for name, value in request.hyper.items():
+        if value != getattr(defaults, name):
+            words += ["--set", f"{name}={value}"]
+    return shlex.join(words)
