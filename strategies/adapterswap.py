@@ -5,7 +5,8 @@ Guarantees", CAMLIS 2024, arXiv 2404.08417. The published domain is text; this i
 
 A shard is (task, set of access labels, bucket); its bucket follows from a hash of the person. Adapter and head of a
 shard are trained on the shard alone. A part of it, chosen by hash, is held out: its embeddings e(x) feed a
-Gaussian mixture with one component a shard (`cl.parts.retrieval`). With the t best shards that the user may use, and posterior w,
+Gaussian mixture with one component a shard (`cl.parts.retrieval`). With the t best shards that the user may use, and
+posterior w,
 
     outputs:  p(c | x) = sum_i w_i p_i(c | f_i(x))        f_i: features under adapter i, p_i: head i
     weights:  p(c | x) = sum_i w_i p_i(c | f_w(x))        f_w: features under the adapter sum_i w_i B_i A_i

@@ -40,8 +40,8 @@ def mixed_scores(
     """log p(c | x), `(n, classes)`.
 
     routing: see `cl.parts.retrieval.route`; its picks count in `adapters` and `heads`, which are opened when a row
-    needs them. columns: where the classes of each head stand, see `Classifier`. bare: log p of the backbone alone, mixed in
-    half where a row is far from everything. normalise: heads take normalised features.
+    needs them. columns: where the classes of each head stand, see `Classifier`. bare: log p of the backbone alone, mixed
+    in half where a row is far from everything. normalise: heads take normalised features.
     """
     shards, classifier = list(adapters), Classifier(heads, columns, classes, normalise)
     found = []
