@@ -17,7 +17,7 @@ import typer
 from cl import metrics, registry
 from cl.cli import app
 from cl.running import compare
-from tests.cl.test_cli import palimpsest
+from tests.cl.cli.test_cli import palimpsest
 
 pytest_plugins = ["pytester"]
 ROOT = Path(__file__).resolve().parent.parent

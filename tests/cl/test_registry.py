@@ -9,7 +9,7 @@ import pytest
 
 from cl import registry
 from cl.errors import BadInput
-from tests.cl.test_cli import palimpsest
+from tests.cl.cli.test_cli import palimpsest
 
 POINTS = """
 [palimpsest.strategies]

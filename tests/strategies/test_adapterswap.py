@@ -26,8 +26,8 @@ from cl.running.rerun import Replay
 from cl.running.session import run
 from cl.testing import StrategyConformance, tiny_stream
 from strategies.adapterswap import AdapterSwap, shard_id, shards
-from tests.cl.test_cli import palimpsest
-from tests.cl.test_predict import visitor
+from tests.cl.cli.test_cli import palimpsest
+from tests.cl.cli.test_predict import visitor
 from tests.homes import named_backbone as named_backbone
 
 FAST = {"epochs": 2, "batch_size": 8, "rank": 2, "shard_limit": 8}

@@ -12,8 +12,8 @@ from cl.deletion.plan import Kind, Selector, open_run, plan
 from cl.home.results import Results
 from cl.running.session import run
 from tests.cl import tiny
+from tests.cl.cli.test_cli import palimpsest
 from tests.cl.deleting import forget, keys, oracle, samples_of
-from tests.cl.test_cli import palimpsest
 from tests.strategies import newness
 
 TINY: dict[str, Any] = {"epochs": 1, "rd_epochs": 20, "batch_size": 8, "bottleneck": 2, "min_scan_batch": 1}

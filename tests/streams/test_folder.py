@@ -17,8 +17,8 @@ from cl.data.stream import Recipe, Stream
 from cl.deletion.plan import Selector, open_run, plan
 from cl.errors import PalimpsestError
 from tests.cl import tiny
-from tests.cl.test_cli import palimpsest
-from tests.cl.test_predict import contents
+from tests.cl.cli.test_cli import palimpsest
+from tests.cl.cli.test_predict import contents
 from tests.helpers import picture, run_tiny
 
 CLASSES = ("cat", "owl", "ibex", "newt")

@@ -15,7 +15,7 @@ from cl.data.recipes import resolve_stream
 from cl.data.stream import Recipe
 from cl.errors import BadInput
 from streams.batches import read_batch, read_idx
-from tests.cl.test_cli import palimpsest
+from tests.cl.cli.test_cli import palimpsest
 from tests.helpers import run_tiny
 from tests.streams.public_sets import CIFAR10, batch, idx, write_cifar10, write_cifar100, write_mnist
 

@@ -17,7 +17,7 @@ from cl.running.compare import cells
 from cl.running.settings import shared_out
 from cl.testing import tiny_stream
 from strategies.simplecil import SimpleCIL
-from tests.cl.test_cli import palimpsest
+from tests.cl.cli.test_cli import palimpsest
 
 KNOWN = {"ease": {"epochs", "tasks"}, "joint": {"epochs"}, "stream": {"tasks", "people"}}
 

@@ -23,7 +23,7 @@ from cl.home.check import faults
 from cl.home.layout import FORMAT
 from cl.home.results import Results
 from cl.testing import contents
-from tests.cl.test_cli import palimpsest
+from tests.cl.cli.test_cli import palimpsest
 from tests.homes import manifest, tiny_run
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cl.test_cli import palimpsest
+from tests.cl.cli.test_cli import palimpsest
 from tests.helpers import QUICK, run_tiny, tiny_backbone, tiny_stream
 
 SEMA: dict[str, Any] = {"rd_epochs": 1, "min_scan_batch": 1, "threshold": 0, "z": "abs"}

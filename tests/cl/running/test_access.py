@@ -21,9 +21,9 @@ from cl.errors import BadInput
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.testing import tiny_stream
+from tests.cl.cli.test_cli import palimpsest
+from tests.cl.cli.test_predict import visitor
 from tests.cl.deleting import Selector
-from tests.cl.test_cli import palimpsest
-from tests.cl.test_predict import visitor
 from tests.homes import named_backbone as named_backbone
 from tests.homes import tiny_run
 from tests.streams.test_folder import folder, listing, toml
