@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cl.home.results import Result as Result
-    from cl.running.session import run as run
+    from cl.running.run import run as run
 
 __all__ = ["Result", "run"]
 
@@ -14,7 +14,7 @@ __all__ = ["Result", "run"]
 def __getattr__(name: str) -> Any:
     # Deferred, so that `import cl` and `palimpsest --help` load no torch.
     if name == "run":
-        from cl.running.session import run
+        from cl.running.run import run
 
         return run
     if name == "Result":

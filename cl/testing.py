@@ -29,22 +29,24 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from cl.components import builder as build
-from cl.components.builder import Builder, Checkpoint
+from cl.components import checkpoint
+from cl.components.builder import Builder
+from cl.components.checkpoint import Checkpoint
 from cl.data import veil
 from cl.data.augment import crop_flip, views
 from cl.data.policy import Policy
-from cl.data.recipes import content_digest, resolve_stream, strategy_of
-from cl.data.stream import ArrayPixels, Recipe, Samples, Segment, Stream, Task, concat
+from cl.data.recipes import content_digest, resolve_stream
+from cl.data.samples import ArrayPixels, Samples, concat
+from cl.data.stream import Recipe, Segment, Stream, Task
 from cl.deletion.oracle import with_noise
 from cl.deletion.taint import closure
 from cl.digests import digest_bytes, digest_tensors
 from cl.home.store import Store
 from cl.learning.hyper import resolve
-from cl.learning.strategy import Model, Strategy
-from cl.models.backbone import TimmBackbone
+from cl.learning.strategy import Model, Strategy, strategy_of
+from cl.models.vit import TimmBackbone
 from cl.numerics import configure
-from cl.running.session import run
+from cl.running.run import run
 from cl.seeds import Seeds, global_state
 
 
@@ -195,7 +197,7 @@ class StrategyConformance:
     def test_an_interrupted_build_resumes_to_the_same_bytes(
         self, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(build, "CHECKPOINT_SECONDS", 0.0)
+        monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
         for _ in range(100):  # each attempt gets one checkpoint further
             try:
                 with _interrupt(Checkpoint, "save", after=1):

@@ -29,9 +29,12 @@ from torch.nn import functional as F
 
 from cl.adapters import lowrank
 from cl.adapters.peft_lora import Grown, Kind, release
-from cl.components.builder import Checkpoint, Handle, Library, builds
+from cl.components.builder import builds
+from cl.components.checkpoint import Checkpoint
+from cl.components.handles import Handle, Library
 from cl.data.policy import Atom, atom_name, atom_of
-from cl.data.stream import Samples, Task
+from cl.data.samples import Samples
+from cl.data.stream import Task
 from cl.errors import BadInput
 from cl.home.store import Tensors
 from cl.learning.hyper import Training, hyperparameters, setting

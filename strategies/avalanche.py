@@ -23,8 +23,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from cl.components.builder import Handle, builds
-from cl.data.stream import Samples, Task
+from cl.components.builder import builds
+from cl.components.handles import Handle
+from cl.data.samples import Samples
+from cl.data.stream import Task
 from cl.errors import BadInput
 from cl.home.store import Tensors
 from cl.learning.hyper import hyperparameters, setting
@@ -33,7 +35,7 @@ from cl.models.backbone import Backbone, batches, rows
 from cl.numerics import Numerics
 from cl.progress import tell
 from cl.registry import Family
-from cl.running.session import assembled
+from cl.running.run import assembled
 from cl.seeds import Seeds
 
 HIDDEN = -1e4  # the score of a class not learnt yet, where Avalanche wants a column for it

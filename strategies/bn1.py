@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cl.components.builder import builds
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.data.veil import Veiled
 from cl.home.store import Tensors
 from cl.learning.adaptation import Batch, Log, SourceModel, go_through

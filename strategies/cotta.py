@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cl.components.builder import builds
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.data.views import views
 from cl.home.store import Tensors
 from cl.learning.adaptation import (

@@ -22,8 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.components.builder import Handle, builds
-from cl.data.stream import Samples, Task, concat
+from cl.components.builder import builds
+from cl.components.handles import Handle
+from cl.data.samples import Samples, concat
+from cl.data.stream import Task
 from cl.home.store import Tensors
 from cl.learning.adaptation import Batch, Descent, Learner, Log, SourceModel, entropy, learn_through, norm_names
 from cl.learning.hyper import hyperparameters, setting

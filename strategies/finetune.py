@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cl.components.builder import Handle
+from cl.components.handles import Handle
 from cl.data.stream import Task
 from cl.learning.strategy import Model
 from strategies.tuning import Tuned

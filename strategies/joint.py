@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cl.components.builder import Handle
+from cl.components.handles import Handle
 from cl.data.stream import Task
 from cl.learning.hyper import hyperparameters, setting
 from cl.learning.strategy import Model

@@ -17,8 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.adapters.bottleneck import Shape
-from cl.components.builder import Checkpoint, Handle, Part, builds
-from cl.data.stream import Samples, Task
+from cl.components.builder import builds
+from cl.components.checkpoint import Checkpoint
+from cl.components.handles import Handle, Part
+from cl.data.samples import Samples
+from cl.data.stream import Task
 from cl.home.store import Tensors
 from cl.learning.hyper import AdapterTraining, hyperparameters, setting
 from cl.learning.strategy import Model, Strategy

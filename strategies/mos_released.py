@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cl.adapters import bottleneck as adapters
 from cl.components.builder import builds
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.home.store import Tensors
 from cl.models.backbone import Backbone, batches, embed, on_device
 from cl.seeds import Seeds

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cl.components.builder import builds
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.home.store import Tensors
 from cl.learning.adaptation import Batch, Descent, Learner, Log, SourceModel, entropy, learn_through, norm_names
 from cl.learning.hyper import hyperparameters, setting

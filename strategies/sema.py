@@ -24,8 +24,11 @@ from torch.nn import functional as F
 from cl.adapters import bottleneck as adapters
 from cl.adapters import mixture
 from cl.adapters.mixture import Mixtures, Stack
-from cl.components.builder import Checkpoint, Handle, Part, builds
-from cl.data.stream import Samples, Task
+from cl.components.builder import builds
+from cl.components.checkpoint import Checkpoint
+from cl.components.handles import Handle, Part
+from cl.data.samples import Samples
+from cl.data.stream import Task
 from cl.errors import BadInput, NonFinite
 from cl.home.store import Tensors
 from cl.learning.hyper import Training, hyperparameters, setting

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import torch
 
-from cl.components.builder import Handle, builds
-from cl.data.stream import Samples, Task
+from cl.components.builder import builds
+from cl.components.handles import Handle
+from cl.data.samples import Samples
+from cl.data.stream import Task
 from cl.home.store import Tensors
 from cl.learning.hyper import hyperparameters, setting
 from cl.learning.strategy import Model, Strategy

@@ -17,8 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch.nn import functional as F
 
-from cl.components.builder import Checkpoint, Handle, Part, builds
-from cl.data.stream import Samples, Task, concat
+from cl.components.builder import builds
+from cl.components.checkpoint import Checkpoint
+from cl.components.handles import Handle, Part
+from cl.data.samples import Samples, concat
+from cl.data.stream import Task
 from cl.data.veil import Veiled
 from cl.digests import digest_bytes
 from cl.errors import BadInput, shown

@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.adapters.bottleneck import Shape
-from cl.components.builder import Checkpoint, Handle, builds
-from cl.data.stream import Samples, concat
+from cl.components.builder import builds
+from cl.components.checkpoint import Checkpoint
+from cl.components.handles import Handle
+from cl.data.samples import Samples, concat
 from cl.home.store import Tensors
 from cl.learning.hyper import AdapterTraining, hyperparameters, setting
 from cl.learning.strategy import Model, Strategy

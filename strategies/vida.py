@@ -35,8 +35,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.adapters import pairs as pair
-from cl.components.builder import Checkpoint, Handle, Part, builds
-from cl.data.stream import Samples, Task, concat
+from cl.components.builder import builds
+from cl.components.checkpoint import Checkpoint
+from cl.components.handles import Handle, Part
+from cl.data.samples import Samples, concat
+from cl.data.stream import Task
 from cl.data.veil import Veiled
 from cl.errors import BadInput
 from cl.home.store import Tensors

@@ -29,7 +29,8 @@ from torch.utils.data import Subset
 
 from cl.data.augment import View
 from cl.data.images import whole
-from cl.data.stream import ArrayPixels, Recipe, Samples, Stream, Task
+from cl.data.samples import ArrayPixels, Samples
+from cl.data.stream import Recipe, Stream, Task
 from cl.digests import digest_bytes, digest_json
 from cl.errors import BadInput
 from cl.progress import track

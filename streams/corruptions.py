@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cl.code import code_digest
 from cl.data.augment import View
-from cl.data.stream import ArrayPixels, Pixels
+from cl.data.samples import ArrayPixels, Pixels
 from cl.digests import digest_json
 from cl.errors import BadInput, UnknownName, shown
 from cl.seeds import Seeds

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from cl.data.stream import Pixels, Recipe, Samples, Segment, Stream, Task, concat
+from cl.data.samples import Pixels, Samples, concat
+from cl.data.stream import Recipe, Segment, Stream, Task
 from cl.errors import BadInput, UnknownName
 from cl.seeds import Seeds
 from streams import schedules

@@ -17,7 +17,8 @@ from pydantic import Field, model_validator
 from cl.data.augment import crop_flip
 from cl.data.images import FilePixels
 from cl.data.policy import Policy
-from cl.data.stream import Recipe, Samples, Stream, Task
+from cl.data.samples import Samples
+from cl.data.stream import Recipe, Stream, Task
 from cl.digests import digest_json
 from cl.errors import BadInput, UnknownName, shown
 from cl.home.files import Files

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from cl.code import code_digest
 from cl.data.augment import View
-from cl.data.stream import ArrayPixels, Recipe, Samples, Stream, Task
+from cl.data.samples import ArrayPixels, Samples
+from cl.data.stream import Recipe, Stream, Task
 from cl.digests import digest_json
 from cl.errors import BadInput
 from cl.seeds import Seeds

@@ -21,7 +21,8 @@ from torch import Tensor
 from cl.data.augment import View
 from cl.data.images import FilePixels, side_of
 from cl.data.recipes import TOML, resolve_stream
-from cl.data.stream import ArrayPixels, Pixels, Recipe, Samples, Stream, Task
+from cl.data.samples import ArrayPixels, Pixels, Samples
+from cl.data.stream import Recipe, Stream, Task
 from cl.digests import digest_bytes, digest_json
 from cl.errors import BadInput, shown
 from cl.home.files import Files

@@ -12,12 +12,13 @@ from timm.models.vision_transformer import VisionTransformer
 
 import cl
 from cl.components.builder import Builder
-from cl.data.stream import ArrayPixels, Samples, Stream, Task
+from cl.data.samples import ArrayPixels, Samples
+from cl.data.stream import Stream, Task
 from cl.home.results import Result
 from cl.home.store import Store
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model, Strategy
-from cl.models.backbone import TimmBackbone
+from cl.models.vit import TimmBackbone
 from cl.numerics import configure
 from cl.seeds import Seeds
 

@@ -11,8 +11,8 @@ import pytest
 
 from cl import registry
 from cl.home.results import Result
-from cl.models.backbone import TimmBackbone
-from cl.running.session import run
+from cl.models.vit import TimmBackbone
+from cl.running.run import run
 from cl.testing import tiny_backbone, tiny_stream
 
 FAST = {
@@ -41,7 +41,7 @@ def named_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str, device: str) -> TimmBackbone:
         return tiny_backbone()
 
-    monkeypatch.setattr("cl.running.session.load_backbone", load)
+    monkeypatch.setattr("cl.running.run.load_backbone", load)
     monkeypatch.setattr("cl.running.rerun.load_backbone", load)
 
 

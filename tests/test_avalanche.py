@@ -21,13 +21,14 @@ from torch.utils.data import TensorDataset
 from cl import registry
 from cl.audit.verify import verify
 from cl.data.recipes import resolve_stream
-from cl.data.stream import Samples, Stream, concat
+from cl.data.samples import Samples, concat
+from cl.data.stream import Stream
 from cl.errors import BadInput, UnknownName
 from cl.home.results import Result
 from cl.learning.features import backbone_features
 from cl.learning.hyper import resolve
 from cl.numerics import configure
-from cl.running.session import run
+from cl.running.run import run
 from cl.seeds import Seeds, global_state
 from cl.testing import StrategyConformance, StreamConformance, tiny_backbone, tiny_stream
 from strategies import avalanche as bridge
@@ -273,7 +274,7 @@ def test_going_on_from_what_was_stored_equals_never_stopping(kind: str, hidden: 
 
 def scores_on_first(home: Path, name: str, more: dict[str, Any]) -> list[Tensor]:
     from cl.learning.strategy import Model
-    from cl.running.session import assembled
+    from cl.running.run import assembled
 
     strategy = assembled(name, backbone=tiny_backbone(), settings=settings(name, **more), home=home, device="cpu")
     model, found, tasks = Model(), [], tiny_stream().tasks

@@ -31,7 +31,7 @@ def tiny_names() -> Iterator[None]:
 
     registry.streams.register("tiny", tiny_stream)
     with (
-        mock.patch("cl.running.session.load_backbone", lambda name, device: tiny_backbone()),
+        mock.patch("cl.running.run.load_backbone", lambda name, device: tiny_backbone()),
         mock.patch("cl.running.rerun.load_backbone", lambda name, device: tiny_backbone()),
     ):
         yield

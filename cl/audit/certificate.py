@@ -20,7 +20,8 @@ from cl.deletion.vault import Vault
 from cl.errors import DeletionError, LedgerError
 from cl.home.keys import keyed, public_key, sign, signed
 from cl.home.runs import Runs
-from cl.home.store import Store, write_atomic
+from cl.home.store import Store
+from cl.home.writing import write_atomic
 
 NOT_COVERED = (
     "what the backbone was pretrained on",

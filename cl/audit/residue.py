@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.digests import digest_bytes
 from cl.home.runs import Runs
 from cl.home.store import Store

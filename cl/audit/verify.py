@@ -19,11 +19,11 @@ from typing import Any, Literal
 from cl.audit.residue import Hit, residue
 from cl.deletion.ledger import Ledger, body, state
 from cl.deletion.oracle import Finding, altered, observe, oracles, picked, task
-from cl.deletion.plan import open_run
 from cl.deletion.vault import Vault
 from cl.errors import DeletionError, shown
 from cl.home.runs import Runs
 from cl.home.store import Store
+from cl.running.rerun import open_run
 from cl.running.session import Session
 
 Grade = Literal["E0", "E1", "E2", "A", "X"]

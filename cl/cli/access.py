@@ -26,13 +26,13 @@ def access(
     as_json: AsJson = False,
 ) -> None:
     """Users against sets of labels: who reads what, for every run of this run's stream. Changes hold at once."""
-    from cl.data.policy import Grants
     from cl.data.recipes import OBJECT, resolve_stream
     from cl.data.stream import Recipe
     from cl.deletion.ledger import ACCESS, Ledger
     from cl.home.layout import default_home
     from cl.home.runs import Runs
     from cl.home.store import Store
+    from cl.running.grants import Grants
 
     place = home if home is not None else default_home()
     store = Store(place)
@@ -64,7 +64,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _matrix(run: str, stream: Stream) -> dict[str, Any]:
-    from cl.data.policy import atoms
+    from cl.running.grants import atoms
 
     found = atoms(stream)
     policy = stream.policy

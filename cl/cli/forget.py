@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cl.deletion.execution import Outcome
-    from cl.deletion.plan import Plan, Selector, Step
+    from cl.deletion.forget_set import Selector
+    from cl.deletion.plan import Plan, Step
 
 ID_WIDTH = 12  # of a request's or run's id
 
@@ -55,8 +56,9 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """What a deletion will touch, and what it will cost. Writes nothing."""
-    from cl.deletion.plan import need_selectors, open_run
+    from cl.deletion.forget_set import need_selectors
     from cl.deletion.plan import plan as make_plan
+    from cl.running.rerun import open_run
 
     selectors = _selectors(task, class_, subject, sample, ids_file)
     need_selectors(selectors)
@@ -231,7 +233,7 @@ def show_ledger(home: Home = None, as_json: AsJson = False) -> None:
 def residue(request: Request, ids_file: IdsFile = None, home: Home = None, as_json: AsJson = False) -> None:
     """Search the home for what is left of deleted samples. Exit code 1 if there is anything."""
     from cl.audit.verify import content_of, residue_of
-    from cl.deletion.plan import open_run
+    from cl.running.rerun import open_run
 
     place = _home(home)
     content = content_of(place, request, _lines(ids_file) if ids_file else None)
@@ -259,7 +261,7 @@ def _selectors(
     samples: list[str] | None,
     ids_file: Path | None,
 ) -> list[Selector]:
-    from cl.deletion.plan import Selector
+    from cl.deletion.forget_set import Selector
 
     return [
         *(Selector("task", name) for name in tasks or []),

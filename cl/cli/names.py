@@ -77,7 +77,7 @@ def _rows(known: registry.Registry, row: Callable[[Any], dict[str, Any]]) -> lis
 
 
 def _backbones() -> list[dict[str, Any]]:
-    from cl.models.backbone import shipped
+    from cl.models.loading import shipped
 
     cards = [{"name": name, "about": _card_line(card)} for name, card in shipped().items()]
     return [*cards, {"name": "NAME", "about": "any timm network by name, with pretrained weights; random:NAME without"}]
@@ -92,7 +92,7 @@ def _first_line(factory: Callable[..., Any]) -> str:
 
 
 def _description(name: str, data: Path | None, sets: dict[str, Any]) -> dict[str, Any]:
-    from cl.models.backbone import shipped
+    from cl.models.loading import shipped
 
     if name in registry.strategies.names():
         return _describe_strategy(name)

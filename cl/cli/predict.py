@@ -55,7 +55,7 @@ def _classified(found: Replay, images: list[Path]) -> list[dict[str, Any]]:
     import numpy as np
 
     from cl.data.images import read_square
-    from cl.data.stream import Samples
+    from cl.data.samples import Samples
 
     size = next(shard for shard in found.stream.shards if len(shard)).images([0]).shape[-1]
     visitors = Samples.visiting(np.stack([read_square(path, size) for path in images]))

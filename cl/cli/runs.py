@@ -51,8 +51,9 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run one strategy over one stream. What the store holds already is not built again."""
-    from cl.data.recipes import arguments_of, strategy_of
-    from cl.running.session import run as run_stream
+    from cl.data.recipes import arguments_of
+    from cl.learning.strategy import strategy_of
+    from cl.running.run import run as run_stream
     from cl.running.settings import STREAM, shared_out
 
     hyper: Any = strategy_of(strategy).Hyper

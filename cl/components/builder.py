@@ -23,15 +23,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 
 from cl.code import code_digest
-from cl.data.stream import Samples
-from cl.digests import canonical, digest_json, digest_tensors
+from cl.components.checkpoint import Checkpoint
+from cl.components.handles import Handle, Part, Read, Reads, _identity, _leaves, _lineage, _opened, shards_of
+from cl.data.samples import Samples
+from cl.digests import canonical, digest_json
 from cl.errors import BadInput, CorruptComponent, NonFinite
-from cl.home.store import DURABLE, ROLES, Record, Store, Tensors, check_parts, describe_parts, write_atomic
+from cl.home.store import DURABLE, ROLES, Record, Store, Tensors, check_parts, describe_parts
 from cl.models.backbone import Backbone
 from cl.numerics import Numerics, fingerprint
 from cl.seeds import Seeds
@@ -39,7 +38,6 @@ from cl.seeds import Seeds
 PROVIDED = ("backbone", "seeds", "checkpoint", "numerics")
 TRAINED = frozenset({"adapter", "head", "router", "descriptor", "state"})
 MEMO_BYTES = 64 << 20
-CHECKPOINT_SECONDS = 60.0
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -58,94 +56,6 @@ def builds(role: str | None = None, /, **parts: str) -> Callable[[Function], Fun
     return mark
 
 
-class Part:
-    """One part of a built component: its role and content digest, and its tensors when opened."""
-
-    def __init__(self, handle: Handle, name: str) -> None:
-        self._handle, self.name = handle, name
-        self.key = handle.key
-        self.record = handle.record
-        self.transient = handle.transient
-        self.role: str = handle.record.parts[name]["role"]
-        self.digest: str = handle.record.parts[name]["digest"]
-        self.numel: int = handle.record.parts[name]["numel"]
-
-    def open(self) -> Tensors:
-        """The tensors, on the CPU; treat them as read-only."""
-        return self._handle.open(self.name)
-
-
-class Handle:
-    """A built component. `handle["head"]` is one part of it; a handle of a single part stands for that part."""
-
-    def __init__(self, record: Record, opener: Callable[[Record, str], Tensors], transient: bool = False) -> None:
-        self.record, self._opener, self.transient = record, opener, transient
-        self.key = record.key
-
-    def __getitem__(self, part: str) -> Part:
-        if part not in self.record.parts:
-            raise BadInput(f"component built by {self.record.build} has no part '{part}': {sorted(self.record.parts)}")
-        return Part(self, part)
-
-    @property
-    def parts(self) -> dict[str, Part]:
-        """Every part by name, sorted: a record read back names them in another order than one just made."""
-        return {name: Part(self, name) for name in sorted(self.record.parts)}
-
-    @property
-    def sole(self) -> Part:
-        """The only part. Raises BadInput where there are several."""
-        if len(self.record.parts) != 1:
-            raise BadInput(f"name one of the parts {sorted(self.record.parts)} of what {self.record.build} built")
-        return next(iter(self.parts.values()))
-
-    def open(self, part: str | None = None) -> Tensors:
-        """The tensors of `part`, or of the only one."""
-        return self._opener(self.record, self.sole.name if part is None else part)
-
-
-class Library(Mapping[str, Part]):
-    """Reads that a build opens one at a time, when it asks for them: for more parts than should be in memory at once.
-
-    All of them enter key and lineage. `library[name]` is a part here, and its tensors inside a build. digest: of names
-    and contents in their order, made once for all builds that read the library.
-    """
-
-    def __init__(self, parts: Mapping[str, Part]) -> None:
-        self._parts = dict(parts)
-        self.digest = digest_json([[name, part.digest] for name, part in self._parts.items()])
-        self.transient = any(part.transient for part in self._parts.values())
-
-    def __getitem__(self, name: str) -> Part:
-        return self._parts[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parts)
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-
-class _Opening(Mapping[str, Tensors]):
-    """An opened library: each part is read when it is asked for, through the builder's bounded memory."""
-
-    def __init__(self, library: Library) -> None:
-        self._library = library
-
-    def __getitem__(self, name: str) -> Tensors:
-        return self._library[name].open()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._library)
-
-    def __len__(self) -> int:
-        return len(self._library)
-
-
-Read = Part | Handle | Samples | Sequence[Any] | Mapping[str, Any] | None
-Reads = tuple[Mapping[str, Any], ...]  # as a record has them
-
-
 @dataclass(slots=True)
 class Use:
     """One call of `component`: what it cost when built, and whether it was built now."""
@@ -157,38 +67,6 @@ class Use:
     seconds: float
     passes: int
     samples: int
-
-
-class Checkpoint:
-    """Pause and resume of one long build, under its key. Kept outside the store, gone at commit."""
-
-    def __init__(self, path: Path | None, write: Callable[[Path, bytes], None] = write_atomic) -> None:
-        self._path, self._write = path, write
-        self._last = time.monotonic()
-
-    def load(self) -> Tensors | None:
-        """What the last interrupted attempt saved, or None. A damaged file counts as none."""
-        if self._path is None:
-            return None
-        try:
-            content = load_safetensors(self._path.read_bytes())
-            digest = bytes(content.pop("digest").tolist()).decode()
-        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError):
-            return None
-        return content if digest == digest_tensors(content) else None
-
-    def save(self, tensors: Tensors) -> None:
-        """Write `tensors` if the last write is a minute ago or more."""
-        if self._path is None or time.monotonic() - self._last < CHECKPOINT_SECONDS:
-            return
-        whole = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        mark = torch.tensor(list(digest_tensors(whole).encode()), dtype=torch.uint8)
-        self._write(self._path, save_safetensors({**whole, "digest": mark}))
-        self._last = time.monotonic()
-
-    def clear(self) -> None:
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
 
 
 @dataclass
@@ -334,14 +212,14 @@ class Builder:
         record = self._record(plan, reads, parts, before[0] + seconds, round(before[1] + self.backbone.passes - passes))
         if not store:
             return Handle(record, lambda _, part: parts[part], transient=True)
-        self.store.commit(record, parts, shards_of(plan.reads))
+        self.store.commit(record, parts, [shard.described for shard in shards_of(plan.reads)])
         checkpoint.clear()
         self._log(plan, record, built=True)
         return Handle(record, self._open)
 
     def _reuse(self, plan: Plan, record: Record) -> Handle:
         for shard in shards_of(plan.reads):
-            self.store.remember_shard(shard)
+            self.store.remember_shard(shard.described)
         if "checkpoint" in plan.wanted:  # a process killed between commit and clearing leaves one behind
             self._paused(plan).unlink(missing_ok=True)
         self.store.used(record)
@@ -423,11 +301,6 @@ class Plan:
     identity: dict[str, Any]
 
 
-def durable(handle: Handle) -> list[Part]:
-    """The parts that belong to the model: those that the manifest and the growth figures count."""
-    return [part for part in handle.parts.values() if part.role in DURABLE]
-
-
 def _check_finite(plan: Plan, parts: Mapping[str, Tensors]) -> None:
     for part, tensors in parts.items():
         for name, value in tensors.items():
@@ -440,68 +313,6 @@ def _check_finite(plan: Plan, parts: Mapping[str, Tensors]) -> None:
 
 def _giving(result: Any) -> Callable[..., Any]:
     return lambda *_, **__: result
-
-
-def _part(read: Part | Handle) -> Part:
-    return read.sole if isinstance(read, Handle) else read
-
-
-def _identity(read: Read) -> Any:
-    if isinstance(read, Part | Handle):
-        return _part(read).digest
-    if isinstance(read, Samples):
-        return ["shard", read.digest]
-    if isinstance(read, Library):
-        return ["library", read.digest]
-    if isinstance(read, Mapping):
-        return [[name, _identity(value)] for name, value in read.items()]
-    return None if read is None else [_identity(value) for value in read]
-
-
-def _opened(read: Read) -> Any:
-    if isinstance(read, Part | Handle):
-        return _part(read).open()
-    if isinstance(read, Library):
-        return _Opening(read)
-    if isinstance(read, Mapping):
-        return {name: _opened(value) for name, value in read.items()}
-    return read if read is None or isinstance(read, Samples) else [_opened(value) for value in read]
-
-
-def _leaves(read: Any) -> Iterator[Part | Samples | Library]:
-    if isinstance(read, Part | Handle):
-        yield _part(read)
-    elif isinstance(read, Samples | Library):
-        yield read
-    elif read is not None:
-        for value in read.values() if isinstance(read, Mapping) else read:
-            yield from _leaves(value)
-
-
-def shards_of(reads: Sequence[Read]) -> list[Samples]:
-    """Every shard among `reads`."""
-    return [leaf for leaf in _leaves(reads) if isinstance(leaf, Samples)]
-
-
-def _lineage(reads: Sequence[Any], edge: str, key: str) -> Iterator[Mapping[str, Any]]:
-    """What the component `key` reads, as its record says it."""
-    for leaf in _leaves(reads):
-        if isinstance(leaf, Samples):
-            yield {"kind": "shard", "edge": edge, "digest": leaf.digest}
-        elif isinstance(leaf, Library):
-            yield from _lineage(list(leaf.values()), edge, key)
-        elif leaf.key == key:
-            # A build that returns what it read has its own key when it reads that again: equal bytes, equal keys. No
-            # component is its own parent; this one was made from what it was made from before.
-            yield from (read for read in leaf.record.reads if read.get("key") != key)
-        else:
-            yield {
-                "kind": "part",
-                "edge": "component" if edge == "data" else edge,
-                "key": leaf.key,
-                "part": leaf.name,
-                "digest": leaf.digest,
-            }
 
 
 def _reads(plan: Plan) -> Reads:

@@ -17,7 +17,8 @@ from cl.home.files import Files
 from cl.tables import read_toml
 
 if TYPE_CHECKING:
-    from cl.learning.strategy import Strategy
+    pass
+
 
 TOML = ".toml"
 OBJECT = "it was made from Python objects without a name; run it by names, or from importable code"
@@ -54,17 +55,6 @@ def arguments_of(stream: str) -> list[str]:
     if stream.endswith(TOML):
         return []
     return [name for name in _parameters(stream, _factory(stream)) if name != "data"]
-
-
-def strategy_of(name: str) -> type[Strategy]:
-    """The strategy of a registry name or of `module:Class`. Raises UnknownName or BadInput."""
-    from cl.learning.strategy import Strategy
-
-    known = registry.strategies.knows(name)
-    found = registry.strategies.get(name) if known else registry.imported(name, "strategy")
-    if not (isinstance(found, type) and issubclass(found, Strategy)):
-        raise BadInput(f"'{shown(name)}' is no strategy; name a subclass of cl.learning.strategy.Strategy")
-    return found
 
 
 def content_digest(stream: Stream) -> str:

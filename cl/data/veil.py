@@ -14,7 +14,8 @@ from functools import cached_property
 from torch import Tensor
 
 from cl.data.augment import View
-from cl.data.stream import Pixels, Samples, Segment, concat
+from cl.data.samples import Pixels, Samples, concat
+from cl.data.stream import Segment
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,6 @@ def order(samples: Samples) -> list[int]:
     """The rows of a labelled shard in the order of their opaque keys."""
     keys = [opaque(sample) for sample in samples.ids]
     return sorted(range(len(keys)), key=keys.__getitem__)
-
-
-def origins(shard: Samples) -> tuple[str, ...]:
-    """The ids under which the stream knows these samples; for the store and for deletion."""
-    real = getattr(shard.pixels, "_real", None)
-    return shard.ids if real is None else tuple(real(sample) for sample in shard.ids)
 
 
 def _veiled(batch: Samples) -> Samples:

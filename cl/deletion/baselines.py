@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cl.components.builder import Builder, Handle, Part, Plan, Read, shards_of
+from cl.components.builder import Builder, Plan
+from cl.components.handles import Handle, Part, Read, shards_of
 from cl.deletion.oracle import observe, run_cold, task
 from cl.deletion.plan import Plan as DeletionPlan
 from cl.errors import DeletionError

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
-from cl.components.builder import Builder, Handle, Part, Plan, Read, Use, shards_of
-from cl.data.stream import Samples, Stream, Task
+from cl.components.builder import Builder, Plan, Use
+from cl.components.handles import Handle, Part, Read, shards_of
+from cl.data.samples import Samples
+from cl.data.stream import Stream, Task
 from cl.errors import DeletionError
 from cl.home.store import Record, Tensors
 from cl.learning.strategy import Strategy
-from cl.running.session import Journal, Outcome, Session
+from cl.running.journal import Journal, Outcome
+from cl.running.session import Session
 
 
 class History:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cl.deletion.baselines import measure
+from cl.deletion.forget_set import Selector, need_selectors
 from cl.deletion.graph import component_graph
 from cl.deletion.ledger import Ledger, body, state, writing
-from cl.deletion.plan import Plan, Scope, Selector, need_selectors, open_run
+from cl.deletion.plan import Plan, Scope
 from cl.deletion.plan import plan as make_plan
 from cl.deletion.purge import purge
 from cl.deletion.taint import closure
@@ -27,7 +28,9 @@ from cl.home.layout import stale_runs
 from cl.home.results import Results
 from cl.home.runs import Runs
 from cl.home.store import Store
-from cl.running.session import Journal, Session
+from cl.running.journal import Journal
+from cl.running.rerun import open_run
+from cl.running.session import Session
 from cl.running.suppression import Suppression
 
 Method = Literal["exact", "drop", "retrain"]

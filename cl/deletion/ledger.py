@@ -21,7 +21,8 @@ from filelock import FileLock
 from cl.digests import canonical, digest_json
 from cl.errors import DeletionError, LedgerError, shown
 from cl.home.keys import public_key, sign, signed
-from cl.home.store import Store, write_atomic
+from cl.home.store import Store
+from cl.home.writing import write_atomic
 
 ACTOR = "PALIMPSEST_ACTOR"  # who answers for what is done, if not the login name
 START = "0" * 64

@@ -21,13 +21,15 @@ from torch import Tensor
 
 from cl.data.augment import View
 from cl.data.policy import Policy
-from cl.data.stream import Pixels, Samples, Stream
+from cl.data.samples import Pixels, Samples
+from cl.data.stream import Stream
 from cl.digests import canonical, digest_bytes, digest_tensors
 from cl.errors import DeletionError
 from cl.home.runs import Runs
 from cl.numerics import fingerprint
+from cl.running.journal import Journal
 from cl.running.rerun import replay
-from cl.running.session import Journal, Session
+from cl.running.session import Session
 
 NOISE = 50  # images of noise whose scores are compared
 

@@ -10,7 +10,8 @@ from cl.deletion.taint import Closure, closure
 from cl.home.index import remove_database
 from cl.home.results import Results
 from cl.home.runs import Runs
-from cl.home.store import TEMPORARY, Store
+from cl.home.store import Store
+from cl.home.writing import TEMPORARY
 
 PAGES = (".html", ".svg", ".png", ".pdf", ".csv", ".json")
 

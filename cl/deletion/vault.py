@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cl.digests import canonical
 from cl.errors import DeletionError
 from cl.home.keys import secret
-from cl.home.store import write_atomic
+from cl.home.writing import write_atomic
 
 NONCE = 12  # bytes
 

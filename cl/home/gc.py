@@ -14,7 +14,8 @@ from pathlib import Path
 
 from cl.errors import CorruptComponent, StoreError
 from cl.home.runs import UNFINISHED
-from cl.home.store import TEMPORARY, Store
+from cl.home.store import Store
+from cl.home.writing import TEMPORARY
 
 ABANDONED_SECONDS = 7 * 86_400  # a run that has not ended after a week is taken for given up
 STALE_SECONDS = 3_600  # no single file takes an hour to write

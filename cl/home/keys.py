@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from cl.digests import canonical
 from cl.errors import BadInput, LedgerError
-from cl.home.store import TEMPORARY, sync_folder, write_atomic
+from cl.home.writing import TEMPORARY, sync_folder, write_atomic
 
 SIGNING_KEY = "PALIMPSEST_SIGNING_KEY"  # where the signing key lies, if not in the home
 

@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,13 +24,11 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from cl.data.stream import Samples
-from cl.data.veil import origins
 from cl.digests import canonical, digest_json, digest_tensors
 from cl.errors import BadInput, CorruptComponent, StoreError
 from cl.home.layout import FORMAT, MARKER, check_home, home_error
+from cl.home.writing import write_atomic
 
-TEMPORARY = ".tmp-"  # how the names of files begin that are still being written
 DURABLE = ("adapter", "prototype", "head", "statistics", "router", "descriptor", "decision", "state")
 ROLES = (*DURABLE, "prediction", "cache", "evidence", "checkpoint")
 
@@ -63,6 +60,16 @@ class Record:
     def as_json(self) -> dict[str, Any]:
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**content, "reads": list(self.reads), "blob": list(self.blob)}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Which samples a shard's digest stands for: the stream's own ids, class names and content digests."""
+
+    digest: str
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    contents: tuple[str, ...]
 
 
 class Store:
@@ -123,7 +130,7 @@ class Store:
             raise CorruptComponent(f"component {record.key[:12]} does not match its digest")
         return tensors
 
-    def commit(self, record: Record, parts: Mapping[str, Tensors], shards: Sequence[Samples] = ()) -> None:
+    def commit(self, record: Record, parts: Mapping[str, Tensors], shards: Sequence[Shard] = ()) -> None:
         """Write what the shards are, the blob, then the record; the component exists from the last replace on.
 
         Raises DataDeleted where the guard finds that samples of this run were deleted meanwhile.
@@ -190,11 +197,11 @@ class Store:
                     f"{path} is damaged; remove it and what {path.parents[1]} holds, and run again"
                 ) from error
 
-    def remember_shard(self, shard: Samples) -> None:
+    def remember_shard(self, shard: Shard) -> None:
         """Keep which samples a shard digest stands for, so that a sample can be traced to what read it."""
         path = self.home / "shards" / shard.digest[:2] / f"{shard.digest}.json"
         if not path.exists():
-            content = {"ids": list(origins(shard)), "labels": list(shard.labels), "contents": list(shard.contents)}
+            content = {"ids": list(shard.ids), "labels": list(shard.labels), "contents": list(shard.contents)}
             self.write(path, canonical(content))
 
     def discard(self, key: str, why: str | None = None) -> None:
@@ -284,37 +291,6 @@ def _interned(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _stat(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_size, found.st_mtime_ns
-
-
-def write_atomic(path: Path, data: bytes, mode: int = 0o644, sync: bool = True) -> None:
-    """Temporary file in the same folder, fsync, replace, fsync of the folder. Raises OSError; leaves nothing behind.
-
-    sync: without it a power cut may lose the file, which is right for what can be made again and is checked when read.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if sync:
-        sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make names that were added to a folder, or taken out of it, last."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def check_parts(build: str, parts: Mapping[str, Tensors], roles: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from cl.adapters import bottleneck
 from cl.components.builder import builds
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.home.store import Tensors
 from cl.models.backbone import Backbone, batches, embed, on_device, real_passes
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cl.adapters import bottleneck
 from cl.components.builder import builds
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.home.store import Tensors
 from cl.models.backbone import BATCH, Attach, Backbone, batches, real_passes, rows
 

@@ -33,11 +33,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from cl.components.builder import Builder, Handle, Part, Read, durable
+from cl import registry
+from cl.components.builder import Builder
+from cl.components.handles import Handle, Part, Read, durable
 from cl.data.policy import Atom
-from cl.data.stream import Samples, Task
+from cl.data.samples import Samples
+from cl.data.stream import Task
 from cl.data.veil import Veiled
-from cl.errors import BadInput, UndeclaredRead
+from cl.errors import BadInput, UndeclaredRead, shown
 from cl.home.store import Tensors
 from cl.learning.features import adapter_features, backbone_features, features_together
 from cl.learning.hyper import hyperparameters
@@ -234,3 +237,12 @@ class Strategy(ABC):
         controls = tuple(self._decisions)
         self._builder.build_together("features", adapter_features, features_together, reads, controls, scale=scale)
         return [self.features(samples, adapter, scale) for adapter in adapters]
+
+
+def strategy_of(name: str) -> type[Strategy]:
+    """The strategy of a registry name or of `module:Class`. Raises UnknownName or BadInput."""
+    known = registry.strategies.knows(name)
+    found = registry.strategies.get(name) if known else registry.imported(name, "strategy")
+    if not (isinstance(found, type) and issubclass(found, Strategy)):
+        raise BadInput(f"'{shown(name)}' is no strategy; name a subclass of cl.learning.strategy.Strategy")
+    return found

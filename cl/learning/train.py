@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from cl.adapters import bottleneck
-from cl.components.builder import Checkpoint
+from cl.components.checkpoint import Checkpoint
 from cl.data.augment import views
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.errors import NonFinite
 from cl.learning.prefix import PREFIX_BYTES, enter, entering
 from cl.models.backbone import Attach, Backbone, on_device, real_passes

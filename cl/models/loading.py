@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,9 +22,113 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cl.errors import BadInput, UnknownName, first_line, shown
-from cl.models.backbone import TimmBackbone, pretrained
+from cl.models.vit import TimmBackbone
+from cl.registry import imported
 from cl.seeds import Seeds
 from cl.tables import Table, check_table, read_toml
+
+WEIGHTS = resources.files("cl") / "weights"
+
+
+def shipped() -> dict[str, dict[str, Any]]:
+    """The backbones that come with the package: name -> card."""
+    cards = [entry for entry in WEIGHTS.iterdir() if entry.name.endswith(".json")]
+    return {card.name.removesuffix(".json"): json.loads(card.read_text(encoding="utf-8")) for card in cards}
+
+
+def load_backbone(name: str = "glyph-vit", device: str = "cpu") -> TimmBackbone:
+    """The backbone called `name`: a shipped one, a timm name with its pretrained weights, `random:TIMM-NAME`, a TOML
+    file (see `cl.models.loading`), or `module:factory`, a function of the device that returns a `TimmBackbone`.
+
+    Raises UnknownName, or BadInput where the weights cannot be had or the network gives no features of an image.
+    """
+    return _tried(_loaded(name, device))
+
+
+def _loaded(name: str, device: str) -> TimmBackbone:
+    if name.endswith(".toml"):
+        return load_described(Path(name), device)
+    cards = shipped()
+    if name in cards:
+        return _load_shipped(name, cards[name], device)
+    if ":" in name and not name.startswith("random:"):
+        return _load_factory(name, device)
+    plain = name.removeprefix("random:")
+    if not timm.is_model(plain.partition(".")[0]):
+        raise UnknownName("backbone", name, [*cards, *timm.list_models()])
+    return _load_timm(name, plain, is_random=plain != name, device=device)
+
+
+def _tried(backbone: TimmBackbone) -> TimmBackbone:
+    """The backbone, once it has shown that it makes one row of features of an image."""
+    size = backbone.image_size
+    what = f"backbone '{shown(backbone.name)}' makes no features of an image of {size} x {size} pixels"
+    try:
+        with torch.no_grad():
+            found = backbone.features(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    except Exception as error:  # whatever the network makes of an input that it was not made for
+        raise BadInput(f"{what} ({first_line(error)}); correct its name or [kwargs]") from error
+    if not isinstance(found, Tensor) or tuple(found.shape) != (1, backbone.dim):
+        raise BadInput(f"{what}: not one row of {backbone.dim}; correct its name or [kwargs]")
+    if not found.isfinite().all():
+        raise BadInput(f"{what}: they are NaN or infinite; get its weights anew")
+    backbone.passes = 0.0
+    return backbone
+
+
+def _load_shipped(name: str, card: dict[str, Any], device: str) -> TimmBackbone:
+    arguments = card["arguments"]
+    network = VisionTransformer(**arguments)
+    with resources.as_file(WEIGHTS / f"{name}.safetensors") as path:
+        network.load_state_dict(load_file(path), strict=True)
+    return TimmBackbone(name, network, arguments["img_size"], card["mean"], card["std"], device)
+
+
+def _load_factory(name: str, device: str) -> TimmBackbone:
+    factory = imported(name, "backbone")
+    try:
+        made = factory(device)
+    except TypeError as error:
+        raise BadInput(f"'{shown(name)}' is no function of the device ({first_line(error)}); check it") from error
+    if not isinstance(made, TimmBackbone):
+        raise BadInput(f"'{shown(name)}' made a {type(made).__name__}, not a TimmBackbone; check the factory")
+    return made
+
+
+def _load_timm(name: str, plain: str, is_random: bool, device: str) -> TimmBackbone:
+    network = _random(plain) if is_random else pretrained(plain)
+    data = resolve_data_config({}, model=network)
+    return TimmBackbone(name, network, int(data["input_size"][-1]), data["mean"], data["std"], device, plain)
+
+
+def pretrained(plain: str, **arguments: Any) -> nn.Module:
+    """timm's network of this name with its pretrained weights, without classifier. Raises BadInput."""
+    try:
+        with _no_logging():
+            return timm.create_model(plain, pretrained=True, num_classes=0, **arguments)
+    except Exception as error:  # hubs fail in many ways: no network, no such weights, no such tag
+        mend = f"fetch them into timm's cache first, give a checkpoint, or use random:{plain} for random weights"
+        raise BadInput(f"no pretrained weights for '{plain}' ({first_line(error)}); {mend}") from error
+
+
+@contextmanager
+def _no_logging() -> Iterator[None]:
+    """Hubs log every failed attempt; the one line that follows says it all."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _random(plain: str) -> nn.Module:
+    try:
+        with Seeds(f"random weights|{plain}").forked("init"):
+            return timm.create_model(plain, pretrained=False, num_classes=0)
+    except Exception as error:  # timm knows the family, but not this tag
+        raise BadInput(f"timm cannot make '{plain}': {first_line(error)}") from error
+
 
 PLAIN = "VisionTransformer"
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from cl.adapters import lowrank
 from cl.components.builder import builds
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.home.store import Tensors
 from cl.models.backbone import BATCH, Backbone, batches, on_device, real_passes
 from cl.models.heads import cosine
@@ -40,8 +40,8 @@ def mixed_scores(
     """log p(c | x), `(n, classes)`.
 
     routing: see `cl.parts.retrieval.route`; its picks count in `adapters` and `heads`, which are opened when a row
-    needs them. columns: where the classes of each head stand, see `Classifier`. bare: log p of the backbone alone, mixed
-    in half where a row is far from everything. normalise: heads take normalised features.
+    needs them. columns: where the classes of each head stand, see `Classifier`. bare: log p of the backbone alone,
+    mixed in half where a row is far from everything. normalise: heads take normalised features.
     """
     shards, classifier = list(adapters), Classifier(heads, columns, classes, normalise)
     found = []

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.components.builder import Checkpoint
+from cl.components.checkpoint import Checkpoint
 from cl.learning.train import Batch, Optimisation, epoch_batches, fit
 from cl.seeds import Seeds
 

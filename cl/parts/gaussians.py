@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.components.builder import Checkpoint, builds
-from cl.data.stream import Samples
+from cl.components.builder import builds
+from cl.components.checkpoint import Checkpoint
+from cl.data.samples import Samples
 from cl.errors import NonFinite
 from cl.home.store import Tensors
 from cl.learning.train import Optimisation, Parameters, descend

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cl.adapters.mixture import Mixtures
 from cl.components.builder import builds
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.home.store import Tensors
 from cl.learning.prefix import entering
 from cl.learning.train import Batch, Frozen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from cl.components.builder import builds
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.home.store import Tensors
 
 

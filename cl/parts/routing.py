@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cl.components.builder import builds
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.home.store import Tensors
 
 RANKS = 3  # hit rates are recorded for the best one, two and three parts

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from cl.components.builder import builds
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.home.store import Tensors
 from cl.learning.train import Optimisation
 from cl.models.backbone import Backbone

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.components.builder import builds
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.home.store import Tensors
 
 GRID = 2**20

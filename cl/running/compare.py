@@ -49,7 +49,8 @@ def cells(
     A setting without a strategy goes to each one that has it, and to the stream; `stream.people` only to that. Raises
     UnknownName where nobody knows a name.
     """
-    from cl.data.recipes import arguments_of, strategy_of
+    from cl.data.recipes import arguments_of
+    from cl.learning.strategy import strategy_of
 
     if seeds < 1:
         raise BadInput(f"seeds must be at least 1, not {seeds}")
@@ -96,7 +97,7 @@ def _processes() -> BaseContext:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cl.running.session"])
+    context.set_forkserver_preload(["cl.running.run"])
     return context
 
 
@@ -145,7 +146,7 @@ def _side_by_side(grid: Sequence[Cell], jobs: int) -> list[dict[str, Any]]:
 
 
 def _figures(cell: Cell) -> dict[str, Any]:
-    from cl.running.session import run
+    from cl.running.run import run
 
     result = run(
         cell.stream, cell.strategy, seed=cell.seed, presets=cell.presets, settings=cell.settings, **cell.options

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cl import metrics
-from cl.components.builder import Handle
+from cl.components.handles import Handle
 from cl.learning.strategy import Model
 
 _BLOCK = re.compile(r"(?:^|/)block-(\d+)(?:/|$)")

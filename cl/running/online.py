@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from cl import online_metrics as metrics
-from cl.components.builder import Builder, Handle, Part
+from cl.components.builder import Builder
+from cl.components.handles import Handle, Part
 from cl.data.stream import Segment
 from cl.data.veil import veil
 from cl.home.store import Tensors

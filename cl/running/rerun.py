@@ -10,20 +10,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cl.components.builder import TRAINED, Builder, Handle, Plan
-from cl.data.policy import Grants, Policy
-from cl.data.recipes import OBJECT, resolve_stream, strategy_of
+from cl.components.builder import TRAINED, Builder, Plan
+from cl.components.handles import Handle
+from cl.data.policy import Policy
+from cl.data.recipes import OBJECT, resolve_stream
 from cl.data.stream import Recipe, Stream
 from cl.errors import BadInput, CorruptComponent
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.learning.hyper import resolve
-from cl.learning.strategy import Model
-from cl.models.backbone import load_backbone
+from cl.learning.strategy import Model, strategy_of
+from cl.models.loading import load_backbone
 from cl.numerics import configure, device_kind
 from cl.progress import reporting, track
+from cl.running.grants import Grants
 from cl.running.online import adapted
-from cl.running.session import Request, Session, Source, readable
+from cl.running.request import Request, Source, readable
+from cl.running.session import Session
+
+
+def open_run(home: Path, run: str) -> Session:
+    """The run whose id begins with `run`, ready to be driven again. Raises BadInput where it cannot be replayed."""
+    runs = Runs(Store(home))
+    found = runs.find(run)
+    return replay(home, runs.request(found), runs.source(found))
 
 
 def replay(home: Path, request: Mapping[str, Any], source: Mapping[str, Any], policy: Policy | None = None) -> Session:

@@ -2,205 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from cl import metrics
-from cl.components.builder import Builder, Handle
-from cl.data.policy import Grants
-from cl.data.recipes import resolve_stream, strategy_of
-from cl.data.stream import Recipe, Stream, Task
-from cl.digests import digest_json
-from cl.errors import BadInput, CorruptComponent, DataDeleted
-from cl.home.layout import default_home
-from cl.home.results import Result, Results
-from cl.home.runs import RUN_ID, Runs
+from cl.components.builder import Builder
+from cl.components.handles import Handle
+from cl.data.stream import Stream, Task
+from cl.errors import CorruptComponent, DataDeleted
+from cl.home.results import Results
+from cl.home.runs import Runs
 from cl.home.store import Store
-from cl.learning.hyper import resolve
-from cl.learning.strategy import Model, Strategy
-from cl.models.backbone import TimmBackbone, load_backbone
-from cl.numerics import Numerics, configure
+from cl.learning.strategy import Strategy
+from cl.models.vit import TimmBackbone
+from cl.numerics import Numerics
 from cl.progress import track
 from cl.running import growth, online
+from cl.running.journal import Journal, Outcome, as_lists, differences, effort, quality
 from cl.running.memory import Peak
-from cl.running.online import Met
 from cl.running.predictions import predictions
+from cl.running.request import Request, Source
 from cl.running.suppression import Suppression
-
-MAX_SEED = 2**63  # what the results database can hold
-
-
-@dataclass(frozen=True)
-class Request:
-    """What names a run: the same request has the same id."""
-
-    stream: Mapping[str, Any]
-    strategy: str
-    hyper: Mapping[str, Any]
-    backbone: str
-    seed: int
-    user: str | None = None
-
-    @property
-    def id(self) -> str:
-        """The first digits of the request's digest."""
-        return digest_json(asdict(self))[:RUN_ID]
-
-
-@dataclass(frozen=True)
-class Source:
-    """What makes a run again on this machine. None of it is part of the run's name: the same content at another place
-    is the same run. stream: recipe and place, None for an object; backbone: None for an object."""
-
-    stream: Mapping[str, Any] | None
-    backbone: str | None
-    device: str
-    threads: int
-    presets: Sequence[str] = ()
-
-
-def run(
-    stream: str | Stream,
-    strategy: str | type[Strategy],
-    *,
-    backbone: str | TimmBackbone = "glyph-vit",
-    seed: int = 0,
-    presets: Sequence[str] = (),
-    settings: Mapping[str, Any] | None = None,
-    home: str | Path | None = None,
-    device: str = "auto",
-    threads: int = 1,
-    data: str | Path | None = None,
-    arguments: Mapping[str, Any] | None = None,
-    user: str | None = None,
-) -> Result:
-    """Run `strategy` over `stream` and return its figures; what the home's store holds is not built again.
-
-    stream, strategy, backbone: names, or objects; stream and backbone may be TOML files. presets, settings:
-    hyperparameters by preset, then by name. data: where the files of a stream by name lie, if it has any. arguments: of
-    a stream by name, such as `people`. user: run on what this user may read, and on nothing else. Raises
-    PalimpsestError (a subclass) with one line for anything that cannot be used.
-    """
-    if not 0 <= seed < MAX_SEED:
-        raise BadInput(f"seed must be from 0 to {MAX_SEED - 1}, not {seed}")
-    numerics = configure(device, threads)
-    method, name = _strategy(strategy)
-    hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
-    place = Path(home) if home is not None else default_home()
-    everything = Grants(place).govern(resolve_stream(stream, data, place, arguments))
-    whole = readable(everything, user, method.isolates(hyper))
-    store = Store(place)
-    network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
-    request = Request(_recipe(whole), name, _values(hyper), network.digest, seed, user)
-    source = Source(_replayable(everything), _place(backbone), numerics.device, threads, tuple(presets))
-    return Result(Session(store, network, numerics, request, source, whole, method, hyper).run())
-
-
-def assembled(
-    strategy: str | type[Strategy],
-    *,
-    backbone: str | TimmBackbone = "glyph-vit",
-    seed: int = 0,
-    presets: Sequence[str] = (),
-    settings: Mapping[str, Any] | None = None,
-    home: str | Path | None = None,
-    device: str = "auto",
-    threads: int = 1,
-) -> Strategy:
-    """The strategy on a home's store, for loops that are not ours: `extended(model, task, remaining)` learns a task,
-    `scores(model, samples)` scores. No figures are recorded. Arguments and errors are those of `run`."""
-    numerics = configure(device, threads)
-    method, _ = _strategy(strategy)
-    hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
-    network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
-    store = Store(Path(home) if home is not None else default_home())
-    return method(hyper, Builder(store, network, numerics, seed))
-
-
-def readable(stream: Stream, user: str | None, isolated: bool) -> Stream:
-    """What a run of `user` is given of the stream; None: whoever may read everything. Who may read nothing is given
-    nothing, also where the strategy does not isolate."""
-    if user is None:
-        return stream
-    view = stream.view(user)
-    return view if isolated or not view.tasks else stream.tested_by(user)
-
-
-def _strategy(strategy: str | type[Strategy]) -> tuple[type[Strategy], str]:
-    if isinstance(strategy, str):
-        return strategy_of(strategy), strategy
-    return strategy, f"{strategy.__module__}:{strategy.__qualname__}"
-
-
-def _replayable(stream: Stream) -> dict[str, Any] | None:
-    recipe = stream.recipe
-    return None if recipe is None else {**recipe.as_json(), "place": dict(recipe.place)}
-
-
-def _place(backbone: str | TimmBackbone) -> str | None:
-    if not isinstance(backbone, str):
-        return None
-    return os.path.abspath(backbone) if backbone.endswith(".toml") else backbone
-
-
-def _recipe(stream: Stream) -> dict[str, Any]:
-    if stream.recipe is not None:
-        return stream.recipe.as_json()
-    shards = [shard.digest for shard in stream.shards]
-    return Recipe("object", {"content": digest_json(shards)}).as_json()
-
-
-def _values(hyper: Any) -> dict[str, Any]:
-    return {name: getattr(hyper, name) for name in type(hyper).__dataclass_fields__}
-
-
-@dataclass
-class Journal:
-    """What was learnt and measured, task by task, then segment by segment (`met`). again: predictions on the tasks'
-    test sets with the model as it is after the last segment."""
-
-    model: Model = field(default_factory=Model)
-    models: list[Model] = field(default_factory=list)
-    accuracy: list[list[float | None]] = field(default_factory=list)
-    known_task: list[list[float | None]] = field(default_factory=list)
-    task_correct: list[list[float | None]] = field(default_factory=list)
-    curve: list[float | None] = field(default_factory=list)
-    adapters: list[int] = field(default_factory=list)
-    parameters: list[int] = field(default_factory=list)
-    sizes: list[growth.Size] = field(default_factory=list)
-    predictions: dict[str, str] = field(default_factory=dict)
-    blocks: Mapping[str, Handle] = field(default_factory=dict)
-    met: list[Met] = field(default_factory=list)
-    again: list[Handle] = field(default_factory=list)
-    inference: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def components(self) -> dict[str, str]:
-        """Durable parts of the model and predictions: name -> content digest."""
-        return {name: part.digest for name, part in self.model.parts} | self.predictions
-
-    @property
-    def manifest(self) -> str:
-        """One digest over all of them."""
-        return digest_json(self.components)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Of the images of one test shard, those that got the right class, the right one among their own task's classes
-    alone, and any class of their own task."""
-
-    images: int
-    right: int
-    within: int
-    task: int
 
 
 @dataclass
@@ -330,7 +156,7 @@ class Session:
     def figures(self, journal: Journal) -> dict[str, Any]:
         """Every figure of the run, as plain JSON."""
         components = journal.components
-        quality = _quality(journal)
+        measured = quality(journal)
         return {
             "run": self.request.id,
             "stream": self.stream.name,
@@ -344,19 +170,19 @@ class Session:
                 {"id": task.id, "classes": list(task.classes), "domain": task.domain} for task in self.stream.tasks
             ],
             "classes_per_task": [len(task.classes) for task in self.stream.tasks],
-            **quality,
+            **measured,
             "adapters": journal.adapters,
-            "parameters_added": _differences(journal.parameters),
+            "parameters_added": differences(journal.parameters),
             "growth": growth.figures(
                 journal.model,
                 journal.sizes,
                 [task.domain for task in self.stream.tasks],
-                quality["average_accuracy"],
+                measured["average_accuracy"],
             ),
-            **_effort(self.builder, self.elapsed()),
+            **effort(self.builder, self.elapsed()),
             "inference": journal.inference,
             **({"online": self._online(journal)} if journal.met else {}),
-            "blocks": {name: _plain(handle) for name, handle in journal.blocks.items()},
+            "blocks": {name: as_lists(handle) for name, handle in journal.blocks.items()},
             "peak_memory_bytes": self._peak.bytes(),
             "manifest": journal.manifest,
             "components": dict(sorted(components.items())),
@@ -412,60 +238,3 @@ class Session:
 
 def _entry(handle: Handle) -> dict[str, Any]:
     return {"key": handle.key, "parts": {name: part.digest for name, part in handle.parts.items()}}
-
-
-def _plain(handle: Handle) -> dict[str, Any]:
-    """The tensors of a block of figures as JSON, NaN as null."""
-    return {name: _nulled(tensor.tolist()) for name, tensor in sorted(handle.open().items())}
-
-
-def _nulled(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_nulled(one) for one in value]
-    return None if value != value else value
-
-
-def _differences(totals: list[int]) -> list[int]:
-    return [after - before for before, after in zip([0, *totals], totals, strict=False)]
-
-
-def _quality(journal: Journal) -> dict[str, Any]:
-    accuracy, curve = journal.accuracy, journal.curve
-    return {
-        "accuracy": accuracy,
-        "curve": curve,
-        # A deletion may leave no task at all, and then there is nothing to measure.
-        "average_accuracy": metrics.average_accuracy(accuracy) if accuracy else None,
-        "average_incremental_accuracy": metrics.average_incremental_accuracy(curve) if accuracy else None,
-        # Where the loss comes from: the right class among the task's own, and a class of the right task at all.
-        "known_task_accuracy": journal.known_task,
-        "task_correct": journal.task_correct,
-        "forgetting": metrics.forgetting(accuracy) if accuracy else None,
-        "backward_transfer": metrics.backward_transfer(accuracy) if accuracy else None,
-        "forward_transfer": None,
-        "intransigence": None,
-    }
-
-
-def _effort(builder: Builder, wall: float) -> dict[str, Any]:
-    """Now: components built and reused, images run, seconds. `cost`: what the components cost when they were built."""
-    phases = ["train", "statistics", "evaluate"]
-    phases += ["adapt"] if any(use.phase == "adapt" for use in builder.uses) else []
-    built = {use.key for use in builder.uses if use.built}
-    every = {use.key: use for use in reversed(builder.uses)}
-    now = [use for use in builder.uses if use.built]
-    seconds = {phase: sum(use.seconds for use in now if use.phase == phase) for phase in phases}
-    return {
-        "components_built": len(built),
-        "components_reused": len(every.keys() - built),
-        "forward_passes": {phase: sum(use.passes for use in now if use.phase == phase) for phase in phases},
-        "seconds": {**seconds, "other": max(0.0, wall - sum(seconds.values()))},
-        "cost": {
-            phase: {
-                "seconds": sum(use.seconds for use in every.values() if use.phase == phase),
-                "samples": sum(use.samples for use in every.values() if use.phase == phase),
-                "passes": sum(use.passes for use in every.values() if use.phase == phase),
-            }
-            for phase in phases
-        },
-    }

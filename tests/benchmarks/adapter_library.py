@@ -21,12 +21,14 @@ import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from cl.components.builder import Builder, Handle, builds
-from cl.data.stream import Samples
+from cl.components.builder import Builder, builds
+from cl.components.handles import Handle
+from cl.data.samples import Samples
 from cl.home.store import Record, Store, Tensors
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model, PastTask
-from cl.models.backbone import BATCH, TimmBackbone
+from cl.models.backbone import BATCH
+from cl.models.vit import TimmBackbone
 from cl.numerics import configure
 from cl.parts.statistics import embedding_sums
 from cl.seeds import Seeds

@@ -14,11 +14,12 @@ from collections.abc import Callable
 import torch
 
 from cl.adapters import bottleneck
-from cl.components.builder import Checkpoint
-from cl.data.stream import ArrayPixels, Samples
+from cl.components.checkpoint import Checkpoint
+from cl.data.samples import ArrayPixels, Samples
 from cl.learning.train import Batch, Optimisation, Tuner, fit
-from cl.models.backbone import TimmBackbone, load_backbone
 from cl.models.heads import cosine, uniform_rows
+from cl.models.loading import load_backbone
+from cl.models.vit import TimmBackbone
 from cl.numerics import configure
 from cl.seeds import Seeds
 

@@ -21,11 +21,11 @@ import cl.audit.verify
 from cl.data.recipes import resolve_stream
 from cl.data.stream import Stream
 from cl.deletion.execution import execute
+from cl.deletion.forget_set import Selector
 from cl.deletion.oracle import Finding, oracles, run_cold
-from cl.deletion.plan import Selector
 from cl.deletion.vault import Vault
 from cl.errors import DeletionError
-from cl.running.session import run
+from cl.running.run import run
 
 STRATEGIES = ("simplecil", "ease", "finetune", "joint")
 HEAD = ("stream", "strategy", "deletion", "forgot", "tainted", "rebuilt", "seconds", "retrain", "speed-up", "predicted")

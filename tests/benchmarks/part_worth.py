@@ -24,14 +24,15 @@ import torch
 from torch import Tensor
 
 import cl
-from cl.components.builder import TRAINED, Builder, Part
+from cl.components.builder import TRAINED, Builder
+from cl.components.handles import Part
 from cl.data.stream import Stream, Task
 from cl.home.results import Result
 from cl.home.runs import Runs
 from cl.home.store import Record, Store
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model
-from cl.models.backbone import load_backbone
+from cl.models.loading import load_backbone
 from cl.numerics import configure
 from cl.parts.prototypes import class_means
 from strategies.mos import Mos

@@ -17,12 +17,13 @@ import torch
 
 import cl.learning.train
 from cl.adapters import bottleneck, mixture
-from cl.components.builder import Checkpoint
-from cl.data.stream import ArrayPixels, Samples
+from cl.components.checkpoint import Checkpoint
+from cl.data.samples import ArrayPixels, Samples
 from cl.home.store import Tensors
 from cl.learning.prefix import frozen_prefix
 from cl.learning.train import Optimisation
-from cl.models.backbone import TimmBackbone, load_backbone
+from cl.models.loading import load_backbone
+from cl.models.vit import TimmBackbone
 from cl.numerics import configure
 from cl.parts.mixtures import mixture_features, pooled_inputs
 from cl.seeds import Seeds

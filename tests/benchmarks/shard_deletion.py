@@ -17,12 +17,13 @@ from pathlib import Path
 from cl.components.builder import TRAINED
 from cl.data.stream import Recipe, Stream
 from cl.deletion.execution import execute
+from cl.deletion.forget_set import Selector
 from cl.deletion.oracle import run_cold, task
-from cl.deletion.plan import Selector, open_run
 from cl.deletion.vault import Vault
 from cl.home.runs import Runs
 from cl.home.store import Store
-from cl.running.session import run
+from cl.running.rerun import open_run
+from cl.running.run import run
 from streams.digits import split_mnist_5k
 
 BUCKETS = (2, 8, 32)

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 from cl.adapters import bottleneck
-from cl.models.backbone import BATCH, Attach, TimmBackbone, load_backbone
+from cl.models.backbone import BATCH, Attach
+from cl.models.loading import load_backbone
+from cl.models.vit import TimmBackbone
 from cl.numerics import configure
 from cl.seeds import Seeds
 

@@ -18,7 +18,8 @@ from adapter_training import mm_flops_per_second, training_flops
 from PIL import Image
 
 import cl
-from cl.models.backbone import TimmBackbone, load_backbone
+from cl.models.loading import load_backbone
+from cl.models.vit import TimmBackbone
 from cl.numerics import configure
 
 NETWORK = "random:vit_base_patch16_224"

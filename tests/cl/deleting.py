@@ -11,13 +11,15 @@ from tempfile import mkdtemp
 from cl import registry
 from cl.data.stream import Stream
 from cl.deletion.execution import Outcome, execute
-from cl.deletion.plan import Kind, Scope, Selector
+from cl.deletion.forget_set import Kind, Selector
+from cl.deletion.plan import Scope
 from cl.deletion.vault import Vault
 from cl.home.results import Result
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.running.rerun import replay
-from cl.running.session import Session, run
+from cl.running.run import run
+from cl.running.session import Session
 from tests.cl import tiny
 
 STRATEGIES = ("ease", "simplecil", "finetune", "joint", "mos", "ssiat", "sema")

@@ -9,8 +9,10 @@ import pytest
 import torch
 from pytest import Pytester
 
-from cl.components.builder import Handle, builds
-from cl.data.stream import ArrayPixels, Samples, Stream, Task
+from cl.components.builder import builds
+from cl.components.handles import Handle
+from cl.data.samples import ArrayPixels, Samples
+from cl.data.stream import Stream, Task
 from cl.digests import digest_bytes
 from cl.home.store import Tensors
 from cl.learning.strategy import Model, Strategy

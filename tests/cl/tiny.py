@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from timm.models.vision_transformer import VisionTransformer
 
-from cl.data.stream import ArrayPixels, Recipe, Samples, Stream, Task
-from cl.models.backbone import TimmBackbone
+from cl.data.samples import ArrayPixels, Samples
+from cl.data.stream import Recipe, Stream, Task
+from cl.models.vit import TimmBackbone
 from cl.seeds import Seeds
 
 STREAM, BACKBONE = "tests.cl.tiny:stream", "tests.cl.tiny:backbone"

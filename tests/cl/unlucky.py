@@ -8,8 +8,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from cl.components.builder import Handle
-from cl.data.stream import Samples, Task
+from cl.components.handles import Handle
+from cl.data.samples import Samples
+from cl.data.stream import Task
 from cl.learning.strategy import Model, Strategy
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cl.data.stream import ArrayPixels, Recipe, Samples, Stream, Task
+from cl.data.samples import ArrayPixels, Samples
+from cl.data.stream import Recipe, Stream, Task
 
 STREAM = "tests.strategies.newness:stream"
 DARK, BRIGHT = 60, 190

@@ -14,16 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cl.components.builder import builds
-from cl.data.policy import Grants, Policy
-from cl.data.stream import ArrayPixels, Samples, Stream, concat
+from cl.data.policy import Policy
+from cl.data.samples import ArrayPixels, Samples, concat
+from cl.data.stream import Stream
 from cl.deletion.execution import execute
+from cl.deletion.forget_set import Selector
 from cl.deletion.oracle import with_noise
-from cl.deletion.plan import Selector, open_run, plan
+from cl.deletion.plan import plan
 from cl.errors import BadInput
 from cl.home.results import Result
 from cl.home.store import Record, Store, Tensors
-from cl.running.rerun import Replay
-from cl.running.session import run
+from cl.running.grants import Grants
+from cl.running.rerun import Replay, open_run
+from cl.running.run import run
 from cl.testing import StrategyConformance, tiny_stream
 from strategies.adapterswap import AdapterSwap, shard_id, shards
 from tests.cl.cli.test_cli import palimpsest

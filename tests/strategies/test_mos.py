@@ -10,7 +10,7 @@ import torch
 
 import cl
 from cl.adapters import bottleneck
-from cl.components.builder import Checkpoint
+from cl.components.checkpoint import Checkpoint
 from cl.errors import BadInput
 from cl.home.store import Store, Tensors
 from cl.learning.hyper import resolve

@@ -14,9 +14,10 @@ import torch
 
 from cl.adapters import mixture
 from cl.adapters.mixture import Stack
-from cl.components.builder import Handle
+from cl.components.handles import Handle
 from cl.data.augment import crop_flip
-from cl.data.stream import ArrayPixels, Samples, Stream, Task
+from cl.data.samples import ArrayPixels, Samples
+from cl.data.stream import Stream, Task
 from cl.errors import BadInput, NonFinite
 from cl.home.store import Tensors
 from cl.learning.hyper import resolve

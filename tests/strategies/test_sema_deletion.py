@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from cl.deletion.plan import Kind, Selector, open_run, plan
+from cl.deletion.forget_set import Kind, Selector
+from cl.deletion.plan import plan
 from cl.home.results import Results
-from cl.running.session import run
+from cl.running.rerun import open_run
+from cl.running.run import run
 from tests.cl import tiny
 from tests.cl.cli.test_cli import palimpsest
 from tests.cl.deleting import forget, keys, oracle, samples_of

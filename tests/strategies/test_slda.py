@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from cl.data.stream import ArrayPixels, Samples
+from cl.data.samples import ArrayPixels, Samples
 from strategies.slda import discriminant, moments
 from tests.helpers import run_tiny, tiny_stream
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cl.adapters import bottleneck
-from cl.components.builder import Checkpoint
+from cl.components.checkpoint import Checkpoint
 from cl.data.augment import crop_flip
-from cl.data.stream import ArrayPixels, Samples, Stream
+from cl.data.samples import ArrayPixels, Samples
+from cl.data.stream import Stream
 from cl.errors import BadInput
 from cl.home.store import Tensors
 from cl.learning.hyper import resolve

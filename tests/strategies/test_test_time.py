@@ -13,12 +13,12 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor
 
 from cl import registry
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.data.veil import Veiled, veil
 from cl.data.views import views
 from cl.home.store import Tensors
 from cl.learning.adaptation import Descent, SourceModel, batch_statistics, norm_names
-from cl.models.backbone import TimmBackbone
+from cl.models.vit import TimmBackbone
 from cl.seeds import Seeds
 from cl.testing import tiny_backbone, tiny_drift, tiny_segment
 from strategies.bn1 import renormalised

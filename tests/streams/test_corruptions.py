@@ -18,7 +18,7 @@ from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from PIL import Image
 from scipy import ndimage
 
-from cl.data.stream import ArrayPixels
+from cl.data.samples import ArrayPixels
 from cl.errors import BadInput, UnknownName
 from cl.seeds import global_state
 from streams import corruption_functions as make

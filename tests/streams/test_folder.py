@@ -14,8 +14,10 @@ from PIL import Image
 import cl
 from cl.data.recipes import resolve_stream
 from cl.data.stream import Recipe, Stream
-from cl.deletion.plan import Selector, open_run, plan
+from cl.deletion.forget_set import Selector
+from cl.deletion.plan import plan
 from cl.errors import PalimpsestError
+from cl.running.rerun import open_run
 from tests.cl import tiny
 from tests.cl.cli.test_cli import palimpsest
 from tests.cl.cli.test_predict import contents

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cl.data.stream import concat
+from cl.data.samples import concat
 from streams.glyphs import glyphs
 
 

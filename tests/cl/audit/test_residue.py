@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cl.audit.residue import residue
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.deletion.oracle import picked
-from cl.deletion.plan import open_run
+from cl.running.rerun import open_run
 from tests.cl import tiny
 from tests.cl.deleting import forget, started
 

@@ -18,17 +18,19 @@ import cl.audit.verify
 from cl.audit.certificate import anchors, certify, place
 from cl.audit.verify import content_of, grade_of, verify
 from cl.cli import app
-from cl.components.builder import Handle, builds
-from cl.data.stream import Samples, Task
+from cl.components.builder import builds
+from cl.components.handles import Handle
+from cl.data.samples import Samples
+from cl.data.stream import Task
 from cl.deletion.execution import execute, readmit
+from cl.deletion.forget_set import Kind, Selector
 from cl.deletion.ledger import Ledger
 from cl.deletion.oracle import Finding, observe, run_cold
-from cl.deletion.plan import Kind, Selector
 from cl.deletion.vault import Vault
 from cl.errors import DeletionError, LedgerError
 from cl.home.store import Tensors
 from cl.parts.prototypes import class_means
-from cl.running.session import run
+from cl.running.run import run
 from strategies.simplecil import SimpleCIL
 from tests.cl import tiny
 from tests.cl.deleting import forget, oracle, start, started

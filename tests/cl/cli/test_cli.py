@@ -35,7 +35,7 @@ def test_what_only_reads_loads_no_torch(word: str) -> None:
     command = f"import sys; sys.argv = ['palimpsest', '{word}']\nfrom cl.cli import main\n"
     script = command + "try: main()\nexcept SystemExit: pass\n"
     script += "assert not {'torch', 'timm', 'pandas', 'matplotlib'} & set(sys.modules), 'slow import'"
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[3])
 
 
 def test_every_command_takes_json_and_a_home() -> None:
@@ -131,7 +131,7 @@ def test_torch_out_of_memory_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(told)
 
-    monkeypatch.setattr("cl.running.session.run", fail)
+    monkeypatch.setattr("cl.running.run.run", fail)
     code, out, err = palimpsest(capsys, monkeypatch, "run", "split-digits", "simplecil")
     assert (code, out) == (2, "") and "out of memory" in err and "--jobs" in err and err.count("\n") == 1
 

@@ -18,7 +18,7 @@ from cl.home.gc import collect
 from cl.home.results import Result
 from cl.home.store import Store
 from cl.running.rerun import Replay
-from cl.running.session import run
+from cl.running.run import run
 from cl.testing import tiny_backbone, tiny_stream
 from tests.cl.cli.test_cli import palimpsest
 from tests.homes import fast

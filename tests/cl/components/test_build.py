@@ -11,7 +11,7 @@ import torch
 
 from cl.adapters import bottleneck
 from cl.components.builder import builds
-from cl.data.stream import Samples
+from cl.data.samples import Samples
 from cl.errors import BadInput, NonFinite
 from cl.home.store import Tensors
 from cl.learning.features import adapter_features, features_together

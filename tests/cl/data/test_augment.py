@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cl.data.augment import ATTEMPTS, View, crop_flip, views
-from cl.data.stream import ArrayPixels, Samples
+from cl.data.samples import ArrayPixels, Samples
 from cl.errors import BadInput
 from cl.learning.train import Batch, augmented
 from cl.seeds import Seeds

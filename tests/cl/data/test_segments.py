@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from cl.data.recipes import content_digest
-from cl.data.stream import ArrayPixels, Samples, Segment, Stream
-from cl.data.veil import opaque, order, origins, veil
+from cl.data.samples import ArrayPixels, Samples
+from cl.data.stream import Segment, Stream
+from cl.data.veil import opaque, order, veil
 from cl.errors import BadInput
 from cl.home.store import Store
 from cl.testing import tiny_stream
@@ -77,14 +78,14 @@ def test_the_veil_hides_labels_and_names_and_keeps_images() -> None:
         veiled = seen.batches[opaque(name)]
         assert veiled.ids == tuple(sorted(map(opaque, batch.ids)))
         assert torch.equal(veiled.images(), batch.images(order(batch)))
-        assert sorted(origins(veiled)) == list(batch.ids)
+        assert sorted(veiled.origins) == list(batch.ids)
     text = repr(seen) + repr(vars(seen.samples))
     assert "GN" not in text and "gaussian" not in text and "class-" not in text
 
 
 def test_the_store_knows_which_samples_a_veiled_shard_holds(tmp_path: Path) -> None:
     one, store = segment(), Store(tmp_path)
-    store.remember_shard(veil(one).samples)
+    store.remember_shard(veil(one).samples.described)
     ((path, held),) = store.shards()
     assert path.stem == veil(one).samples.digest
     assert held == dict(zip(one.samples.ids, one.samples.contents, strict=True))

@@ -13,17 +13,18 @@ from hypothesis import strategies as st
 
 from cl.audit.residue import residue
 from cl.deletion.execution import execute, readmit, rebuild_stale
+from cl.deletion.forget_set import Kind, Selector
 from cl.deletion.oracle import observe, picked
-from cl.deletion.plan import Kind, Selector, open_run, plan
+from cl.deletion.plan import plan
 from cl.deletion.taint import closure
 from cl.errors import BadInput, DataDeleted, DeletionError, UnknownName
 from cl.home.gc import collect
 from cl.home.results import Results
 from cl.home.runs import Runs
 from cl.home.store import Store
-from cl.running.rerun import Replay
+from cl.running.rerun import Replay, open_run
+from cl.running.run import run as start_run
 from cl.running.session import Session
-from cl.running.session import run as start_run
 from tests.cl import tiny
 from tests.cl.deleting import STRATEGIES, files, forget, forget_ids, keys, oracle, samples_of, start, started
 

@@ -9,8 +9,8 @@ import pytest
 import cl.audit.verify
 from cl.audit.verify import verify
 from cl.deletion.execution import execute
+from cl.deletion.forget_set import Selector
 from cl.deletion.oracle import run_cold
-from cl.deletion.plan import Selector
 from cl.errors import DeletionError
 from tests.cl.deleting import files, started
 

@@ -20,18 +20,21 @@ import cl.deletion.purge
 from cl.audit.certificate import certify
 from cl.audit.verify import verify
 from cl.cli import app, main
-from cl.components.builder import Handle, builds
-from cl.data.stream import Samples, Task
+from cl.components.builder import builds
+from cl.components.handles import Handle
+from cl.data.samples import Samples
+from cl.data.stream import Task
 from cl.deletion.execution import Deletion, execute
+from cl.deletion.forget_set import Selector
 from cl.deletion.ledger import Ledger, status
 from cl.deletion.oracle import run_cold
-from cl.deletion.plan import Selector, open_run, plan
+from cl.deletion.plan import plan
 from cl.deletion.vault import Vault
 from cl.errors import BadInput, DeletionError, LedgerError
 from cl.home.runs import Runs
 from cl.home.store import Store, Tensors
-from cl.running.rerun import Replay
-from cl.running.session import run
+from cl.running.rerun import Replay, open_run
+from cl.running.run import run
 from strategies.simplecil import SimpleCIL
 from tests.cl import tiny
 from tests.cl.deleting import files, forget, oracle, start, started

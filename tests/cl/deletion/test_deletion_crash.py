@@ -28,7 +28,8 @@ from cl.deletion.vault import Vault
 from cl.errors import StoreError
 from cl.home.results import Results
 from cl.home.runs import Runs
-from cl.home.store import Store, write_atomic
+from cl.home.store import Store
+from cl.home.writing import write_atomic
 from tests.cl.deleting import forget, keys, oracle, started
 
 SAMPLE = "t1/c0/1"

@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 
 import cl.audit.verify
 from cl.cli import app
-from cl.components.builder import Handle, builds
-from cl.data.stream import Samples, Task
+from cl.components.builder import builds
+from cl.components.handles import Handle
+from cl.data.samples import Samples
+from cl.data.stream import Task
 from cl.deletion.graph import component_graph
 from cl.deletion.oracle import run_cold
 from cl.deletion.taint import closure
@@ -26,7 +28,7 @@ from cl.home.gc import collect
 from cl.home.store import Store, Tensors
 from cl.learning.features import backbone_features
 from cl.parts.prototypes import class_means
-from cl.running.session import run
+from cl.running.run import run
 from strategies.simplecil import SimpleCIL
 from tests.cl import tiny
 from tests.cl.deleting import start
@@ -191,7 +193,9 @@ def test_plan_execute_and_verify_end_at_e0(tmp_path: Path, strategy: str) -> Non
 
 
 def test_a_circle_stands_in_the_column_of_its_newest_data(tmp_path: Path) -> None:
-    from cl.deletion.plan import Selector, open_run, plan
+    from cl.deletion.forget_set import Selector
+    from cl.deletion.plan import plan
+    from cl.running.rerun import open_run
 
     made = run(tiny.stream(), Circling, backbone=tiny.BACKBONE, home=tmp_path).id
     graph = component_graph(Store(tmp_path), plan(open_run(tmp_path, made), [Selector("sample", "t1/c0/1")]))

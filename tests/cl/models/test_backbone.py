@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from cl.adapters import bottleneck
 from cl.errors import BadInput, UnknownName
-from cl.models.backbone import BATCH, embed, load_backbone
+from cl.models.backbone import BATCH, embed
+from cl.models.loading import load_backbone
 from cl.numerics import configure
 from cl.seeds import Seeds
 from tests.helpers import same, tiny_backbone, tiny_stream

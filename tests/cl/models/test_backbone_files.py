@@ -19,7 +19,8 @@ from torch import Tensor
 
 import cl
 from cl.errors import BadInput, PalimpsestError
-from cl.models.backbone import TimmBackbone, load_backbone
+from cl.models.loading import load_backbone
+from cl.models.vit import TimmBackbone
 from cl.seeds import Seeds
 from tests.helpers import tiny_backbone, tiny_stream
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cl.components.builder import Checkpoint
-from cl.data.stream import Samples
+from cl.components.checkpoint import Checkpoint
+from cl.data.samples import Samples
 from cl.errors import NonFinite
 from cl.home.store import Tensors
 from cl.learning.train import Optimisation

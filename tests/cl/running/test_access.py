@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cl.data.policy import Policy, atom_name, atom_of, atoms
+from cl.data.policy import Policy, atom_name, atom_of
 from cl.data.recipes import resolve_stream
 from cl.data.stream import Stream
 from cl.deletion.execution import execute
 from cl.deletion.ledger import ACCESS, Ledger, status
 from cl.deletion.oracle import run_cold, task
-from cl.deletion.plan import open_run
 from cl.errors import BadInput
 from cl.home.runs import Runs
 from cl.home.store import Store
+from cl.running.grants import atoms
+from cl.running.rerun import open_run
 from cl.testing import tiny_stream
 from tests.cl.cli.test_cli import palimpsest
 from tests.cl.cli.test_predict import visitor

@@ -52,7 +52,7 @@ def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     (tmp_path / "cl" / "__init__.py").touch()
     waiting, told = tmp_path / "waiting", tmp_path / "told"
     waiting.mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "WAITING": str(waiting)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "WAITING": str(waiting)}
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "home")]
     with told.open("w") as file:
         parent = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=file)

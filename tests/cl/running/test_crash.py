@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from cl.components import builder as build
+from cl.components import builder, checkpoint
 from cl.errors import PalimpsestError, StoreError
-from cl.home import store
+from cl.home import store, writing
 from cl.home.check import faults
 from cl.home.layout import FORMAT
 from cl.home.results import Results
@@ -89,15 +89,15 @@ def test_many_killed_runs_go_on(straight: Path, seconds: float, tmp_path: Path, 
 def test_a_build_killed_in_training_goes_on_from_its_last_epoch(
     straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "CHECKPOINT_SECONDS", 0.0)
-    save = build.Checkpoint.save
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
+    save = checkpoint.Checkpoint.save
 
-    def save_and_die(self: build.Checkpoint, tensors: store.Tensors) -> None:
+    def save_and_die(self: checkpoint.Checkpoint, tensors: store.Tensors) -> None:
         save(self, tensors)
         os.kill(os.getpid(), signal.SIGKILL)
 
     def attempt() -> None:
-        build.Checkpoint.save = save_and_die  # type: ignore[method-assign]
+        checkpoint.Checkpoint.save = save_and_die  # type: ignore[method-assign]
         tiny_run(tmp_path, "finetune")
 
     deaths = 0
@@ -119,7 +119,7 @@ def test_a_damaged_checkpoint_counts_as_none(
     def write_damaged(path: Path, data: bytes, **how: object) -> None:
         write(path, spoil(data) if path.parent.name == "checkpoints" else data, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(build, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(store, "write_atomic", write_damaged)
     assert killed_at_first_checkpoint(tmp_path)
     tiny_run(tmp_path, "finetune")
@@ -128,8 +128,8 @@ def test_a_damaged_checkpoint_counts_as_none(
 
 def killed_at_first_checkpoint(home: Path) -> bool:
     def attempt() -> None:
-        save = build.Checkpoint.save
-        build.Checkpoint.save = lambda self, tensors: (save(self, tensors), os._exit(9))  # type: ignore
+        save = checkpoint.Checkpoint.save
+        checkpoint.Checkpoint.save = lambda self, tensors: (save(self, tensors), os._exit(9))  # type: ignore
         tiny_run(home, "finetune")
 
     return os.waitstatus_to_exitcode(os.waitpid(in_child(attempt), 0)[1]) == 9
@@ -139,14 +139,14 @@ def test_two_processes_build_what_both_want_once(straight: Path, tmp_path: Path)
     begun = tmp_path / "begun"
 
     def counted() -> None:
-        original = build.Builder._build
+        original = builder.Builder._build
 
-        def note(self: build.Builder, plan: build.Plan, store: bool) -> build.Handle:
+        def note(self: builder.Builder, plan: builder.Plan, store: bool) -> builder.Handle:
             with begun.open("a") as lines:
                 lines.write(f"{plan.key}\n")
             return original(self, plan, store)
 
-        build.Builder._build = note  # type: ignore[method-assign]
+        builder.Builder._build = note  # type: ignore[method-assign]
         tiny_run(tmp_path / "home", "finetune")
 
     children = [in_child(counted) for _ in range(3)]
@@ -183,7 +183,7 @@ def test_a_disk_that_takes_no_more_is_one_line_and_loses_nothing(
     tiny_run(tmp_path, "finetune")
     assert manifest(tmp_path) == manifest(straight)
     assert kept.items() <= contents(tmp_path).items()
-    assert not list(tmp_path.rglob(f"{store.TEMPORARY}*"))
+    assert not list(tmp_path.rglob(f"{writing.TEMPORARY}*"))
 
 
 def test_a_full_disk_under_a_checkpoint_is_one_line(
@@ -194,7 +194,7 @@ def test_a_full_disk_under_a_checkpoint_is_one_line(
     def attempt(path: Path, data: bytes, **how: Any) -> None:
         (full if path.parent.name == "checkpoints" else write)(path, data, **how)
 
-    monkeypatch.setattr(build, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(store, "write_atomic", attempt)
     words = ("run", "split-digits", "finetune", "--set", "epochs=1", "--home", str(tmp_path))
     code, _, err = palimpsest(capsys, monkeypatch, *words, "--json")
@@ -346,7 +346,7 @@ def test_interrupting_at_the_keyboard_is_130_and_one_line(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build.Builder, "_build", interrupt)
+    monkeypatch.setattr(builder.Builder, "_build", interrupt)
     words = ("run", "split-digits", "simplecil", "--home", str(tmp_path), "--json")
     code, out, err = palimpsest(capsys, monkeypatch, *words)
     assert (code, out, err.count("\n")) == (130, "", 1)

@@ -9,17 +9,18 @@ import pytest
 
 from cl.audit.verify import residue_of
 from cl.components.builder import builds
-from cl.data.stream import Samples
-from cl.data.veil import Veiled, origins
+from cl.data.samples import Samples
+from cl.data.veil import Veiled
 from cl.deletion.execution import execute, sealed
-from cl.deletion.plan import Selector, open_run, plan
+from cl.deletion.forget_set import Selector
+from cl.deletion.plan import plan
 from cl.deletion.taint import closure
 from cl.home.runs import Runs
 from cl.home.store import Store, Tensors
 from cl.learning.strategy import Adaptation, Model
 from cl.models.backbone import Backbone
-from cl.running.rerun import Replay, replay
-from cl.running.session import run
+from cl.running.rerun import Replay, open_run, replay
+from cl.running.run import run
 from cl.testing import CONDITIONS, OnlineConformance, _renamed, tiny_backbone, tiny_drift, tiny_stream
 from strategies.source import Source, source_of, source_scores
 from streams.drift import drifting
@@ -156,7 +157,7 @@ class Peeking(Source):
     """Reads the names behind the veil, and lets them tell."""
 
     def adapt(self, model: Model, segment: Veiled) -> Adaptation:
-        hint = sum(len(name) for name in origins(segment.samples))
+        hint = sum(len(name) for name in segment.samples.origins)
         found = self.component("online", peeked, segment.batches, source_of(model), hint=hint)
         return Adaptation(found["prediction"], {}, found["evidence"])
 

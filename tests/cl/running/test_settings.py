@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from cl import registry
-from cl.data.recipes import arguments_of, resolve_stream, strategy_of
+from cl.data.recipes import arguments_of, resolve_stream
 from cl.errors import BadInput, UnknownName
+from cl.learning.strategy import strategy_of
 from cl.running.compare import cells
 from cl.running.settings import shared_out
 from cl.testing import tiny_stream
