@@ -31,7 +31,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
+
+from typing_extensions import TypeVar
 
 from cl import registry
 from cl.components.builder import Builder
@@ -45,6 +47,8 @@ from cl.home.store import Tensors
 from cl.learning.features import adapter_features, backbone_features, features_together
 from cl.learning.hyper import hyperparameters
 from cl.numerics import Numerics
+
+H = TypeVar("H", default=Any)  # a strategy's hyperparameters; plain `Strategy` is one of any
 
 
 @hyperparameters
@@ -118,8 +122,9 @@ class Adaptation:
     evidence: Part | None = None
 
 
-class Strategy(ABC):
-    """Base class. Subclasses set the class attributes and implement `learn` and `scores`.
+class Strategy(ABC, Generic[H]):
+    """Base class. Subclasses name their hyperparameters (`Strategy[MyHyper]`), set the class attributes and implement
+    `learn` and `scores`.
 
     title, paper: what `list` and `describe` show. Hyper: a dataclass made with `hyperparameters`. presets: named
     sets of hyperparameter values. preset_notes: what a preset stands for, in a line. rehearsal: whether images of past
@@ -133,7 +138,7 @@ class Strategy(ABC):
     preset_notes: ClassVar[Mapping[str, str]] = {}
     rehearsal: ClassVar[bool] = False
 
-    def __init__(self, hyper: Any, builder: Builder) -> None:
+    def __init__(self, hyper: H, builder: Builder) -> None:
         self.hyper = hyper
         self.readable: Callable[[Atom], bool] = lambda atom: True  # whether whoever asks may read samples so labelled
         self._builder = builder
