@@ -41,6 +41,8 @@ from cl.data.stream import Recipe, Segment, Stream, Task
 from cl.deletion.oracle import with_noise
 from cl.deletion.taint import closure
 from cl.digests import digest_bytes, digest_tensors
+from cl.home.records import Manifest
+from cl.home.runs import read_manifest
 from cl.home.store import Store
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model, Strategy, strategy_of
@@ -300,12 +302,12 @@ class StrategyConformance:
         )
         return result.figures
 
-    def _manifest(self, home: Path) -> Any:
+    def _manifest(self, home: Path) -> Manifest:
         (path,) = home.glob("runs/*/manifest.json")
-        return json.loads(path.read_bytes())
+        return read_manifest(path, "run it again")
 
     def _uses(self, home: Path) -> set[tuple[str, str]]:
-        return {(name, key) for name, key in self._manifest(home)["uses"]}
+        return {(use.name, use.key) for use in self._manifest(home).uses}
 
     def _independent(self, home: Path, *shards: Samples) -> list[tuple[str, str]]:
         """(name, key) of every component of the run that was built from none of these samples."""

@@ -14,7 +14,7 @@ from cl.cli.common import AsJson, Home, User, find_run, out, print_json, progres
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cl.running.rerun import Replay
+    from cl.running.reopening import Reopened
 
 app = typer.Typer()
 
@@ -31,12 +31,12 @@ def predict(
 ) -> None:
     """Classify images with what a run has learnt. Nothing of them is stored."""
     from cl.home.layout import default_home
-    from cl.running.rerun import Replay
+    from cl.running.reopening import Reopened
 
     place = home if home is not None else default_home()
     name = find_run(place, run)
     with progress(as_json):
-        found = Replay(place, name, user)
+        found = Reopened(place, name, user)
         rows = _abstained(images) if found.abstains else _classified(found, images)
     if user is not None:
         rows = [{**row, "abstain": row["class"] is None} for row in rows]
@@ -51,7 +51,7 @@ def predict(
     out.print(table)
 
 
-def _classified(found: Replay, images: list[Path]) -> list[dict[str, Any]]:
+def _classified(found: Reopened, images: list[Path]) -> list[dict[str, Any]]:
     import numpy as np
 
     from cl.data.images import read_square

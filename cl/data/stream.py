@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from cl.data.policy import Policy
 from cl.data.samples import Samples, concat
 from cl.digests import digest_json
 from cl.errors import BadInput
+from cl.home.records import Recipe as Recipe
+from cl.home.records import Resolution, ResolvedSample, ResolvedSegment, ResolvedTask
 
 
 @dataclass(frozen=True)
@@ -79,24 +80,6 @@ class Segment:
         kept = {name: batch.keep(set(batch.ids) - gone) for name, batch in self.batches.items()}
         held = {name: batch for name, batch in kept.items() if len(batch)}
         return replace(self, batches=held) if held else None
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to make a stream again in another process: a registry name, `module:factory` or TOML file, and arguments.
-
-    content: digest of what the stream's files hold, where it has files. place: where they lie on this machine
-    (`file`: the TOML file, or `data`: a folder); needed to replay, but no part of the run's name.
-    """
-
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    content: str | None = None
-    place: Mapping[str, str] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        named = {"name": self.name, "arguments": dict(self.arguments)}
-        return named if self.content is None else {**named, "content": self.content}
 
 
 @dataclass(frozen=True)
@@ -173,33 +156,17 @@ class Stream:
         segments = tuple(kept for segment in self.segments if (kept := segment.without(hidden)) is not None)
         return replace(self, tasks=tasks, segments=segments, notes=(), policy=self.policy.only(user))
 
-    def resolution(self) -> dict[str, Any]:
-        """The stream as plain JSON: tasks, classes and sample ids with label, subject and access labels; segments with
-        their batches likewise, if it has any."""
-        segments = [
-            {
-                "id": segment.id,
-                "domain": segment.domain,
-                "declared": list(segment.declared),
-                "batches": {name: self._rows(batch) for name, batch in segment.batches.items()},
-            }
-            for segment in self.segments
+    def resolution(self) -> Resolution:
+        """The stream down to its samples, with label, subject and access labels of each."""
+        tasks = [
+            ResolvedTask(t.id, t.classes, t.domain, t.capacity, self._resolved(t.train), self._resolved(t.test))
+            for t in self.tasks
         ]
-        return {
-            **({"segments": segments} if segments else {}),
-            "stream": self.name,
-            "tasks": [
-                {
-                    "id": task.id,
-                    "classes": list(task.classes),
-                    "domain": task.domain,
-                    "capacity": task.capacity,
-                    "train": self._rows(task.train),
-                    "test": self._rows(task.test),
-                }
-                for task in self.tasks
-            ],
-        }
+        segments = [
+            ResolvedSegment(s.id, s.domain, s.declared, {name: self._resolved(b) for name, b in s.batches.items()})
+            for s in self.segments
+        ]
+        return Resolution(self.name, tuple(tasks), tuple(segments))
 
     def _told(self, task: Task) -> Task:
         """The task with what the stream knows of its samples."""
@@ -208,11 +175,11 @@ class Stream:
         access = {sample: self.access[sample] for sample in mine if sample in self.access}
         return replace(task, subjects=subjects, access=access)
 
-    def _rows(self, shard: Samples) -> list[list[Any]]:
-        return [
-            [sample, label, self.subjects.get(sample), list(self.access.get(sample, ()))]
+    def _resolved(self, shard: Samples) -> tuple[ResolvedSample, ...]:
+        return tuple(
+            ResolvedSample(sample, label, self.subjects.get(sample), tuple(self.access.get(sample, ())))
             for sample, label in zip(shard.ids, shard.labels, strict=True)
-        ]
+        )
 
 
 def _renamed(view: Stream) -> Recipe | None:

@@ -11,7 +11,7 @@ from cl.components.builder import Builder
 from cl.components.handles import Handle
 from cl.digests import digest_json
 from cl.learning.strategy import Model
-from cl.running import growth
+from cl.running.growth_figures import Size
 from cl.running.online import Met
 
 
@@ -28,7 +28,7 @@ class Journal:
     curve: list[float | None] = field(default_factory=list)
     adapters: list[int] = field(default_factory=list)
     parameters: list[int] = field(default_factory=list)
-    sizes: list[growth.Size] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
     predictions: dict[str, str] = field(default_factory=dict)
     blocks: Mapping[str, Handle] = field(default_factory=dict)
     met: list[Met] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Journal:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Tally:
     """Of the images of one test shard, those that got the right class, the right one among their own task's classes
     alone, and any class of their own task."""
 

@@ -29,7 +29,7 @@ class Met:
     evidence: Part | None
 
 
-def adapted(
+def adaptations(
     strategy: Strategy, builder: Builder, model: Model, segments: Sequence[Segment], label: str
 ) -> Iterator[tuple[Segment, Segment, Adaptation, Model]]:
     """Hand the segments to the strategy, piece by piece: (segment, piece, what it came to, the model from then on)."""
@@ -50,7 +50,9 @@ def judge(builder: Builder, segment: Segment, piece: Segment, found: Adaptation,
     return Met(segment, piece, judged, found.evidence)
 
 
-def figures(met: Sequence[Met], before: float | None, after: float | None, cost: Mapping[str, float]) -> dict[str, Any]:
+def online_figures(
+    met: Sequence[Met], before: float | None, after: float | None, cost: Mapping[str, float]
+) -> dict[str, Any]:
     """What a run at test time records beside the common figures, as plain JSON.
 
     before, after: error on the clean test set with the source model and with the model at the end. cost: seconds and

@@ -10,17 +10,19 @@ from cl.components.builder import Builder
 from cl.data.recipes import resolve_stream
 from cl.data.stream import Stream
 from cl.errors import BadInput
-from cl.home.layout import default_home
+from cl.home.records import Request, RunSource
 from cl.home.results import Result
-from cl.home.store import Store
+from cl.home.store import Store, open_home
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Strategy
 from cl.models.loading import load_backbone
 from cl.models.vit import TimmBackbone
 from cl.numerics import configure
 from cl.running.grants import Grants
-from cl.running.request import Request, Source, method_and_name, place_of, readable, recipe_of, replayable, values_of
-from cl.running.session import Session
+from cl.running.options import Options
+from cl.running.request import method_and_name, place_of, readable_by, recipe_of, values_of
+from cl.running.session import session_on
+from cl.running.setup import Load, Setup
 
 MAX_SEED = 2**63  # what the results database can hold
 
@@ -47,19 +49,33 @@ def run(
     a stream by name, such as `people`. user: run on what this user may read, and on nothing else. Raises
     PalimpsestError (a subclass) with one line for anything that cannot be used.
     """
-    if not 0 <= seed < MAX_SEED:
-        raise BadInput(f"seed must be from 0 to {MAX_SEED - 1}, not {seed}")
-    numerics = configure(device, threads)
+    given = Options(backbone, seed, presets, settings or {}, home, device, threads, data, arguments or {}, user)
+    return run_with(stream, strategy, given)
+
+
+def run_with(
+    stream: str | Stream, strategy: str | type[Strategy], options: Options, load: Load = load_backbone
+) -> Result:
+    """`run` with its options as one value. load: makes a backbone of its name and a device."""
+    setup = _setup(stream, strategy, options, load)
+    return Result(session_on(options.place, setup).run())
+
+
+def _setup(stream: str | Stream, strategy: str | type[Strategy], options: Options, load: Load) -> Setup:
+    if not 0 <= options.seed < MAX_SEED:
+        raise BadInput(f"seed must be from 0 to {MAX_SEED - 1}, not {options.seed}")
+    numerics = configure(options.device, options.threads)
     method, name = method_and_name(strategy)
-    hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
-    place = Path(home) if home is not None else default_home()
-    everything = Grants(place).govern(resolve_stream(stream, data, place, arguments))
-    whole = readable(everything, user, method.isolates(hyper))
-    store = Store(place)
-    network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
-    request = Request(recipe_of(whole), name, values_of(hyper), network.digest, seed, user)
-    source = Source(replayable(everything), place_of(backbone), numerics.device, threads, tuple(presets))
-    return Result(Session(store, network, numerics, request, source, whole, method, hyper).run())
+    hyper: Any = resolve(method.Hyper, method.presets, list(options.presets), options.settings)
+    declared = resolve_stream(stream, options.data, options.place, options.arguments)
+    everything = Grants(options.place).govern(declared)
+    whole = readable_by(options.user, everything, method.isolates(hyper))
+    open_home(options.place)  # one that cannot be used is refused before anything is loaded
+    named = options.backbone
+    backbone = load(named, numerics.device) if isinstance(named, str) else named
+    request = Request(recipe_of(whole), name, values_of(hyper), backbone.digest, options.seed, options.user)
+    source = RunSource(everything.recipe, place_of(named), numerics.device, options.threads, tuple(options.presets))
+    return Setup(request, source, whole, method, hyper, backbone, numerics)
 
 
 def assembled(
@@ -75,9 +91,9 @@ def assembled(
 ) -> Strategy:
     """The strategy on a home's store, for loops that are not ours: `extended(model, task, remaining)` learns a task,
     `scores(model, samples)` scores. No figures are recorded. Arguments and errors are those of `run`."""
+    options = Options(home=home)
     numerics = configure(device, threads)
     method, _ = method_and_name(strategy)
     hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
     network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
-    store = Store(Path(home) if home is not None else default_home())
-    return method(hyper, Builder(store, network, numerics, seed))
+    return method(hyper, Builder(Store(options.place), network, numerics, seed))

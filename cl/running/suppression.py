@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cl.data.stream import Stream
-from cl.digests import canonical
+from cl.documents import Document
+from cl.errors import DataDeleted
 from cl.home.keys import keyed, system_key
 from cl.home.store import Store
 
+Stamp = tuple[int, int, int]  # inode, size and time of the list
+
+
+@dataclass(frozen=True)
+class Suppressed:
+    """What one request keeps out. run: of which run, None of all. samples: keyed hashes."""
+
+    run: str | None
+    samples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SuppressionList(Document):
+    """By request."""
+
+    requests: Mapping[str, Suppressed] = field(default_factory=dict)
+
 
 class Suppression:
-    """`audit/suppressed.json`: request -> the run it is meant for (None: all) and the samples' keyed hashes.
+    """`audit/suppressed.json`.
 
     A sample is known by id and content together: other data under the same id in another stream is another sample.
     """
@@ -23,7 +40,7 @@ class Suppression:
         self._home = home
         self._path = home / "audit" / "suppressed.json"
 
-    def stamp(self) -> tuple[int, int, int] | None:
+    def stamp(self) -> Stamp | None:
         """Changes whenever the list does."""
         if not self._path.exists():
             return None
@@ -32,14 +49,14 @@ class Suppression:
 
     def of(self, stream: Stream, run: str) -> set[str]:
         """The ids of `stream` that `run` must not read."""
-        return self._among(stream, [entry for entry in self._load().values() if entry["run"] in (None, run)])
+        return self._among(stream, [one for one in self._load().requests.values() if one.run in (None, run)])
 
     def deleted_by(self, request: str, stream: Stream) -> set[str]:
         """The ids of `stream` that `request` deleted."""
-        return self._among(stream, [entry for name, entry in self._load().items() if name == request])
+        return self._among(stream, [one for name, one in self._load().requests.items() if name == request])
 
-    def _among(self, stream: Stream, entries: Sequence[Mapping[str, Any]]) -> set[str]:
-        hashes = {name for entry in entries for name in entry["samples"]}
+    def _among(self, stream: Stream, entries: Iterable[Suppressed]) -> set[str]:
+        hashes = {name for entry in entries for name in entry.samples}
         if not hashes:
             return set()
         key = system_key(self._home)
@@ -50,17 +67,42 @@ class Suppression:
         """Keep `samples` (id -> content digest) out of `run`, or out of every run if None."""
         key = system_key(self._home)
         hashes = sorted(keyed(key, [sample, content]) for sample, content in samples.items())
-        self._save(store, {**self._load(), request: {"run": run, "samples": hashes}})
+        self._save(store, {**self._load().requests, request: Suppressed(run, tuple(hashes))})
 
     def lift(self, store: Store, request: str) -> int:
         """Let the samples of `request` come again; how many there were."""
-        entries = self._load()
-        entry = entries.pop(request, {"samples": []})
+        entries = dict(self._load().requests)
+        entry = entries.pop(request, Suppressed(None, ()))
         self._save(store, entries)
-        return len(entry["samples"])
+        return len(entry.samples)
 
-    def _load(self) -> dict[str, dict[str, Any]]:
-        return json.loads(self._path.read_bytes()) if self._path.exists() else {}
+    def _load(self) -> SuppressionList:
+        if not self._path.exists():
+            return SuppressionList()
+        return SuppressionList.from_json(
+            self._path.read_bytes(), str(self._path), "put it back: without it deleted data would return"
+        )
 
-    def _save(self, store: Store, entries: Mapping[str, object]) -> None:
-        store.write(self._path, canonical(entries))
+    def _save(self, store: Store, entries: Mapping[str, Suppressed]) -> None:
+        store.write(self._path, SuppressionList(entries).to_json())
+
+
+class Guard:
+    """Refuses every write of a run from when data that it reads was deleted on.
+
+    stamp: of the list when `stream` was still free of what it names.
+    """
+
+    def __init__(self, suppression: Suppression, stream: Stream, run: str, stamp: Stamp | None) -> None:
+        self._suppression, self._stream, self._run, self._stamp = suppression, stream, run, stamp
+
+    def __call__(self) -> None:
+        stamp = self._suppression.stamp()
+        if stamp == self._stamp:
+            return
+        gone = self._suppression.of(self._stream, self._run)
+        if gone:
+            raise DataDeleted(
+                f"{len(gone)} samples of this run were deleted while it ran; run the same command again without them"
+            )
+        self._stamp = stamp
