@@ -17,7 +17,7 @@ from cl.errors import CorruptComponent, DataDeleted
 from cl.home.results import Results
 from cl.home.runs import Runs
 from cl.home.store import Store
-from cl.learning.strategy import Strategy
+from cl.learning.strategy import PastTask, Strategy
 from cl.models.vit import TimmBackbone
 from cl.numerics import Numerics
 from cl.progress import track
@@ -205,6 +205,8 @@ class Session:
         """Switch the run to what was built now, then record the figures."""
         manifest = {
             "entries": {name: _entry(handle) for name, handle in journal.model.entries.items()},
+            "tasks": [_row(task) for task in journal.model.tasks],
+            "image_size": self.stream.image_size,
             "components": figures["components"],
             "manifest": figures["manifest"],
             "uses": [list(use) for use in sorted({(use.name, use.key) for use in self.builder.uses})],
@@ -238,3 +240,7 @@ class Session:
 
 def _entry(handle: Handle) -> dict[str, Any]:
     return {"key": handle.key, "parts": {name: part.digest for name, part in handle.parts.items()}}
+
+
+def _row(task: PastTask) -> dict[str, Any]:
+    return {"id": task.id, "classes": list(task.classes), "domain": task.domain}
