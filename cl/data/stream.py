@@ -119,6 +119,12 @@ class Stream:
             yield from segment.batches.values()
 
     @property
+    def image_size(self) -> int | None:
+        """Height and width of the images; None where there is none."""
+        held = next((shard for shard in self.shards if len(shard)), None)
+        return None if held is None else int(held.images([0]).shape[-1])
+
+    @property
     def ids(self) -> set[str]:
         """Every sample id, training, test and at test time."""
         return {sample for shard in self.shards for sample in shard.ids}
