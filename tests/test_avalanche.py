@@ -35,8 +35,8 @@ from strategies import avalanche as bridge
 from strategies import slda
 from streams import from_avalanche, to_avalanche
 from tests.cl import tiny
-from tests.cl.deleting import forget_ids
-from tests.streams.public_sets import write_mnist
+from tests.deleting import forget_ids
+from tests.public_sets import write_mnist
 
 pytest.importorskip("avalanche")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:avalanche.*")

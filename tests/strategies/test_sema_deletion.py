@@ -13,10 +13,10 @@ from cl.deletion.plan import plan
 from cl.home.results import Results
 from cl.running.rerun import open_run
 from cl.running.run import run
+from tests import newness
 from tests.cl import tiny
 from tests.cl.cli.test_cli import palimpsest
-from tests.cl.deleting import forget, keys, oracle, samples_of
-from tests.strategies import newness
+from tests.deleting import forget, keys, oracle, samples_of
 
 TINY: dict[str, Any] = {"epochs": 1, "rd_epochs": 20, "batch_size": 8, "bottleneck": 2, "min_scan_batch": 1}
 

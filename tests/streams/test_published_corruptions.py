@@ -18,7 +18,7 @@ from cl.data.stream import Recipe, Stream
 from cl.errors import BadInput
 from cl.testing import StreamConformance
 from tests.cl.cli.test_cli import palimpsest
-from tests.streams.public_sets import CIFAR10, write_cifar10, write_cifar100
+from tests.public_sets import CIFAR10, write_cifar10, write_cifar100
 from tests.streams.test_folder import CLASSES, folder
 
 PICTURES = 10

@@ -12,7 +12,7 @@ from cl.data.samples import Samples
 from cl.deletion.oracle import picked
 from cl.running.rerun import open_run
 from tests.cl import tiny
-from tests.cl.deleting import forget, started
+from tests.deleting import forget, started
 
 SAMPLE = "t1/c0/1"
 

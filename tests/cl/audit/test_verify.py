@@ -33,7 +33,7 @@ from cl.parts.prototypes import class_means
 from cl.running.run import run
 from strategies.simplecil import SimpleCIL
 from tests.cl import tiny
-from tests.cl.deleting import forget, oracle, start, started
+from tests.deleting import forget, oracle, start, started
 
 SEEN: dict[str, float] = {}  # what the planted strategy reads without saying so
 

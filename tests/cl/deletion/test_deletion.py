@@ -26,7 +26,7 @@ from cl.running.rerun import Replay, open_run
 from cl.running.run import run as start_run
 from cl.running.session import Session
 from tests.cl import tiny
-from tests.cl.deleting import STRATEGIES, files, forget, forget_ids, keys, oracle, samples_of, start, started
+from tests.deleting import STRATEGIES, files, forget, forget_ids, keys, oracle, samples_of, start, started
 
 IDS = sorted(tiny.stream().ids)
 SOME = st.sets(st.sampled_from(IDS), min_size=1, max_size=10)

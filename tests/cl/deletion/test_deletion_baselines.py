@@ -12,7 +12,7 @@ from cl.deletion.execution import execute
 from cl.deletion.forget_set import Selector
 from cl.deletion.oracle import run_cold
 from cl.errors import DeletionError
-from tests.cl.deleting import files, started
+from tests.deleting import files, started
 
 
 @pytest.fixture(autouse=True)

@@ -37,7 +37,7 @@ from cl.running.rerun import Replay, open_run
 from cl.running.run import run
 from strategies.simplecil import SimpleCIL
 from tests.cl import tiny
-from tests.cl.deleting import files, forget, oracle, start, started
+from tests.deleting import files, forget, oracle, start, started
 from tests.helpers import builder, tiny_stream
 
 

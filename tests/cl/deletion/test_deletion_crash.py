@@ -30,7 +30,7 @@ from cl.home.results import Results
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.home.writing import write_atomic
-from tests.cl.deleting import forget, keys, oracle, started
+from tests.deleting import forget, keys, oracle, started
 
 SAMPLE = "t1/c0/1"
 WRITERS = (cl.home.store, cl.deletion.vault, cl.deletion.ledger)

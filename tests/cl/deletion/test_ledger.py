@@ -18,7 +18,7 @@ from cl.errors import DeletionError, LedgerError
 from cl.home import keys
 from cl.home.keys import system_key
 from cl.running.suppression import Suppression
-from tests.cl.deleting import forget, started
+from tests.deleting import forget, started
 
 
 @pytest.fixture(scope="module")

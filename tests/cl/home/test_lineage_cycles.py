@@ -31,7 +31,7 @@ from cl.parts.prototypes import class_means
 from cl.running.run import run
 from strategies.simplecil import SimpleCIL
 from tests.cl import tiny
-from tests.cl.deleting import start
+from tests.deleting import start
 from tests.helpers import builder, tiny_stream
 from tests.homes import manifest
 

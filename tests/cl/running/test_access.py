@@ -24,7 +24,7 @@ from cl.running.rerun import open_run
 from cl.testing import tiny_stream
 from tests.cl.cli.test_cli import palimpsest
 from tests.cl.cli.test_predict import visitor
-from tests.cl.deleting import Selector
+from tests.deleting import Selector
 from tests.homes import named_backbone as named_backbone
 from tests.homes import tiny_run
 from tests.streams.test_folder import folder, listing, toml

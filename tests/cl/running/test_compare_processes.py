@@ -24,7 +24,7 @@ from cl.running.compare import cells, get_ready, run_cells
 
 get_ready()
 os.kill(forkserver._forkserver._forkserver_pid, signal.SIGINT)
-run_cells(cells("split-digits", ["tests.cl.unlucky:Waiting"], 2, [], {}, home=sys.argv[1]), 2)
+run_cells(cells("split-digits", ["tests.unlucky:Waiting"], 2, [], {}, home=sys.argv[1]), 2)
 """
 
 
@@ -41,7 +41,7 @@ def test_an_unknown_name_travels_whole() -> None:
 
 
 def test_a_killed_process_is_one_line(tmp_path: Path) -> None:
-    grid = cells("split-digits", ["tests.cl.unlucky:Killed"], 2, [], {}, home=str(tmp_path))
+    grid = cells("split-digits", ["tests.unlucky:Killed"], 2, [], {}, home=str(tmp_path))
     with pytest.raises(ProcessLost, match="run the same command again"):
         run_cells(grid, 2)
 
