@@ -21,7 +21,8 @@ from cl.learning.strategy import Adaptation, Model
 from cl.models.backbone import Backbone
 from cl.running.rerun import Replay, open_run, replay
 from cl.running.run import run
-from cl.testing import CONDITIONS, OnlineConformance, _renamed, tiny_backbone, tiny_drift, tiny_stream
+from cl.testing import CONDITIONS, OnlineConformance, tiny_backbone, tiny_drift, tiny_stream
+from cl.testing.online import _renamed
 from strategies.source import Source, source_of, source_scores
 from streams.drift import drifting
 from tests.cl import tiny
