@@ -51,6 +51,7 @@ def cells(
     """
     from cl.data.recipes import arguments_of
     from cl.learning.strategy import strategy_of
+    from cl.models.loading import default_backbone
 
     if seeds < 1:
         raise BadInput(f"seeds must be at least 1, not {seeds}")
@@ -64,6 +65,8 @@ def cells(
     chosen = {name: tuple(plain for _, plain in meant_for(name, presets, offered[name])) for name in methods}
     sets = shared_out(settings, {**known, STREAM: arguments_of(stream)})
     options = {**options, "arguments": sets[STREAM]}
+    if options.get("backbone") is None:
+        options["backbone"] = default_backbone()  # not in each process: its environment may be older
     return [Cell(stream, name, seed, chosen[name], sets[name], options) for seed in range(seeds) for name in methods]
 
 

@@ -15,7 +15,7 @@ from cl.home.results import Result
 from cl.home.store import Store
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Strategy
-from cl.models.loading import load_backbone
+from cl.models.loading import default_backbone, load_backbone
 from cl.models.vit import TimmBackbone
 from cl.numerics import configure
 from cl.running.grants import Grants
@@ -29,7 +29,7 @@ def run(
     stream: str | Stream,
     strategy: str | type[Strategy],
     *,
-    backbone: str | TimmBackbone = "glyph-vit",
+    backbone: str | TimmBackbone | None = None,
     seed: int = 0,
     presets: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
@@ -42,13 +42,15 @@ def run(
 ) -> Result:
     """Run `strategy` over `stream` and return its figures; what the home's store holds is not built again.
 
-    stream, strategy, backbone: names, or objects; stream and backbone may be TOML files. presets, settings:
-    hyperparameters by preset, then by name. data: where the files of a stream by name lie, if it has any. arguments: of
-    a stream by name, such as `people`. user: run on what this user may read, and on nothing else. Raises
-    PalimpsestError (a subclass) with one line for anything that cannot be used.
+    stream, strategy, backbone: names, or objects; stream and backbone may be TOML files. Without a backbone: the one
+    that `PALIMPSEST_BACKBONE` names, else `glyph-vit`. presets, settings: hyperparameters by preset, then by name.
+    data: where the files of a stream by name lie, if it has any. arguments: of a stream by name, such as `people`.
+    user: run on what this user may read, and on nothing else. Raises PalimpsestError (a subclass) with one line for
+    anything that cannot be used.
     """
     if not 0 <= seed < MAX_SEED:
         raise BadInput(f"seed must be from 0 to {MAX_SEED - 1}, not {seed}")
+    backbone = default_backbone() if backbone is None else backbone
     numerics = configure(device, threads)
     method, name = method_and_name(strategy)
     hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
@@ -65,7 +67,7 @@ def run(
 def assembled(
     strategy: str | type[Strategy],
     *,
-    backbone: str | TimmBackbone = "glyph-vit",
+    backbone: str | TimmBackbone | None = None,
     seed: int = 0,
     presets: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
@@ -75,6 +77,7 @@ def assembled(
 ) -> Strategy:
     """The strategy on a home's store, for loops that are not ours: `extended(model, task, remaining)` learns a task,
     `scores(model, samples)` scores. No figures are recorded. Arguments and errors are those of `run`."""
+    backbone = default_backbone() if backbone is None else backbone
     numerics = configure(device, threads)
     method, _ = method_and_name(strategy)
     hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})

@@ -17,7 +17,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cl.testing.tiny import CONDITIONS, tiny_backbone, tiny_drift, tiny_segment, tiny_stream
+from cl.testing.tiny import CONDITIONS, tiny_backbone, tiny_drift, tiny_image, tiny_segment, tiny_stream
 
 if TYPE_CHECKING:
     from cl.testing.online import OnlineConformance as OnlineConformance
@@ -34,7 +34,7 @@ _HOME_OF = {
     "contents": "cl.testing.strategies",
 }
 
-__all__ = ["CONDITIONS", "tiny_backbone", "tiny_drift", "tiny_segment", "tiny_stream", *_HOME_OF]
+__all__ = ["CONDITIONS", "tiny_backbone", "tiny_drift", "tiny_image", "tiny_segment", "tiny_stream", *_HOME_OF]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,7 @@ class OnlineConformance(StrategyConformance):
         """Other labels, ids, segments and domains behind the same opaque keys: every byte that was built stays."""
         opaque = veil.opaque
         monkeypatch.setattr(veil, "opaque", lambda name: opaque(name.removeprefix(RENAMED)))
-        self._run(tmp_path, replace(self.stream, segments=tuple(map(_renamed, self.stream.segments)), subjects={}))
+        self._run(tmp_path, replace(self.stream, segments=tuple(map(renamed, self.stream.segments)), subjects={}))
         assert self._adapted(tmp_path) == self._adapted(straight)
 
     def test_no_score_depends_on_what_arrives_later(self, straight: Path, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ class OnlineConformance(StrategyConformance):
 RENAMED = "renamed/"
 
 
-def _renamed(segment: Segment) -> Segment:
+def renamed(segment: Segment) -> Segment:
     """The segment under other ids, another domain and other labels; the images stay."""
     batches = {}
     for name, batch in segment.batches.items():

@@ -37,6 +37,15 @@ def contents(home: Path) -> dict[str, str]:
     return {path.stem: digest_bytes(path.read_bytes()) for path in sorted((home / "store").rglob("*.safetensors"))}
 
 
+def observed(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What must not depend on data that the run's user cannot read: all but times and counts of work."""
+    work = ("seconds", "cost", "inference", "components_built", "components_reused", "forward_passes")
+    told = {k: v for k, v in figures.items() if k not in (*work, "peak_memory_bytes", "created")}
+    online = told.pop("online", {})
+    met = {k: v for k, v in online.get("test_time", {}).items() if k != "per_image"}
+    return {**told, **online, "test_time": met}
+
+
 class Interrupted(BaseException):
     """Stands for a kill: no handler of the engine may swallow it."""
 
@@ -124,11 +133,11 @@ class StrategyConformance:
         user, stream = self.viewer, self.stream
         hidden = {sample for sample in stream.ids if not stream.policy.reads(user, stream.access.get(sample, ()))}
         assert hidden and hidden != stream.ids, f"give the stream labels and a policy under which {user} reads a part"
-        seen = self._observed(self._run(warm, user=user))
+        seen = observed(self._run(warm, user=user))
         # A cold store, and noise for what is hidden: nothing of it can be in the bytes, nor in what the store had.
         noise, other = with_noise(stream, hidden), with_noise(stream, stream.ids - hidden)
-        assert self._observed(self._run(tmp_path / "cold", noise, user=user)) == seen
-        assert self._observed(self._run(tmp_path / "other", other, user=user)) != seen
+        assert observed(self._run(tmp_path / "cold", noise, user=user)) == seen
+        assert observed(self._run(tmp_path / "other", other, user=user)) != seen
 
     def test_who_may_read_nothing_learns_nothing(self, tmp_path: Path) -> None:
         runs = [self._run(tmp_path / user, user=user) for user in ("nobody", "stranger")]
@@ -164,14 +173,6 @@ class StrategyConformance:
         for _ in range(2):
             assert torch.equal(self._scores(strategy, model, visiting), self._scores(strategy, model, test))
         assert sorted(warm.rglob("*")) == files
-
-    def _observed(self, figures: Mapping[str, Any]) -> dict[str, Any]:
-        """What must not depend on data that the run's user cannot read: all but times and counts of work."""
-        work = ("seconds", "cost", "inference", "components_built", "components_reused", "forward_passes")
-        told = {k: v for k, v in figures.items() if k not in (*work, "peak_memory_bytes", "created")}
-        online = told.pop("online", {})
-        met = {k: v for k, v in online.get("test_time", {}).items() if k != "per_image"}
-        return {**told, **online, "test_time": met}
 
     @classmethod
     def _run(cls, home: Path, stream: Stream | None = None, user: str | None = None) -> Mapping[str, Any]:

@@ -30,10 +30,10 @@ from cl.deletion.vault import Vault
 from cl.errors import DeletionError, LedgerError
 from cl.home.store import Tensors
 from cl.parts.prototypes import class_means
-from cl.running.run import run
+from cl.testing import tiny_stream
 from strategies.simplecil import SimpleCIL
-from tests.cl import tiny
 from tests.deleting import forget, oracle, start, started
+from tests.tiny import run_tiny
 
 SEEN: dict[str, float] = {}  # what the planted strategy reads without saying so
 
@@ -111,7 +111,7 @@ def test_off_a_terminal_nothing_is_deleted_without_yes(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("warm")
 def test_a_hidden_read_is_caught(tmp_path: Path) -> None:
     SEEN.clear()
-    run_id = run(tiny.stream(), Leaking, backbone=tiny.BACKBONE, home=tmp_path).id
+    run_id = run_tiny(tmp_path, Leaking).id
     SEEN.clear()
     outcome = forget(tmp_path, run_id, ("sample", "t0/c0/1"))
     evidence = verify(tmp_path, outcome.request, lineage=True)
@@ -136,7 +136,7 @@ def test_a_trace_that_survived_is_grade_x(tmp_path: Path) -> None:
     ("kept", "said"),
     [
         (["t0/c0/1"], "deleted 2 samples; the 1 given"),
-        (["t0/c0/1", "t0/c0/11"], "deleted 2 samples; the 2 given"),
+        (["t0/c0/1", "t0/c0/111"], "deleted 2 samples; the 2 given"),
         (["t0/c0/1", "t0/c0/3"], "'t0/c0/3' is not one of the 2"),
     ],
 )
@@ -159,7 +159,7 @@ def test_samples_that_the_source_has_lost_since_are_still_searched_for(
     if not first:
         verify(tmp_path, request)
         certify(tmp_path, request)
-    rest = tiny.stream().without({"t0/c0/1", "t0/c0/2"})
+    rest = tiny_stream().without({"t0/c0/1", "t0/c0/2"})
     monkeypatch.setattr("cl.running.rerun.resolve_stream", lambda recipe, home: rest)
     assert verify(tmp_path, request, ids=ids).grade == "E0"
     (tmp_path / "log.txt").write_text('worked on "t0/c0/2"')
@@ -256,7 +256,7 @@ def test_a_manifest_that_serves_something_else_is_no_exact_deletion(tmp_path: Pa
     assert found.grade == "A" and not found.checks["V2"]["served"] and found.checks["V3"]["passed"]
     with pytest.raises(DeletionError, match="has changed"):
         certify(tmp_path, request)
-    assert run(tiny.STREAM, "simplecil", backbone=tiny.BACKBONE, settings={}, home=tmp_path).id == run_id
+    assert run_tiny(tmp_path, "simplecil").id == run_id
     assert verify(tmp_path, request).grade == "E0" and certify(tmp_path, request).exists()
 
 
@@ -291,7 +291,7 @@ def test_grades(failing: tuple[str, ...], grade: str) -> None:
 def test_noise_replaces_the_pixels_of_the_forgotten_alone() -> None:
     from cl.deletion.oracle import with_noise
 
-    before, after = (tiny.stream().tasks[0].train, with_noise(tiny.stream(), {"t0/c0/1"}).tasks[0].train)
+    before, after = (tiny_stream().tasks[0].train, with_noise(tiny_stream(), {"t0/c0/1"}).tasks[0].train)
     changed = [a != b for a, b in zip(before.contents, after.contents, strict=True)]
     assert [one for one, differs in zip(before.ids, changed, strict=True) if differs] == ["t0/c0/1"]
     rows = (before.images() != after.images()).flatten(1).any(1)

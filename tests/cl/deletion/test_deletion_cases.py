@@ -27,25 +27,18 @@ from cl.data.stream import Task
 from cl.deletion.execution import Deletion, execute
 from cl.deletion.forget_set import Selector
 from cl.deletion.ledger import Ledger, status
-from cl.deletion.oracle import run_cold
 from cl.deletion.plan import plan
 from cl.deletion.vault import Vault
 from cl.errors import BadInput, DeletionError, LedgerError
 from cl.home.runs import Runs
 from cl.home.store import Store, Tensors
 from cl.running.rerun import Replay, open_run
-from cl.running.run import run
+from cl.testing import tiny_backbone, tiny_stream
 from strategies.simplecil import SimpleCIL
-from tests.cl import tiny
-from tests.deleting import files, forget, oracle, start, started
-from tests.helpers import builder, tiny_stream
-
-
-@pytest.fixture
-def _cold_in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setattr(
-        cl.audit.verify, "oracles", lambda tasks: [run_cold(task, tmp_path_factory.mktemp("cold")) for task in tasks]
-    )
+from tests.backbone_file import described, save_weights
+from tests.deleting import forget, oracle, start, started
+from tests.homes import unlocked
+from tests.tiny import builder, run_tiny
 
 
 @builds("decision")
@@ -76,7 +69,7 @@ class Deciding(SimpleCIL):
 
 def test_a_decision_that_the_deletion_turns_is_taken_again(tmp_path: Path) -> None:
     """What hangs on the decision goes, what the other decision asks for comes, and only in the task concerned."""
-    made = run(tiny.stream(), Deciding, backbone=tiny.BACKBONE, home=tmp_path / "home").id
+    made = run_tiny(tmp_path / "home", Deciding).id
     outcome = forget(tmp_path / "home", made, ("sample", "t1/c0/1"))
     _, components = oracle(tmp_path / "home", made, {"t1/c0/1"}, tmp_path / "cold")
     assert dict(outcome.components_after) == components
@@ -85,7 +78,7 @@ def test_a_decision_that_the_deletion_turns_is_taken_again(tmp_path: Path) -> No
 
 
 def test_the_only_sample_of_a_class_takes_the_class_with_it(tmp_path: Path) -> None:
-    made = start(tmp_path / "home", "ease", tiny.stream(per_class=1)).id
+    made = start(tmp_path / "home", "ease", tiny_stream(train=1)).id
     outcome = forget(tmp_path / "home", made, ("sample", "t1/c0/0"))
     session, components = oracle(tmp_path / "home", made, {"t1/c0/0"}, tmp_path / "cold")
     assert dict(outcome.components_after) == components
@@ -169,10 +162,10 @@ def test_an_edited_ledger_stops_the_request_before_anything_is_touched(tmp_path:
     forget(tmp_path, made, ("sample", "t0/c0/1"))
     path = tmp_path / "audit" / "ledger.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"samples":1', b'"samples":2', 1))
-    before = files(tmp_path)
+    before = unlocked(tmp_path)
     with pytest.raises(LedgerError, match="was edited"):
         forget(tmp_path, made, ("sample", "t1/c0/1"))
-    assert files(tmp_path) == before
+    assert unlocked(tmp_path) == before
 
 
 def test_a_damaged_component_is_noticed_and_made_again(tmp_path: Path) -> None:
@@ -188,20 +181,18 @@ def test_a_damaged_component_is_noticed_and_made_again(tmp_path: Path) -> None:
 
 def test_missing_raw_data_of_others_is_refused_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = started(tmp_path, "simplecil")
-    before, rest = files(tmp_path), tiny.stream().without({"t1/c1/3"})
+    before, rest = unlocked(tmp_path), tiny_stream().without({"t1/c1/3"})
     monkeypatch.setattr("cl.running.rerun.resolve_stream", lambda recipe, home: rest)
     with pytest.raises(DeletionError, match="raw data of 1 more samples is gone, the first 't1/c1/3'"):
         forget(tmp_path, made, ("sample", "t1/c0/1"))
-    assert files(tmp_path) == before
+    assert unlocked(tmp_path) == before
 
 
-def test_another_backbone_under_the_same_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = started(tmp_path, "simplecil")
-    network = tiny.backbone()
-    monkeypatch.setattr(network, "digest", "0" * 64)
-    monkeypatch.setattr("cl.running.rerun.load_backbone", lambda name, device: network)
+def test_another_backbone_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    made = run_tiny(tmp_path / "home", "simplecil", backbone=described(tmp_path)).id
+    save_weights(tmp_path, tiny_backbone(seed=1))
     with pytest.raises(BadInput, match="not the one of run"):
-        forget(tmp_path, made, ("sample", "t1/c0/1"))
+        forget(tmp_path / "home", made, ("sample", "t1/c0/1"))
 
 
 def test_many_requests_for_one_sample_each_make_one_batch(tmp_path: Path) -> None:
@@ -221,7 +212,7 @@ def test_where_nothing_can_be_dropped_no_request_is_left(tmp_path: Path) -> None
     assert (Ledger(tmp_path).records(), Vault(tmp_path).requests()) == ([], [])
 
 
-@pytest.mark.usefixtures("_cold_in_this_process")
+@pytest.mark.usefixtures("cold_in_this_process")
 def test_what_was_forgotten_is_destroyed_with_the_baselines_that_measured_it(tmp_path: Path) -> None:
     made = started(tmp_path, "simplecil")
     dropped = execute(tmp_path, made, [Selector("task", "t1")], method="drop").request

@@ -167,9 +167,9 @@ def test_the_vault_cannot_be_read_once_destroyed_nor_edited(tmp_path: Path) -> N
 def test_suppression_is_of_sample_and_content_together(home: Path) -> None:
     from dataclasses import replace
 
-    from tests.cl import tiny
+    from cl.testing import tiny_stream
 
-    stream, list_ = tiny.stream(), Suppression(home)
+    stream, list_ = tiny_stream(), Suppression(home)
     assert "t1/c0/1" in list_.of(stream, "any")
-    other = tiny.stream(per_class=7)  # other pixels under the same ids
+    other = tiny_stream(train=7)  # other pixels under the same ids
     assert "t1/c0/1" not in list_.of(replace(other, name="other"), "any")

@@ -22,10 +22,10 @@ from cl.models.backbone import Backbone
 from cl.running.rerun import Replay, open_run, replay
 from cl.running.run import run
 from cl.testing import CONDITIONS, OnlineConformance, tiny_backbone, tiny_drift, tiny_stream
-from cl.testing.online import _renamed
+from cl.testing.online import renamed
 from strategies.source import Source, source_of, source_scores
 from streams.drift import drifting
-from tests.cl import tiny
+from tests.tiny import BACKBONE
 
 STREAM = tiny_drift(2, 2, 2, CONDITIONS[:2])
 FAST = {"source_epochs": 1, "source_batch_size": 8}
@@ -33,7 +33,7 @@ VIDA = {**FAST, "high_rank": 4, "passes": 2}
 
 
 def start(home: Path, strategy: str = "tent", **settings: Any) -> Any:
-    return run(STREAM, strategy, backbone=tiny.BACKBONE, settings={**FAST, **settings}, home=home, device="cpu")
+    return run(STREAM, strategy, backbone=BACKBONE, settings={**FAST, **settings}, home=home, device="cpu")
 
 
 def test_forgetting_a_streamed_image_replays_from_the_last_clean_state(tmp_path: Path) -> None:  # V12, T9
@@ -77,7 +77,7 @@ def test_a_subject_and_a_class_reach_what_was_streamed(tmp_path: Path) -> None:
     name = start(tmp_path).figures["run"]
     session = open_run(tmp_path, name)
     subject = STREAM.subjects[STREAM.segments[0].samples.ids[0]]
-    for selector in (Selector("subject", subject), Selector("class", "class-0")):
+    for selector in (Selector("subject", subject), Selector("class", "t0/c0")):
         forget = plan(session, [selector]).forget
         streamed = {sample for one in STREAM.segments for sample in one.samples.ids}
         assert streamed & set(forget.samples) and forget.test >= len(streamed & set(forget.samples))
@@ -123,7 +123,7 @@ def test_rounds_alike_with_a_reset_each_are_equal(tmp_path: Path) -> None:  # T1
 
 def test_a_segment_may_lack_a_class(tmp_path: Path) -> None:
     whole = STREAM.segments[1]
-    gone = {s for s, label in zip(whole.samples.ids, whole.samples.labels, strict=True) if label == "class-0"}
+    gone = {s for s, label in zip(whole.samples.ids, whole.samples.labels, strict=True) if label == "t0/c0"}
     result = run(STREAM.without(gone), "vida", backbone=tiny_backbone(), home=tmp_path, device="cpu", settings=VIDA)
     online = result.figures["online"]
     assert online["test_time"]["segments"][1]["images"] == len(whole) - len(gone) == 2
@@ -132,8 +132,8 @@ def test_a_segment_may_lack_a_class(tmp_path: Path) -> None:
 
 def test_the_suite_gives_other_labels_where_it_looks_for_leaks() -> None:  # T7, V15
     for one in STREAM.segments:
-        for batch, renamed in zip(one.batches.values(), _renamed(one).batches.values(), strict=True):
-            assert set(batch.labels) == {"class-0", "class-1"} and batch.labels != renamed.labels
+        for batch, other in zip(one.batches.values(), renamed(one).batches.values(), strict=True):
+            assert set(batch.labels) == {"t0/c0", "t0/c1"} and batch.labels != other.labels
 
 
 def test_the_model_of_a_finished_run_is_the_adapted_one(tmp_path: Path) -> None:

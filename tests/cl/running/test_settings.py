@@ -18,7 +18,7 @@ from cl.running.compare import cells
 from cl.running.settings import shared_out
 from cl.testing import tiny_stream
 from strategies.simplecil import SimpleCIL
-from tests.cl.cli.test_cli import palimpsest
+from tests.palimpsest import palimpsest
 
 KNOWN = {"ease": {"epochs", "tasks"}, "joint": {"epochs"}, "stream": {"tasks", "people"}}
 
@@ -66,7 +66,7 @@ def test_a_comparison_hands_the_streams_arguments_to_every_cell() -> None:
 
 
 def test_run_takes_arguments_of_the_stream(
-    named_backbone: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tiny_by_default: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     words = ["run", "cl.testing:tiny_stream", "simplecil", "--set", "tasks=2", "--home", str(tmp_path), "--json"]
     code, out, err = palimpsest(capsys, monkeypatch, *words)
