@@ -17,7 +17,7 @@ import typer
 from cl import metrics, registry
 from cl.cli import app
 from cl.running import compare
-from tests.cl.cli.test_cli import palimpsest
+from tests.palimpsest import palimpsest
 
 pytest_plugins = ["pytester"]
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,7 +75,7 @@ def test_every_metric_is_described(name: str) -> None:
 
 
 @pytest.fixture
-def quickly(named_backbone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def quickly(tiny_by_default: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny backbone, and comparisons in this process, which knows of it."""
     monkeypatch.setattr(
         "cl.running.compare._side_by_side", lambda grid, jobs: [compare._figures(cell) for cell in grid]

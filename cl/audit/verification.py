@@ -29,10 +29,8 @@ from cl.deletion.vault import Vault
 from cl.errors import DeletionError, shown
 from cl.home.runs import Runs
 from cl.home.store import Store
-from cl.models.loading import load_backbone
 from cl.running.reopening import open_run
 from cl.running.session import Session
-from cl.running.setup import Load
 from cl.running.suppression import Suppression
 
 EXAMPLES = 3  # names of what differs that are told
@@ -83,16 +81,14 @@ class Case:
     copy: MeasuredCopy | None = None
 
 
-def verify(
-    home: Path, request: str, *, lineage: bool = False, ids: Sequence[str] | None = None, load: Load = load_backbone
-) -> Evidence:
+def verify(home: Path, request: str, *, lineage: bool = False, ids: Sequence[str] | None = None) -> Evidence:
     """Compare the run that `request` deleted from with runs that never saw the samples.
 
-    lineage: V5 too, one more cold run. ids: the forgotten samples, once the request's own list is destroyed. load:
-    makes a backbone of its name and a device. Raises DeletionError where there is nothing to verify.
+    lineage: V5 too, one more cold run. ids: the forgotten samples, once the request's own list is destroyed. Raises
+    DeletionError where there is nothing to verify.
     """
-    case = case_of(home, request, ids, load)
-    session = open_run(home, case.run, load)
+    case = case_of(home, request, ids)
+    session = open_run(home, case.run)
     if case.copy is None and not session.suppressed >= session.whole.ids & case.samples.keys():
         raise DeletionError(f"request {request} deleted other samples, or they were readmitted; it cannot be verified")
     after = _after(session, case.samples) if case.copy is None else case.copy.finding
@@ -113,7 +109,7 @@ def verify(
     return evidence
 
 
-def case_of(home: Path, request: str, ids: Sequence[str] | None, load: Load = load_backbone) -> Case:
+def case_of(home: Path, request: str, ids: Sequence[str] | None) -> Case:
     """What the request was about: from the vault, or with the ids that the caller has kept."""
     records = Ledger(home).known(request)
     now = state(records)
@@ -121,15 +117,15 @@ def case_of(home: Path, request: str, ids: Sequence[str] | None, load: Load = lo
         raise DeletionError(f"request {request} is {now}; {NOTHING.get(now, 'execute it to the end first')}")
     vault = Vault(home)
     if ids is None or vault.holds(request):
-        return _known(read_dossier(vault, request))
+        return known_case(read_dossier(vault, request))
     received, resolved = needed(records, Received), needed(records, Resolved)
     if received.method != "exact":
         raise DeletionError(f"what request {request} measured on a copy was destroyed with the samples it names")
-    session = open_run(home, received.run, load)
+    session = open_run(home, received.run)
     return Case(received.run, _recalled(session, request, resolved.samples, set(ids)), resolved.train)
 
 
-def _known(dossier: Dossier) -> Case:
+def known_case(dossier: Dossier) -> Case:
     return Case(
         run=dossier.order.run,
         samples=dossier.forgotten.samples,

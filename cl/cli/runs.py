@@ -39,7 +39,7 @@ app = typer.Typer()
 def run(
     stream: StreamName,
     strategy: Annotated[str, typer.Argument(help="A strategy's name; see palimpsest list strategies.")],
-    backbone: BackboneName = "glyph-vit",
+    backbone: BackboneName = None,
     seed: Annotated[int, typer.Option(help="The run's seed.")] = 0,
     preset: Presets = None,
     set_: Sets = None,
@@ -90,7 +90,7 @@ def compare(
     jobs: Annotated[int | None, typer.Option(help="Runs side by side [default: the cores; 1 on cuda].")] = None,
     page: Annotated[Path, typer.Option("--out", help="Where the page goes.")] = Path("comparison.html"),
     link: Annotated[list[str] | None, typer.Option(help="A link on the page: TEXT=ADDRESS; may be repeated.")] = None,
-    backbone: BackboneName = "glyph-vit",
+    backbone: BackboneName = None,
     preset: Presets = None,
     set_: Sets = None,
     device: Device = "auto",

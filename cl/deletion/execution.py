@@ -21,10 +21,8 @@ from cl.errors import DeletionError, PalimpsestError
 from cl.home.layout import stale_runs
 from cl.home.runs import Runs
 from cl.home.store import Store
-from cl.models.loading import load_backbone
 from cl.running.reopening import open_run
 from cl.running.session import Session
-from cl.running.setup import Load
 from cl.running.suppression import Suppression
 
 
@@ -37,22 +35,20 @@ def execute(
     method: Method = "exact",
     reason: str = "unspecified",
     confirm: Callable[[DeletionPlan], None] = lambda plan: None,
-    load: Load = load_backbone,
 ) -> Outcome:
     """Delete what the selectors mean from `run`, or go on with the same deletion after a crash.
 
     method: `exact`, or a baseline measured on a copy (`drop`, `retrain`), which deletes nothing from the run.
-    confirm: called with the plan before anything is touched; it raises to stop. load: makes a backbone of its name and
-    a device. Raises DeletionError where exactness cannot be had (code or libraries changed), LedgerError on an edited
-    ledger.
+    confirm: called with the plan before anything is touched; it raises to stop. Raises DeletionError where exactness
+    cannot be had (code or libraries changed), LedgerError on an edited ledger.
     """
     need_selectors(selectors)
     with writing(home):
         Ledger(home).verify()
         wanted = tuple(sorted(selectors, key=lambda one: (one.kind, one.value)))
         order = Order(Runs(Store(home)).find(run), wanted, scope, method, reason)
-        request = _interrupted_before(home, order, load)
-        session = open_run(home, run, load)
+        request = _interrupted_before(home, order)
+        session = open_run(home, run)
         if request is None:
             plan = make_plan(session, selectors, scope)
             if not plan.forget.samples:
@@ -65,11 +61,11 @@ def execute(
         return Deletion(home, request, lambda: session.setup).finish()
 
 
-def rebuild_stale(home: Path, load: Load = load_backbone) -> list[str]:
+def rebuild_stale(home: Path) -> list[str]:
     """Run again, without the deleted samples, every run that deletions made stale; their ids."""
     stale = list(stale_runs(home))
     for run in stale:
-        open_run(home, run, load).run()
+        open_run(home, run).run()
     return stale
 
 
@@ -90,7 +86,7 @@ def readmit(home: Path, request: str) -> int:
     return count
 
 
-def _interrupted_before(home: Path, order: Order, load: Load) -> str | None:
+def _interrupted_before(home: Path, order: Order) -> str | None:
     """The interrupted request of exactly this deletion. Every other one is finished first: each knows the run as it
     was when it was approved, so what a later one builds would look to it like a hidden read."""
     same = None
@@ -98,13 +94,13 @@ def _interrupted_before(home: Path, order: Order, load: Load) -> str | None:
         if dossier.order.same(order):
             same = request
         elif state(Ledger(home).of(request)) != "failed":
-            _finish_first(home, request, dossier.order.run, load)
+            _finish_first(home, request, dossier.order.run)
     return same
 
 
-def _finish_first(home: Path, request: str, run: str, load: Load) -> None:
+def _finish_first(home: Path, request: str, run: str) -> None:
     try:
-        Deletion(home, request, lambda: open_run(home, run, load).setup).finish()
+        Deletion(home, request, lambda: open_run(home, run).setup).finish()
     except PalimpsestError as error:
         raise DeletionError(f"deletion {request} of run {run} has to be finished first: {error}") from error
 

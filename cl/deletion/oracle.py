@@ -26,12 +26,10 @@ from cl.digests import digest_bytes, digest_tensors
 from cl.documents import Document
 from cl.errors import DeletionError
 from cl.home.records import Request, RunSource
-from cl.models.loading import load_backbone
 from cl.numerics import fingerprint
 from cl.running.journal import Journal
 from cl.running.reopening import setup_of
 from cl.running.session import Session, session_on
-from cl.running.setup import Load
 
 NOISE = 50  # images of noise whose scores are compared
 MEND = "verify again, with one release of palimpsest"
@@ -152,11 +150,11 @@ def with_noise(stream: Stream, ids: Collection[str]) -> Stream:
     return replace(stream, tasks=tuple(tasks), segments=tuple(segments))
 
 
-def run_cold(work: ColdRun, home: Path, load: Load = load_backbone) -> Finding:
-    """The run that `work` describes, on the empty `home`. load: makes a backbone of its name and a device."""
+def run_cold(work: ColdRun, home: Path) -> Finding:
+    """The run that `work` describes, on the empty `home`."""
     if any(home.iterdir()):
         raise DeletionError(f"the oracle's home {home} is not empty")
-    setup = setup_of(home, work.request, work.source, work.policy, load)
+    setup = setup_of(home, work.request, work.source, work.policy)
     stream = setup.whole.without(work.without)
     session = session_on(home, setup, with_noise(stream, work.replaced) if work.replaced else stream)
     journal = session.drive()

@@ -42,6 +42,7 @@ def cells(stream: str, strategies: Sequence[str], seeds: int, options: Options) 
     """
     from cl.data.recipes import arguments_of
     from cl.learning.strategy import strategy_of
+    from cl.models.loading import default_backbone
 
     if seeds < 1:
         raise BadInput(f"seeds must be at least 1, not {seeds}")
@@ -53,9 +54,11 @@ def cells(stream: str, strategies: Sequence[str], seeds: int, options: Options) 
     offered = {name: set(method.presets) for name, method in methods.items()}
     check_known("preset", options.presets, offered)
     sets = shared_out(options.settings, {**known, STREAM: arguments_of(stream)})
+    backbone = default_backbone() if options.backbone is None else options.backbone
     each = {
         name: replace(
             options,
+            backbone=backbone,  # by name: another process may have an older environment
             presets=tuple(plain for _, plain in meant_for(name, options.presets, offered[name])),
             settings=sets[name],
             arguments=sets[STREAM],

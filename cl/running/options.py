@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Options:
     """See `cl.running.run.run`; of names and plain values alone it travels to another process."""
 
-    backbone: str | TimmBackbone = "glyph-vit"
+    backbone: str | TimmBackbone | None = None
     seed: int = 0
     presets: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -27,29 +27,27 @@ from cl.running.grants import Grants
 from cl.running.online import adaptations
 from cl.running.request import readable_by
 from cl.running.session import Session, session_on
-from cl.running.setup import Load, Setup
+from cl.running.setup import Setup
 from cl.running.suppression import Suppression
 
 
-def open_run(home: Path, run: str, load: Load = load_backbone) -> Session:
+def open_run(home: Path, run: str) -> Session:
     """The run whose id begins with `run`, ready to be driven again. Raises BadInput where it cannot be made again."""
     runs = Runs(Store(home))
     found = runs.find(run)
-    return reopen(home, runs.request(found), runs.source(found), load)
+    return reopen(home, runs.request(found), runs.source(found))
 
 
-def reopen(home: Path, request: Request, source: RunSource, load: Load = load_backbone) -> Session:
+def reopen(home: Path, request: Request, source: RunSource) -> Session:
     """The run `request` on the store of `home`, ready to be driven again. Errors are those of `setup_of`."""
-    return session_on(home, setup_of(home, request, source, load=load))
+    return session_on(home, setup_of(home, request, source))
 
 
-def setup_of(
-    home: Path, request: Request, source: RunSource, policy: Policy | None = None, load: Load = load_backbone
-) -> Setup:
+def setup_of(home: Path, request: Request, source: RunSource, policy: Policy | None = None) -> Setup:
     """What the run `request` is made of.
 
     home: where file digests and the home's own word on access lie. policy: who may read what, where that word does not
-    count. load: makes a backbone of its name and a device. Raises BadInput for a run made from bare Python objects, or
+    count. Raises BadInput for a run made from bare Python objects, or
     whose backbone is another one now.
     """
     if source.stream is None or source.backbone is None:
@@ -58,7 +56,7 @@ def setup_of(
     stream = _resolved(source.stream, home, request.user)
     everything = Grants(home).govern(stream) if policy is None else replace(stream, policy=policy)
     numerics = configure(source.device, source.threads)
-    backbone = load(source.backbone, numerics.device)
+    backbone = load_backbone(source.backbone, numerics.device)
     if backbone.digest != request.backbone:
         raise BadInput(f"backbone '{backbone.name}' is not the one of run {request.id} any more; run again with it")
     method = strategy_of(request.strategy)
@@ -80,22 +78,21 @@ def _resolved(recipe: Recipe, home: Path, user: str | None) -> Stream:
 class Reopened:
     """A finished run: its strategy, its stream, and its model after the last task. A stale run is built first.
 
-    user: the same for what this user may read now, if that takes no training. load: makes a backbone of its name and a
-    device. Raises BadInput for a run that cannot be made again, or is another user's; DeletionError for one that a
-    deletion has taken out of service.
+    user: the same for what this user may read now, if that takes no training. Raises BadInput for a run that cannot be
+    made again, or is another user's; DeletionError for one that a deletion has taken out of service.
     """
 
-    def __init__(self, home: Path, run: str, user: str | None = None, load: Load = load_backbone) -> None:
+    def __init__(self, home: Path, run: str, user: str | None = None) -> None:
         runs = Runs(Store(home))
         if runs.stale(run) is not None:
             with reporting(_silent) if user is not None else nullcontext():  # its tasks are not for every user to see
-                reopen(home, runs.request(run), runs.source(run), load).run()
+                reopen(home, runs.request(run), runs.source(run)).run()
         runs.served(run)
         request, source = runs.request(run), runs.source(run)
         if user is not None and request.user not in (None, user):
             raise BadInput(f"run {run} is another user's view; give a run of the whole stream, or one made --as {user}")
         viewer = request.user if user is None else user  # "" is a user, whom nobody knows
-        setup = setup_of(home, replace(request, user=viewer), source, load=load)
+        setup = setup_of(home, replace(request, user=viewer), source)
         session = session_on(home, setup, make_builder=Setup.builder if viewer is None else measuring_builder)
         # What was deleted from this run alone is not in the views of it either.
         self.stream = session.stream.without(Suppression(home).of(session.whole, run))

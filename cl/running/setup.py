@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,6 @@ from cl.home.store import Store
 from cl.learning.strategy import Strategy
 from cl.models.vit import TimmBackbone
 from cl.numerics import Numerics
-
-Load = Callable[[str, str], TimmBackbone]  # of a backbone's name and a device kind
 
 
 @dataclass(frozen=True)

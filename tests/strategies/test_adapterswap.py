@@ -25,25 +25,23 @@ from cl.errors import BadInput
 from cl.home.results import Result
 from cl.home.store import Record, Store, Tensors
 from cl.running.grants import Grants
-from cl.running.rerun import Replay, open_run
+from cl.running.reopening import Reopened, open_run
 from cl.running.run import run
-from cl.testing import StrategyConformance, tiny_stream
+from cl.testing import tiny_stream
+from cl.testing.strategies import observed
 from strategies.adapterswap import AdapterSwap, shard_id, shards
-from tests.cl.cli.test_cli import palimpsest
-from tests.cl.cli.test_predict import visitor
-from tests.homes import named_backbone as named_backbone
+from tests.homes import manifest
+from tests.palimpsest import palimpsest
+from tests.tiny import BACKBONE
+from tests.visitors import visitor
 
 FAST = {"epochs": 2, "batch_size": 8, "rank": 2, "shard_limit": 8}
 
 
 def made(home: Path, stream: Stream | None = None, user: str | None = None, **settings: Any) -> Result:
     """A run on the tiny stream, by names, so that it can be replayed."""
-    how: Any = {"backbone": "tiny", "settings": {**FAST, **settings}, "home": home, "user": user}
+    how: Any = {"backbone": BACKBONE, "settings": {**FAST, **settings}, "home": home, "user": user}
     return run(stream or tiny_stream(), AdapterSwap, **how)
-
-
-def observed(figures: Any) -> dict[str, Any]:
-    return StrategyConformance()._observed(figures)
 
 
 def hidden_from(user: str, stream: Stream) -> set[str]:
@@ -52,7 +50,7 @@ def hidden_from(user: str, stream: Stream) -> set[str]:
 
 def answers(home: Path, run_id: str, user: str, images: Samples) -> Tensors:
     """What `predict --as` shows, before it is turned into text."""
-    found = Replay(home, run_id, user)
+    found = Reopened(home, run_id, user)
     scores = found.strategy.scores(found.model, images).open()["scores"] if found.model.classes else torch.empty(0)
     return {"scores": scores, "classes": torch.tensor([hash(name) for name in found.model.classes])}
 
@@ -66,7 +64,7 @@ def same(first: Tensors, second: Tensors) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-pytestmark = pytest.mark.usefixtures("named_backbone")
+pytestmark = pytest.mark.usefixtures("tiny_by_default")
 
 
 # Shards.
@@ -122,7 +120,7 @@ def all_to_the_first(*, rows: int) -> Tensors:
 @pytest.mark.parametrize("mixing", ["outputs", "weights"])
 def test_the_best_adapter_alone_equals_a_model_that_has_no_other(tmp_path: Path, mixing: str) -> None:
     result = made(tmp_path, top=1, mixing=mixing, far=0.0)
-    found = Replay(tmp_path, result.id)
+    found = Reopened(tmp_path, result.id)
     strategy, model, images = found.strategy, found.model, visitors(tiny_stream())
     assert isinstance(strategy, AdapterSwap)
     names = strategy._shelf(model).names
@@ -138,7 +136,7 @@ def test_the_best_adapter_alone_equals_a_model_that_has_no_other(tmp_path: Path,
 
 def test_weights_are_a_distribution_and_all_takes_every_adapter(tmp_path: Path) -> None:
     result = made(tmp_path, top="all")
-    found = Replay(tmp_path, result.id)
+    found = Reopened(tmp_path, result.id)
     assert isinstance(found.strategy, AdapterSwap)
     for top in (1, 2, 3, "all"):
         routing = found.strategy._routing(found.model, visitors(tiny_stream()), top, 0.0).open()
@@ -257,7 +255,7 @@ def test_what_a_user_is_told_does_not_depend_on_what_is_hidden(
     told, stream = {}, tiny_stream()
     for name, other in {"seen": stream, **_others(stream, "alice")}.items():
         home = tmp_path / name
-        monkeypatch.setattr("cl.testing.tiny_stream", lambda tasks, train, test, other=other: other)
+        monkeypatch.setattr("cl.testing.tiny_stream", lambda other=other, **_: other)
         run_id = made(home, other).id
         ways = [("alice", pictures[0]), ("alice", pictures[1]), ("dave", pictures[0]), ("stranger", pictures[1])]
         command = "predict", run_id, "--json", "--home", str(home), "--as"
@@ -282,9 +280,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 def _forbidden(home: Path, ward: str) -> list[Path]:
     """Blobs of everything in the store that was built for shards of one ward."""
-    (path,) = home.glob("runs/*/manifest.json")
-    uses = json.loads(path.read_bytes())["uses"]
-    return [home / "store" / key[:2] / f"{key}.safetensors" for name, key in uses if f"/{ward}/" in name]
+    keys = [use.key for use in manifest(home).uses if f"/{ward}/" in use.name]
+    return [home / "store" / key[:2] / f"{key}.safetensors" for key in keys]
 
 
 @pytest.mark.parametrize(("scope", "mixing", "top"), WAYS)
@@ -325,11 +322,11 @@ def test_no_clearance_and_no_such_user_are_the_same_and_show_nothing(tmp_path: P
     home = tmp_path / "home"
     for scope in ("view", "global"):
         run_id = made(home / scope, scope=scope).id
-        nobody, stranger = (Replay(home / scope, run_id, user) for user in ("dave", "stranger"))
+        nobody, stranger = (Reopened(home / scope, run_id, user) for user in ("dave", "stranger"))
         assert nobody.abstains and stranger.abstains
         told = made(home / scope, user="stranger", scope=scope)
         assert told.figures["tasks"] == [] and told.figures["components"] == {}
-        assert not Replay(home / scope, run_id, "alice").abstains
+        assert not Reopened(home / scope, run_id, "alice").abstains
 
 
 # Deletion.
@@ -367,10 +364,10 @@ def test_deleting_what_a_user_cannot_read_changes_nothing_for_the_user(tmp_path:
 
 def test_a_library_is_read_only_where_a_row_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = made(tmp_path, top=1)
-    found = Replay(tmp_path, result.id)
+    found = Reopened(tmp_path, result.id)
     assert isinstance(found.strategy, AdapterSwap)
     picked = found.strategy._routing(found.model, visitors(tiny_stream()), 1, 0.0).open()["pick"].unique()
     opened = watched(monkeypatch)
-    fresh = Replay(tmp_path, result.id)
+    fresh = Reopened(tmp_path, result.id)
     fresh.strategy.scores(fresh.model, visitors(tiny_stream())).open()
     assert len([part for _, part in opened if part == "adapter"]) == len(picked) < 6

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from cl.data.stream import Stream
 from cl.errors import BadInput, UndeclaredRead
 from cl.models.heads import cosine
+from cl.testing import tiny_backbone, tiny_stream
 from strategies.ease import SHARDING, Ease, joined_cosines, mixing_weights, other_weight, synthesise, weighted_cosines
-from tests.helpers import QUICK, builder, learn, run_tiny, same, tiny_backbone, tiny_stream
+from tests.tiny import QUICK, builder, learn, run_tiny, same
 
 T = torch.tensor
 SYNTHESISE = synthesise  # a build is a plain function

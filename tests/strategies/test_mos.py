@@ -18,9 +18,10 @@ from cl.learning.strategy import Model
 from cl.learning.train import Optimisation
 from cl.parts.merging import mean_parameters
 from cl.seeds import Seeds
+from cl.testing import tiny_backbone, tiny_stream
 from strategies.mos import Mos, first_guess, orthogonality, refine, tune, two_stage_scores
 from strategies.mos_released import pulled
-from tests.helpers import QUICK, builder, learn, run_tiny, same, tiny_backbone, tiny_stream
+from tests.tiny import QUICK, builder, learn, run_tiny, same
 
 T = torch.tensor
 TUNE, GUESS, REFINE, SCORES = tune, first_guess, refine, two_stage_scores  # builds are plain functions

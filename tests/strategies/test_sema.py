@@ -26,9 +26,9 @@ from cl.learning.train import Optimisation
 from cl.parts import descriptors
 from cl.parts.shared_head import gathered, shrink
 from cl.seeds import Seeds
-from cl.testing import StrategyConformance
+from cl.testing import StrategyConformance, tiny_stream
 from strategies.sema import EXACT, OFFICIAL, Sema, SemaHyper, closed_column, scan
-from tests.helpers import builder, run_tiny, same, tiny_stream
+from tests.tiny import builder, run_tiny, same
 
 T = torch.tensor
 SCAN, SHRINK = scan, shrink  # a build is a plain function

@@ -24,6 +24,7 @@ from cl.learning.train import Optimisation
 from cl.models.backbone import embed
 from cl.models.heads import cosface
 from cl.seeds import Seeds
+from cl.testing import tiny_backbone, tiny_stream
 from strategies.ssiat import (
     Ssiat,
     chain_scores,
@@ -35,7 +36,7 @@ from strategies.ssiat import (
     squared_distances,
     tune,
 )
-from tests.helpers import QUICK, builder, learn, run_tiny, same, tiny_backbone, tiny_stream
+from tests.tiny import QUICK, builder, learn, run_tiny, same
 
 T = torch.tensor
 SHIFT, TUNE, SCORES, LOADED = shifted_means, tune, chain_scores, loaded_features  # builds are plain functions

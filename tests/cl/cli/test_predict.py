@@ -11,43 +11,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cl import registry, testing
 from cl.data.stream import Stream
 from cl.errors import BadInput
 from cl.home.gc import collect
-from cl.home.results import Result
 from cl.home.store import Store
-from cl.running.rerun import Replay
+from cl.running.reopening import Reopened
 from cl.running.run import run
 from cl.testing import tiny_backbone, tiny_stream
-from tests.cl.cli.test_cli import palimpsest
-from tests.homes import fast
-
-
-def learnt(home: Path, stream: Stream | None = None) -> Result:
-    return run(
-        stream or tiny_stream(), "ease", backbone="tiny", settings=fast(registry.strategies.get("ease")), home=home
-    )
-
-
-def visitor(folder: Path) -> Path:
-    """One of the stream's own test images, twice as large, under a name to search for."""
-    path = folder / "a visitor's picture.png"
-    pixels = tiny_stream().tasks[0].test.images([0])[0].permute(1, 2, 0).numpy()
-    Image.fromarray(pixels.repeat(2, 0).repeat(2, 1)).save(path)
-    return path
-
-
-def contents(home: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+from tests.backbone_file import described, save_weights
+from tests.homes import files
+from tests.palimpsest import palimpsest
+from tests.tiny import run_tiny
+from tests.visitors import visitor
 
 
 def test_predictions_are_printed_and_nothing_of_the_image_is_stored(
-    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, path = tmp_path / "home", visitor(tmp_path)
-    result = learnt(home)
-    before = contents(home)
+    result = run_tiny(home)
+    before = files(home)
     words = ("predict", result.id[:6], str(path), str(path), "--home", str(home))
     code, out, _ = palimpsest(capsys, monkeypatch, *words, "--json")
     rows = json.loads(out)
@@ -55,7 +38,7 @@ def test_predictions_are_printed_and_nothing_of_the_image_is_stored(
     assert rows[0]["class"] == rows[0]["top"][0][0] and rows[0]["score"] == rows[0]["top"][0][1]
     assert len(rows[0]["top"]) == 5 and {name for name, _ in rows[0]["top"]} <= set(tiny_stream().classes)
     assert palimpsest(capsys, monkeypatch, *words)[0] == 0
-    after = contents(home)
+    after = files(home)
     assert after.keys() == before.keys()
     pixels = np.asarray(Image.open(path))
     for data in after.values():
@@ -64,10 +47,10 @@ def test_predictions_are_printed_and_nothing_of_the_image_is_stored(
 
 
 def test_names_are_shown_as_they_are(
-    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, plain = tmp_path / "home", visitor(tmp_path)
-    run_id = learnt(home).id
+    run_id = run_tiny(home).id
     marked, no_text = "[bold]" + "x" * 90 + ".png", os.fsdecode(b"\xff.png")
     for name in (marked, no_text):
         shutil.copy(plain, tmp_path / name)
@@ -79,42 +62,34 @@ def test_names_are_shown_as_they_are(
     assert code == 0 and json.loads(out)[0]["image"] == no_text and out.isascii()
 
 
-def test_a_replay_builds_what_is_missing_and_nothing_else(named_backbone: None, tmp_path: Path) -> None:
-    result = learnt(tmp_path)
-    found = Replay(tmp_path, result.id)
+def test_a_replay_builds_what_is_missing_and_nothing_else(tmp_path: Path) -> None:
+    result = run_tiny(tmp_path)
+    found = Reopened(tmp_path, result.id)
     assert found.model.entries
     assert not any(use.built for use in found.strategy._builder.uses)
     collect(Store(tmp_path), caches=True)
-    again = Replay(tmp_path, result.id)
+    again = Reopened(tmp_path, result.id)
     digests = [{name: part.digest for name, part in one.model.parts} for one in (found, again)]
     assert digests[0] == digests[1]
 
 
-def test_runs_that_cannot_be_replayed_are_refused(
-    named_backbone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bare = Stream("bare", tiny_stream().tasks)
+def test_runs_that_cannot_be_replayed_are_refused(tmp_path: Path) -> None:
+    bare = run_tiny(tmp_path, stream=Stream("bare", tiny_stream().tasks))
     with pytest.raises(BadInput, match="made from Python objects"):
-        Replay(tmp_path, learnt(tmp_path, bare).id)
-    object_run = run(
-        tiny_stream(),
-        "ease",
-        backbone=tiny_backbone(),
-        settings=fast(registry.strategies.get("ease")),
-        home=tmp_path / "object",
-    )
+        Reopened(tmp_path, bare.id)
+    of_objects = run(tiny_stream(), "simplecil", backbone=tiny_backbone(), home=tmp_path / "object")
     with pytest.raises(BadInput, match=r"backbone of run .* made from Python objects"):
-        Replay(tmp_path / "object", object_run.id)
-    named_run = learnt(tmp_path / "named")
-    monkeypatch.setattr("cl.running.rerun.load_backbone", lambda name, device: testing.tiny_backbone(seed=1))
+        Reopened(tmp_path / "object", of_objects.id)
+    from_file = run_tiny(tmp_path / "described", "simplecil", backbone=described(tmp_path))
+    save_weights(tmp_path, tiny_backbone(seed=1))
     with pytest.raises(BadInput, match="not the one of run"):
-        Replay(tmp_path / "named", named_run.id)
+        Reopened(tmp_path / "described", from_file.id)
 
 
 def test_bad_images_and_runs_are_one_line(
-    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = learnt(tmp_path)
+    result = run_tiny(tmp_path)
     (tmp_path / "no-image.png").write_text("hello")
     for words in (("none", "x.png"), (result.id, "x.png"), (result.id, str(tmp_path / "no-image.png")), (result.id,)):
         code, out, err = palimpsest(capsys, monkeypatch, "predict", *words, "--home", str(tmp_path))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cl.deletion.dossier import read_dossier
 from cl.deletion.ledger import Ledger, state
 from cl.deletion.vault import Vault
 from cl.digests import canonical, digest_json
@@ -18,7 +19,7 @@ from cl.errors import DeletionError, LedgerError
 from cl.home import keys
 from cl.home.keys import system_key
 from cl.running.suppression import Suppression
-from tests.cl.deleting import forget, started
+from tests.deleting import forget, started
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_a_cut_ledger_is_noticed_and_by_who_holds_a_head_even_if_its_own_was_cut
 
 def test_a_crash_between_record_and_head_is_no_cut(home: Path) -> None:
     newest, head = path_of(home).with_suffix(".head"), Ledger(home).head
-    newest.write_text(Ledger(home).records()[-2]["hash"])
+    newest.write_text(Ledger(home).records()[-2].hash)
     Ledger(home).verify()
     newest.write_text(head)
 
@@ -133,9 +134,10 @@ def test_a_record_added_while_the_ledger_is_checked_is_no_edit(tmp_path: Path, m
 
 
 def test_nothing_outside_the_vault_names_what_was_deleted(home: Path) -> None:
-    request = Ledger(home).records()[0]["request"]
-    content = Vault(home).get(request)
-    secrets = {*content["samples"], *content["samples"].values(), "person-2", content["manifest_before"]}
+    request = Ledger(home).records()[0].request
+    dossier = read_dossier(Vault(home), request)
+    samples = dossier.forgotten.samples
+    secrets = {*samples, *samples.values(), "person-2", dossier.before.manifest}
     secrets |= set(content["digests"])
     texts = [path.read_bytes() for path in (home / "audit").rglob("*") if path.is_file()]
     assert not [one for one in secrets for text in texts if one.encode() in text]
@@ -167,9 +169,9 @@ def test_the_vault_cannot_be_read_once_destroyed_nor_edited(tmp_path: Path) -> N
 def test_suppression_is_of_sample_and_content_together(home: Path) -> None:
     from dataclasses import replace
 
-    from tests.cl import tiny
+    from cl.testing import tiny_stream
 
-    stream, list_ = tiny.stream(), Suppression(home)
+    stream, list_ = tiny_stream(), Suppression(home)
     assert "t1/c0/1" in list_.of(stream, "any")
-    other = tiny.stream(per_class=7)  # other pixels under the same ids
+    other = tiny_stream(train=7)  # other pixels under the same ids
     assert "t1/c0/1" not in list_.of(replace(other, name="other"), "any")

@@ -12,7 +12,8 @@ from cl.learning.prefix import entering, fits, frozen_prefix
 from cl.learning.train import Batch, Frozen
 from cl.models.backbone import BATCH, rows
 from cl.seeds import Seeds
-from tests.helpers import run_tiny, same, tiny_backbone, tiny_stream
+from cl.testing import tiny_backbone, tiny_stream
+from tests.tiny import run_tiny, same
 
 PREFIX = frozen_prefix
 

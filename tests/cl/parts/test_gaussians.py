@@ -14,7 +14,8 @@ from cl.home.store import Tensors
 from cl.learning.train import Optimisation
 from cl.parts.gaussians import Gaussians, align, class_spread, covariance
 from cl.seeds import Seeds
-from tests.helpers import same, tiny_stream
+from cl.testing import tiny_stream
+from tests.tiny import same
 
 T = torch.tensor
 SEEDS = Seeds("gaussians")

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import run_tiny
+from tests.tiny import run_tiny
 
 # Kills its own process, which no handler can stop, once `owner.name` has returned `after` times.
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from cl import build
-from tests.helpers import run_tiny
+from cl.components import checkpoint
+from cl.home.store import Store
+from tests.tiny import run_tiny
 
 home, strategy, name, after = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-owner = {"commit": build.Store, "save": build.Checkpoint}[name]
+owner = {"commit": Store, "save": checkpoint.Checkpoint}[name]
 original, count = getattr(owner, name), 0
-build.CHECKPOINT_SECONDS = 0.0
+checkpoint.CHECKPOINT_SECONDS = 0.0
 
 def counted(*arguments):
     global count

@@ -13,7 +13,8 @@ from cl import metrics
 from cl.data.stream import Stream
 from cl.errors import BadInput, NonFinite, UnknownName
 from cl.home.results import PRINTED, Results
-from tests.helpers import run_tiny, tiny_backbone, tiny_stream
+from cl.testing import tiny_backbone, tiny_stream
+from tests.tiny import run_tiny
 
 STRATEGIES = ["ease", "simplecil", "finetune", "joint", "mos", "ssiat", "sema"]
 
