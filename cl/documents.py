@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -43,6 +44,18 @@ class Document:
             return typed(cls, content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{name} is damaged; {mend}") from error
+
+
+Kept = TypeVar("Kept", bound=Document)
+
+
+def read_document(path: Path, kind: type[Kept], name: str, mend: str) -> Kept:
+    """The document in a file. Errors are those of `from_json`, and StoreError where the file cannot be read."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{name} cannot be read ({error.strerror}); {mend}") from error
+    return kind.from_json(text, name, mend)
 
 
 def plain(value: Any) -> Any:

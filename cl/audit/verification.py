@@ -24,7 +24,7 @@ from cl.audit.residue import Hit, residue
 from cl.deletion.dossier import Dossier, MeasuredCopy, read_dossier
 from cl.deletion.events import Received, Refuted, Resolved, Verified, append, needed
 from cl.deletion.ledger import Ledger, state
-from cl.deletion.oracle import Finding, altered, cold_run, observe, oracles, picked
+from cl.deletion.oracle import Finding, cold_run, observe, oracles, shards_with, with_replaced
 from cl.deletion.vault import Vault
 from cl.errors import DeletionError, shown
 from cl.home.runs import Runs
@@ -93,7 +93,7 @@ def verify(home: Path, request: str, *, lineage: bool = False, ids: Sequence[str
         raise DeletionError(f"request {request} deleted other samples, or they were readmitted; it cannot be verified")
     after = _after(session, case.samples) if case.copy is None else case.copy.finding
     work = cold_run(session, session.suppressed | case.samples.keys(), case.samples)
-    extra = [altered(work, case.samples)] if lineage else []
+    extra = [with_replaced(work, case.samples)] if lineage else []
     first, second, *third = oracles([work, work, *extra])
     checks = Checks(
         v1=_oracles_agree(first, second),
@@ -147,7 +147,7 @@ def _recalled(session: Session, request: str, count: int, ids: AbstractSet[str])
         raise DeletionError(f"'{shown(others[0])}' is not one of the {count} samples that request {request} deleted")
     if len(ids) != count or not known <= ids:
         raise DeletionError(f"request {request} deleted {count} samples; the {len(ids)} given are not those")
-    pairs = [pair for one in picked(session.whole, known) for pair in zip(one.ids, one.contents, strict=True)]
+    pairs = [pair for one in shards_with(session.whole, known) for pair in zip(one.ids, one.contents, strict=True)]
     return dict.fromkeys(ids, "") | dict(pairs)
 
 
@@ -209,7 +209,7 @@ def _nothing_left(home: Path, session: Session, case: Case) -> NothingLeft:
 
 def residue_of(home: Path, session: Session, case: Case) -> list[Hit]:
     """What is left of the request's samples in the home."""
-    return residue(home, case.samples, picked(session.whole, case.samples), case.digests)
+    return residue(home, case.samples, shards_with(session.whole, case.samples), case.digests)
 
 
 def _is_excepted(hit: Hit, session: Session, exceptions: Sequence[str]) -> bool:

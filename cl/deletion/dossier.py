@@ -105,7 +105,7 @@ def read_dossier(vault: Vault, request: str) -> Dossier:
     return Dossier.from_json(vault.get(request), f"the sealed content of request {request}", "restore it")
 
 
-def drawn_up(store: Store, plan: DeletionPlan, order: Order) -> Dossier:
+def dossier_of(store: Store, plan: DeletionPlan, order: Order) -> Dossier:
     """The dossier of a plan that was approved."""
     forget = plan.forget
     return Dossier(

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cl.deletion.baselines import measure
-from cl.deletion.dossier import MeasuredCopy, Method, Order, drawn_up
+from cl.deletion.dossier import MeasuredCopy, Method, Order, dossier_of
 from cl.deletion.events import Built, NothingToDo, Purged, Readmitted, Received, append, needed
 from cl.deletion.forget_set import Selector, need_selectors
-from cl.deletion.intake import interrupted, receive
+from cl.deletion.intake import interrupted_deletions, receive
 from cl.deletion.ledger import Ledger, state, writing
 from cl.deletion.plan import DeletionPlan, Scope
 from cl.deletion.plan import plan as make_plan
@@ -57,7 +57,7 @@ def execute(
             confirm(plan)
             if method != "exact":
                 return _compare(home, session, plan, order)
-            request = receive(home, drawn_up(session.store, plan, order))
+            request = receive(home, dossier_of(session.store, plan, order))
         return Deletion(home, request, lambda: session.setup).finish()
 
 
@@ -90,7 +90,7 @@ def _interrupted_before(home: Path, order: Order) -> str | None:
     """The interrupted request of exactly this deletion. Every other one is finished first: each knows the run as it
     was when it was approved, so what a later one builds would look to it like a hidden read."""
     same = None
-    for request, dossier in interrupted(home):
+    for request, dossier in interrupted_deletions(home):
         if dossier.order.same(order):
             same = request
         elif state(Ledger(home).of(request)) != "failed":
@@ -118,7 +118,7 @@ def _compare(home: Path, session: Session, plan: DeletionPlan, order: Order) -> 
     where nothing can be dropped, there is no request."""
     found = measure(session, plan, order.method)
     copy = MeasuredCopy(found.finding, found.left)
-    request = receive(home, replace(drawn_up(session.store, plan, order), copy=copy))
+    request = receive(home, replace(dossier_of(session.store, plan, order), copy=copy))
     whole = f"{plan.full_retrain_seconds:.3f}"
     append(Ledger(home), request, Built(found.built, found.reused, whole, seconds=f"{found.seconds:.3f}"))
     append(Ledger(home), request, Purged(components=0, left=found.left))

@@ -49,7 +49,7 @@ def _events(dossier: Dossier, key: bytes) -> list[Event]:
     ]
 
 
-def interrupted(home: Path) -> list[tuple[str, Dossier]]:
+def interrupted_deletions(home: Path) -> list[tuple[str, Dossier]]:
     """Deletions that were begun and not ended; what a crash left before `received` is destroyed."""
     ledger, vault = Ledger(home), Vault(home)
     found: list[tuple[str, Dossier]] = []

@@ -78,7 +78,7 @@ def cold_run(session: Session, without: Collection[str], forgotten: Collection[s
     return ColdRun(session.request, session.setup.source, policy, tuple(sorted(without)), tuple(sorted(forgotten)))
 
 
-def altered(work: ColdRun, replaced: Collection[str]) -> ColdRun:
+def with_replaced(work: ColdRun, replaced: Collection[str]) -> ColdRun:
     """`work` with the samples `replaced` there after all, but with noise for images."""
     without = set(work.without) - set(replaced)
     return replace(work, without=tuple(sorted(without)), replaced=tuple(sorted(replaced)))
@@ -98,13 +98,13 @@ def observe(session: Session, journal: Journal, forgotten: Collection[str], seco
 def probes_of(stream: Stream, whole: Stream, forgotten: Collection[str]) -> dict[str, Samples]:
     """What the model is asked about, in memory only."""
     probes = {f"test of {task.id}": replace(task.test, transient=True) for task in stream.tasks if len(task.test)}
-    probes |= {f"forgotten {n}": replace(one, transient=True) for n, one in enumerate(picked(whole, forgotten))}
+    probes |= {f"forgotten {n}": replace(one, transient=True) for n, one in enumerate(shards_with(whole, forgotten))}
     shape = stream.tasks[0].train.images(slice(0, 1)).shape[2:]
     noise = np.random.default_rng(0).integers(0, 256, (NOISE, *shape), dtype=np.uint8)
     return {**probes, "noise": Samples.visiting(noise)}
 
 
-def picked(stream: Stream, ids: Collection[str]) -> list[Samples]:
+def shards_with(stream: Stream, ids: Collection[str]) -> list[Samples]:
     """The shards of `stream`, each cut down to the samples `ids`; empty ones left out."""
     shards = [shard.plain.keep(ids) for shard in stream.shards]
     return [shard for shard in shards if len(shard)]
@@ -179,7 +179,7 @@ def _finish(process: subprocess.Popen[bytes]) -> Finding:
     return Finding.from_json(output, "what the oracle found", MEND)
 
 
-def main() -> None:
+def answer() -> None:
     """Read a cold run from standard input, make it in an empty folder, print the finding."""
     work = ColdRun.from_json(sys.stdin.buffer.read(), "the oracle's task", MEND)
     with tempfile.TemporaryDirectory(prefix="palimpsest-oracle-") as folder:
@@ -188,4 +188,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    answer()

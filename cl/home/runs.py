@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from cl.documents import Document
-from cl.errors import BadInput, DeletionError, StoreError
+from cl.documents import Document, read_document
+from cl.errors import BadInput, DeletionError
 from cl.home.layout import QUARANTINED, STALE
 from cl.home.records import Manifest, Request, Resolution, RunSource
 from cl.home.store import Store
@@ -24,7 +24,7 @@ Kept = TypeVar("Kept", bound=Document)
 
 def read_manifest(path: Path, mend: str) -> Manifest:
     """The manifest in a file. Raises StoreError where it cannot be read; `mend` is what to do then."""
-    return _read(path, Manifest, f"manifest {path}", mend)
+    return read_document(path, Manifest, f"manifest {path}", mend)
 
 
 class Runs:
@@ -115,17 +115,9 @@ class Runs:
 
     def _load(self, run: str, name: str, kind: type[Kept]) -> Kept:
         path = self._folder / run / name
-        return _read(path, kind, f"what is kept of run {run} ({path})", "run it again")
+        return read_document(path, kind, f"what is kept of run {run} ({path})", "run it again")
 
     def _write(self, run: str, name: str, content: Document) -> None:
         path, data = self._folder / run / name, content.to_json()
         if not path.exists() or path.read_bytes() != data:
             self._store.write(path, data)
-
-
-def _read(path: Path, kind: type[Kept], name: str, mend: str) -> Kept:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{name} cannot be read; {mend}") from error
-    return kind.from_json(data, name, mend)

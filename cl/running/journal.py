@@ -12,12 +12,12 @@ from cl.components.handles import Handle
 from cl.digests import digest_json
 from cl.learning.strategy import Model
 from cl.running.growth_figures import Size
-from cl.running.online import Met
+from cl.running.online import ScoredPiece
 
 
 @dataclass
 class Journal:
-    """What was learnt and measured, task by task, then segment by segment (`met`). again: predictions on the tasks'
+    """What was learnt and measured, task by task, then segment by segment (`pieces`). again: predictions on the tasks'
     test sets with the model as it is after the last segment."""
 
     model: Model = field(default_factory=Model)
@@ -31,7 +31,7 @@ class Journal:
     sizes: list[Size] = field(default_factory=list)
     predictions: dict[str, str] = field(default_factory=dict)
     blocks: Mapping[str, Handle] = field(default_factory=dict)
-    met: list[Met] = field(default_factory=list)
+    pieces: list[ScoredPiece] = field(default_factory=list)
     again: list[Handle] = field(default_factory=list)
     inference: dict[str, float] = field(default_factory=dict)
 

@@ -53,7 +53,7 @@ def setup_of(home: Path, request: Request, source: RunSource, policy: Policy | N
     if source.stream is None or source.backbone is None:
         what = "stream" if source.stream is None else "backbone"
         raise BadInput(f"the {what} of run {request.id} cannot be made again: {OBJECT}")
-    stream = _resolved(source.stream, home, request.user)
+    stream = _stream_of(source.stream, home, request.user)
     everything = Grants(home).govern(stream) if policy is None else replace(stream, policy=policy)
     numerics = configure(source.device, source.threads)
     backbone = load_backbone(source.backbone, numerics.device)
@@ -65,7 +65,7 @@ def setup_of(home: Path, request: Request, source: RunSource, policy: Policy | N
     return Setup(request, source, whole, method, hyper, backbone, numerics)
 
 
-def _resolved(recipe: Recipe, home: Path, user: str | None) -> Stream:
+def _stream_of(recipe: Recipe, home: Path, user: str | None) -> Stream:
     """The stream of a recipe. What is wrong with it may name files that not every user may know of."""
     try:
         return resolve_stream(recipe, home=home)
@@ -116,7 +116,7 @@ class Reopened:
             model = self.strategy.extended(model, task, len(tasks) - position - 1)
         segments = self.stream.segments if tasks else ()
         label = f"{self.stream.name} at test time, again"
-        return [model, *(step[-1] for step in adaptations(self.strategy, self._builder, model, segments, label))][-1]
+        return [model, *(one.model for one in adaptations(self.strategy, self._builder, model, segments, label))][-1]
 
 
 def _silent(label: str, done: int, total: int) -> None:

@@ -100,13 +100,11 @@ class Session:
     def _go_online(self, strategy: Strategy, journal: Journal) -> None:
         """Meet the segments one after another; then look at the source again, with the model as it is at the end."""
         classes, label = list(journal.model.classes), f"{self.request.strategy} on {self.stream.name}, test time"
-        for segment, piece, found, model in adaptations(
-            strategy, self.builder, journal.model, self.stream.segments, label
-        ):
-            met = judge(self.builder, segment, piece, found, classes)
-            journal.predictions[f"{piece.id}/predictions"] = met.judged.sole.digest
-            journal.met.append(met)
-            journal.model = model
+        for one in adaptations(strategy, self.builder, journal.model, self.stream.segments, label):
+            scored = judge(self.builder, one, classes)
+            journal.predictions[f"{one.piece.id}/predictions"] = scored.judged.sole.digest
+            journal.pieces.append(scored)
+            journal.model = one.model
         with self.builder.in_phase("evaluate"), self.builder.at("adapted"):
             for task in self.stream.tasks:
                 if len(task.test):
@@ -184,7 +182,7 @@ class Session:
             ),
             **effort(self.builder, self.elapsed()),
             "inference": journal.inference,
-            **({"online": self._online(journal)} if journal.met else {}),
+            **({"online": self._online(journal)} if journal.pieces else {}),
             "blocks": {name: as_lists(handle) for name, handle in journal.blocks.items()},
             "peak_memory_bytes": self._peak.bytes(),
             "manifest": journal.manifest,
@@ -202,7 +200,7 @@ class Session:
         right = sum(int((found["predicted"] == found["target"]).sum()) for found in map(Handle.open, journal.again))
         last = journal.curve[-1]
         before, after = None if last is None else 1 - last, 1 - right / tests if tests else None
-        return online_figures(journal.met, before, after, cost)
+        return online_figures(journal.pieces, before, after, cost)
 
     def save(self, figures: Mapping[str, Any], journal: Journal) -> None:
         """Switch the run to what was built now, then record the figures."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cl.data.stream import Stream
-from cl.documents import Document
+from cl.documents import Document, read_document
 from cl.errors import DataDeleted
 from cl.home.keys import keyed, system_key
 from cl.home.store import Store
@@ -79,9 +79,8 @@ class Suppression:
     def _load(self) -> SuppressionList:
         if not self._path.exists():
             return SuppressionList()
-        return SuppressionList.from_json(
-            self._path.read_bytes(), str(self._path), "put it back: without it deleted data would return"
-        )
+        mend = "put it back: without it deleted data would return"
+        return read_document(self._path, SuppressionList, str(self._path), mend)
 
     def _save(self, store: Store, entries: Mapping[str, Suppressed]) -> None:
         store.write(self._path, SuppressionList(entries).to_json())

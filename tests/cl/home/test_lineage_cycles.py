@@ -176,7 +176,7 @@ def test_plan_execute_and_verify_end_at_e0(tmp_path: Path, strategy: str) -> Non
     assert call(tmp_path, "forget", "plan", made, *chosen)["tainted"] > 0
     for entry in manifest(tmp_path).entries[:3]:
         assert call(tmp_path, "show", made, "--lineage", entry.name)[0]["key"] == entry.key
-        assert entry["key"] not in {row["key"] for row in call(tmp_path, "show", made, "--dependents", name)}
+        assert entry.key not in {row["key"] for row in call(tmp_path, "show", made, "--dependents", entry.name)}
     done = call(tmp_path, "forget", "execute", made, *chosen, "--yes")
     assert done["rebuilt"] > 0
     assert call(tmp_path, "forget", "verify", done["request"])["grade"] == "E0"
@@ -190,10 +190,10 @@ def test_a_circle_stands_in_the_column_of_its_newest_data(tmp_path: Path) -> Non
     made = run_tiny(tmp_path, Circling).id
     graph = component_graph(Store(tmp_path), plan(open_run(tmp_path, made), [Selector("sample", "t1/c0/1")]))
     tasks: dict[str, list[int]] = {}
-    for node in graph["nodes"]:
-        tasks.setdefault(node["name"], []).append(node["task"])
+    for node in graph.nodes:
+        tasks.setdefault(node.name, []).append(node.task)
     assert sorted(tasks["back again"]) == sorted(tasks["there again"]) == [0, 1, 2]
-    marked = {node["name"] for node in graph["nodes"] if node["action"] == "rebuild" and node["task"] == 1}
+    marked = {node.name for node in graph.nodes if node.action == "rebuild" and node.task == 1}
     assert {"back again", "there again"} <= marked
 
 

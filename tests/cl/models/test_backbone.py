@@ -18,6 +18,7 @@ from cl.models.backbone import BATCH, embed
 from cl.models.loading import default_backbone, load_backbone
 from cl.numerics import configure
 from cl.running.compare import cells
+from cl.running.options import Options
 from cl.seeds import Seeds
 from cl.testing import tiny_backbone, tiny_stream
 from tests.tiny import BACKBONE, run_tiny, same
@@ -114,9 +115,9 @@ def test_the_environment_names_the_backbone_where_nothing_else_does(
     named = run_tiny(tmp_path / "named", "simplecil")
     monkeypatch.setenv("PALIMPSEST_BACKBONE", BACKBONE)
     meant = cl.run(tiny_stream(), "simplecil", home=tmp_path / "meant")
-    assert meant.id == named.id and Runs(Store(tmp_path / "meant")).source(meant.id)["backbone"] == BACKBONE
-    (cell,) = cells("cl.testing:tiny_stream", ["simplecil"], 1, [], {}, backbone=None)
-    assert cell.options["backbone"] == BACKBONE
+    assert meant.id == named.id and Runs(Store(tmp_path / "meant")).source(meant.id).backbone == BACKBONE
+    (cell,) = cells("cl.testing:tiny_stream", ["simplecil"], 1, Options())
+    assert cell.options.backbone == BACKBONE
     monkeypatch.setenv("PALIMPSEST_BACKBONE", "")
     assert default_backbone() == "glyph-vit"
     monkeypatch.setenv("PALIMPSEST_BACKBONE", "glyph-vti")

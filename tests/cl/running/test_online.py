@@ -11,7 +11,7 @@ from cl.audit.verification import known_case, residue_of
 from cl.components.builder import builds
 from cl.data.samples import Samples
 from cl.data.veil import Veiled
-from cl.deletion.dossier import Order, drawn_up
+from cl.deletion.dossier import Order, dossier_of
 from cl.deletion.execution import execute
 from cl.deletion.forget_set import Selector
 from cl.deletion.plan import plan
@@ -66,7 +66,7 @@ def test_what_stale_runs_keep_of_other_segments_is_no_residue(tmp_path: Path) ->
     session = open_run(tmp_path, name)
     found = plan(session, [Selector("sample", sample)])
     tainted = closure(session.store, found.forget.samples).components
-    dossier = drawn_up(session.store, found, Order(name, (Selector("sample", sample),), "home", "exact", ""))
+    dossier = dossier_of(session.store, found, Order(name, (Selector("sample", sample),), "home", "exact", ""))
     case = known_case(dossier)
     execute(tmp_path, name, [Selector("sample", sample)])
     assert Runs(Store(tmp_path)).stale(other) and residue_of(tmp_path, open_run(tmp_path, name), case) == []
