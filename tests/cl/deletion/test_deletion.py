@@ -21,6 +21,7 @@ from cl.errors import BadInput, DataDeleted, DeletionError, UnknownName
 from cl.home.gc import collect
 from cl.home.results import Results
 from cl.home.runs import Runs
+from cl.home.shards import contents_of
 from cl.home.store import Store
 from cl.running.rerun import Replay, open_run
 from cl.running.run import run as start_run
@@ -251,7 +252,8 @@ def test_evicted_caches_are_still_known_to_lineage(tmp_path: Path) -> None:
 def test_what_read_a_shard_of_which_nobody_knows_the_samples_is_tainted(tmp_path: Path) -> None:
     started(tmp_path, "simplecil")
     store = Store(tmp_path)
-    path, held = next(store.shards())
+    path, found = next(iter(store.shards))
+    held = contents_of(found)
     touched = closure(store, held)
     assert touched.components
     path.unlink()
