@@ -62,7 +62,8 @@ def _shards(store: Store, resolution: Resolution) -> dict[str, tuple[int, str]]:
         place |= {row.id: (number, "train") for row in task.train} | {row.id: (number, "test") for row in task.test}
     for number, segment in enumerate(resolution.segments, len(resolution.tasks)):
         place |= {row.id: (number, "test") for row in segment.rows}
-    found = {path.stem: place[next(iter(held))] for path, held in store.shards() if next(iter(held)) in place}
+    firsts = {path.stem: found[0].rows[0].id for path, found in store.shards}
+    found = {digest: place[first] for digest, first in firsts.items() if first in place}
     return dict(sorted(found.items(), key=lambda item: (item[1][0], item[1][1] == "test")))
 
 

@@ -68,6 +68,7 @@ def _setup(stream: str | Stream, strategy: str | type[Strategy], options: Option
     declared = resolve_stream(stream, options.data, options.place, options.arguments)
     everything = Grants(options.place).govern(declared)
     whole = readable_by(options.user, everything, method.isolates(hyper))
+    whole.prepare()
     open_home(options.place)  # one that cannot be used is refused before anything is loaded
     named = default_backbone() if options.backbone is None else options.backbone
     backbone = load_backbone(named, numerics.device) if isinstance(named, str) else named

@@ -71,13 +71,16 @@ def _shard(labels: tuple[str, ...], rows: range, twin_of: Mapping[str, str]) -> 
 
 def tiny_image(label: str, sample: str) -> np.ndarray:
     """(32, 32, 3) bytes: the label's own pattern of 4 x 4 squares, and noise of the sample's own."""
-    pattern = _noise(f"pattern|{label}", 4).repeat(SIDE // 4, axis=0).repeat(SIDE // 4, axis=1)
-    return (0.7 * pattern + 0.3 * _noise(sample, SIDE)).astype(np.uint8)
+    return (0.7 * _pattern(label) + 0.3 * _noise(sample, SIDE)).astype(np.uint8)
 
 
 @cache
+def _pattern(label: str) -> np.ndarray:
+    return _noise(f"pattern|{label}", 4).repeat(SIDE // 4, axis=0).repeat(SIDE // 4, axis=1)
+
+
 def _noise(name: str, side: int) -> np.ndarray:
-    return np.random.default_rng(Seeds(name).integer("pixels")).integers(0, 256, (side, side, 3))
+    return np.random.default_rng(Seeds(name).integer("pixels")).integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
 CONDITIONS = ("noise", "dark", "blur")

@@ -67,7 +67,7 @@ def test_what_a_newer_release_wrote_is_not_damaged() -> None:
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="tree.json cannot be read .No such file or directory.; plant it anew"):
+    with pytest.raises(StoreError, match=r"tree.json cannot be read \(No such file or directory\); plant it anew"):
         read_document(tmp_path / "tree.json", Tree, "tree.json", "plant it anew")
 
 

@@ -255,7 +255,7 @@ def test_what_a_user_is_told_does_not_depend_on_what_is_hidden(
     told, stream = {}, tiny_stream()
     for name, other in {"seen": stream, **_others(stream, "alice")}.items():
         home = tmp_path / name
-        monkeypatch.setattr("cl.testing.tiny_stream", lambda other=other, **_: other)
+        monkeypatch.setattr("cl.testing.tiny_stream", lambda tasks, classes, train, test, twins, other=other: other)
         run_id = made(home, other).id
         ways = [("alice", pictures[0]), ("alice", pictures[1]), ("dave", pictures[0]), ("stranger", pictures[1])]
         command = "predict", run_id, "--json", "--home", str(home), "--as"

@@ -45,7 +45,7 @@ from tests.tiny import builder, run_tiny
 
 @builds("decision")
 def enough(samples: Samples) -> Tensors:
-    return {"value": torch.tensor(len(samples) >= 12)}
+    return {"value": torch.tensor(len(samples) >= 16)}
 
 
 @builds("prototype")

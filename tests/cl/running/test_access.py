@@ -184,7 +184,7 @@ def test_a_user_is_told_nothing_of_what_is_read_or_built_for_all(
     Runs(Store(desk.home)).retire(run, "request")
     assert desk("predict", run, picture, "--as", "dave")[2] == "" and Runs(Store(desk.home)).stale(run) is None
 
-    def broken(**_: int) -> Stream:
+    def broken(tasks: int, classes: int, train: int, test: int, twins: bool) -> Stream:
         raise BadInput("sample 'secret.png' is missing")
 
     monkeypatch.setattr("cl.testing.tiny_stream", broken)
