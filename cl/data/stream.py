@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from cl.data.names import composed, normalised
 from cl.data.policy import Policy
 from cl.data.samples import Origin, Pixels, Samples, concat, prepare
-from cl.digests import digest_json
 from cl.errors import BadInput
 from cl.home.records import Recipe as Recipe
 from cl.home.records import Resolution, ResolvedSample, ResolvedSegment, ResolvedTask
@@ -35,6 +35,9 @@ class Task:
     capacity: int | None = None
     subjects: Mapping[str, str] = field(default_factory=dict, repr=False)
     access: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(map(normalised, self.classes)))
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,10 @@ class Stream:
     policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
+        people = {sample: normalised(who) for sample, who in self.subjects.items()}
+        labels = {sample: tuple(map(normalised, told)) for sample, told in self.access.items()}
+        object.__setattr__(self, "subjects", {sample: who for sample, who in people.items() if who})
+        object.__setattr__(self, "access", labels)
         _check(self)
         origin = Origin(self.name, self.subjects)
         object.__setattr__(self, "tasks", tuple(self._told(task, origin) for task in self.tasks))
@@ -164,10 +171,10 @@ class Stream:
         )
 
     def view(self, user: str) -> Stream:
-        """What `user` may read, as if there were nothing else: not even notes, other users, or a digest of the rest."""
+        """What `user` may read, as if there were nothing else: not even notes or other users."""
         hidden = {sample for sample in self.ids if not self.policy.reads(user, self.access.get(sample, ()))}
         seen = self.without(hidden)
-        return replace(seen, recipe=_renamed(seen), notes=(), policy=self.policy.only(user))
+        return replace(seen, notes=(), policy=self.policy.only(user))
 
     def tested_by(self, user: str) -> Stream:
         """Everybody's training images, but of the test images only those that `user` may read. No view: it leaks."""
@@ -201,15 +208,6 @@ class Stream:
             ResolvedSample(sample, label, self.subjects.get(sample), tuple(self.access.get(sample, ())))
             for sample, label in zip(shard.ids, shard.labels, strict=True)
         )
-
-
-def _renamed(view: Stream) -> Recipe | None:
-    """The recipe of a view: what its name says of the content covers nothing outside it."""
-    recipe = view.recipe
-    if recipe is None or recipe.content is None:
-        return recipe
-    first = [[task.id, task.train.digest, task.test.digest] for task in view.tasks[:1]]
-    return replace(recipe, content=digest_json(first))
 
 
 def _task_without(task: Task, gone: set[str]) -> Task | None:
@@ -248,6 +246,9 @@ def _check(stream: Stream) -> None:
     for segment in stream.segments:
         _check_segment(stream, segment)
     for shard in stream.shards:
+        odd = [sample for sample in shard.ids if composed(sample) != sample]
+        if odd:
+            raise BadInput(f"sample id '{odd[0]}' of stream '{stream.name}' has letters in parts; compose them (NFC)")
         twice = seen.intersection(shard.ids)
         if twice:
             raise BadInput(f"sample '{min(twice)}' is in stream '{stream.name}' twice; ids must be unique")

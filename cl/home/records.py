@@ -16,18 +16,21 @@ RUN_ID = 12  # hexadecimal digits of the request's digest
 class Recipe:
     """How to make a stream again in another process: a registry name, `module:factory` or TOML file, and arguments.
 
-    content: digest of what the stream's files hold, where it has files. place: where they lie on this machine
-    (`file`: the TOML file, or `data`: a folder); needed to make it again, but no part of the run's name.
+    declared: what a TOML file says of the stream that stays true while the stream grows. place: where its files lie on
+    this machine (`file`: the TOML file, or `data`: a folder); needed to make it again, but no part of the run's name.
+
+    A run is named by what was declared, never by what its images hold: a name made of content would tell for good
+    whether a deleted image was among them.
     """
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    content: str | None = None
+    declared: Mapping[str, Any] = field(default_factory=dict)
     place: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         named = {"name": self.name, "arguments": dict(self.arguments)}
-        return named if self.content is None else {**named, "content": self.content}
+        return {**named, "declared": dict(self.declared)} if self.declared else named
 
 
 @dataclass(frozen=True)
