@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from cl.errors import StoreError
+from cl.errors import BadInput, StoreError
 
 FORMAT = 1
 MARKER = "format.json"  # in the home: which format it has
@@ -50,6 +50,13 @@ def check_home(home: Path) -> None:
         raise StoreError(
             f"home {home} has format {found}, this release reads {FORMAT}; use a newer palimpsest or another --home"
         )
+
+
+def require_home(home: Path) -> None:
+    """Raises BadInput where there is no home to read, StoreError for one of another format."""
+    if not (home / MARKER).is_file():
+        raise BadInput(f"there is no home at {home} ({MARKER} is missing); give the --home of the run, copied whole")
+    check_home(home)
 
 
 def is_fixed(folder: Path) -> bool:

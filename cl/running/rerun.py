@@ -21,12 +21,14 @@ from cl.home.store import Store
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model, strategy_of
 from cl.models.loading import load_backbone
-from cl.numerics import configure, device_kind
+from cl.models.vit import TimmBackbone
+from cl.numerics import Numerics, configure, device_kind
 from cl.progress import reporting, track
 from cl.running.grants import Grants
 from cl.running.online import adapted
 from cl.running.request import Request, Source, readable
 from cl.running.session import Session
+from cl.running.suppression import Suppression
 
 
 def open_run(home: Path, run: str) -> Session:
@@ -43,19 +45,49 @@ def replay(home: Path, request: Mapping[str, Any], source: Mapping[str, Any], po
     objects, or whose backbone is another one now.
     """
     wanted = Request(**request)
-    for what in ("stream", "backbone"):
-        if source[what] is None:
-            raise BadInput(f"the {what} of run {wanted.id} cannot be made again: {OBJECT}")
+    if source["stream"] is None:
+        raise BadInput(f"the stream of run {wanted.id} cannot be made again: {OBJECT}")
     found = _found(source["stream"], home, wanted.user)
     everything = Grants(home).govern(found) if policy is None else replace(found, policy=policy)
     numerics = configure(source["device"], source["threads"])
-    backbone = load_backbone(source["backbone"], numerics.device)
-    if backbone.digest != wanted.backbone:
-        raise BadInput(f"backbone '{backbone.name}' is not the one of run {wanted.id} any more; run again with it")
+    backbone = own_backbone(wanted, source["backbone"], numerics)
     method = strategy_of(wanted.strategy)
     hyper: Any = resolve(method.Hyper, method.presets, [], wanted.hyper)
     whole = readable(everything, wanted.user, method.isolates(hyper))
     return Session(Store(home), backbone, numerics, wanted, Source(**source), whole, method, hyper)
+
+
+def own_backbone(request: Request, name: str | None, numerics: Numerics) -> TimmBackbone:
+    """The backbone of a run, loaded by name. Raises BadInput where it is another one now."""
+    if name is None:
+        raise BadInput(f"the backbone of run {request.id} cannot be made again: {OBJECT}")
+    found = load_backbone(name, numerics.device)
+    if found.digest != request.backbone:
+        why = "other weights, or another release of timm"
+        raise BadInput(
+            f"backbone '{found.name}' is not the one of run {request.id} any more ({why}); run again with it"
+        )
+    return found
+
+
+def refresh(home: Path, run: str, told: bool) -> None:
+    """Build the run again without data that were deleted, if it is stale or was put back from before the deletion.
+
+    told: whether whoever asks may see the progress: the names of its tasks are not for every user. Raises DeletionError
+    for a run that a deletion has taken out of service.
+    """
+    store = Store(home)
+    runs = Runs(store)
+    if runs.stale(run) is None:
+        runs.in_service(run)
+        if not Suppression(home).reaches(store, run):
+            return
+    with nullcontext() if told else reporting(_silent):
+        replay(home, runs.request(run), runs.source(run)).run()
+
+
+def _silent(label: str, done: int, total: int) -> None:
+    pass
 
 
 def _found(recipe: Mapping[str, Any], home: Path, user: str | None) -> Stream:
@@ -68,37 +100,30 @@ def _found(recipe: Mapping[str, Any], home: Path, user: str | None) -> Stream:
         raise BadInput("the run's stream cannot be read now; palimpsest access tells whoever keeps it why") from error
 
 
-class Replay:
-    """A finished run again: its strategy, its stream, and its model after the last task. A stale run is built first.
+class View:
+    """A finished run as `user` may read it now, if that takes no training: its strategy, stream, and model after the
+    last task.
 
-    user: the same for what this user may read now, if that takes no training. Raises BadInput for a run that cannot be
-    made again, or is another user's; DeletionError for one that a deletion has taken out of service.
+    source: what makes the run again, where it is. Raises BadInput for a run that cannot be made again, or is another
+    user's.
     """
 
-    def __init__(self, home: Path, run: str, user: str | None = None) -> None:
-        runs = Runs(Store(home))
-        if runs.stale(run) is not None:
-            with reporting(_silent) if user is not None else nullcontext():  # its tasks are not for every user to see
-                replay(home, runs.request(run), runs.source(run)).run()
-        runs.served(run)
-        request, source = runs.request(run), runs.source(run)
-        if user is not None and request["user"] not in (None, user):
+    def __init__(self, home: Path, request: Mapping[str, Any], source: Mapping[str, Any], user: str) -> None:
+        run = Request(**request).id
+        if request["user"] not in (None, user):
             raise BadInput(f"run {run} is another user's view; give a run of the whole stream, or one made --as {user}")
-        viewer = request["user"] if user is None else user  # "" is a user, whom nobody knows
-        session = replay(home, {**request, "user": viewer}, source)
-        if viewer is not None:
-            session.builder = Frugal(
-                session.store,
-                session.backbone,
-                session.numerics,
-                session.request.seed,
-                refusal=f"what {viewer} may read was not trained on yet; do so with: {command(session)}",
-            )
+        session = replay(home, {**request, "user": user}, source)
+        session.builder = Frugal(
+            session.store,
+            session.backbone,
+            session.numerics,
+            session.request.seed,
+            refusal=f"what {user} may read was not trained on yet; do so with: "
+            + command(home, session.request, session.source),
+        )
         # What was deleted from this run alone is not in the views of it either.
         self.stream = session.stream.without(session.suppression.of(session.whole, run))
-        # Whoever may read nothing gets no answer, however the strategy came by one.
-        self.abstains = viewer is not None and not session.whole.view(viewer).tasks
-        self.strategy = session.strategy()
+        self.strategy, self.backbone = session.strategy(), session.backbone
         self._builder = session.builder
 
     @cached_property
@@ -119,10 +144,6 @@ class Replay:
         return [model, *(step[-1] for step in adapted(self.strategy, self._builder, model, segments, label))][-1]
 
 
-def _silent(label: str, done: int, total: int) -> None:
-    pass
-
-
 @dataclass
 class Frugal(Builder):
     """A builder that measures, but trains nothing."""
@@ -135,9 +156,8 @@ class Frugal(Builder):
         return super()._build(plan, store, before)
 
 
-def command(session: Session) -> str:
-    """The command that makes the run of `session`."""
-    request, source = session.request, session.source
+def command(home: Path, request: Request, source: Source) -> str:
+    """The command that makes the run, where stream and backbone have names."""
     assert source.stream is not None and source.backbone is not None
     place = source.stream["place"]
     words = ["palimpsest", "run", place.get("file", source.stream["name"]), request.strategy]
@@ -145,10 +165,11 @@ def command(session: Session) -> str:
     for name, value in source.stream["arguments"].items():
         words += ["--set", f"stream.{name}={value}"]
     words += ["--as", request.user] if request.user is not None else []
-    words += ["--backbone", source.backbone, "--seed", str(request.seed), "--home", str(session.store.home)]
+    words += ["--backbone", source.backbone, "--seed", str(request.seed), "--home", str(home)]
     words += ["--device", source.device] if source.device != device_kind("auto") else []
     words += ["--threads", str(source.threads)] if source.threads != 1 else []
-    defaults: Any = resolve(session.method.Hyper, session.method.presets, [], {})
+    method = strategy_of(request.strategy)
+    defaults: Any = resolve(method.Hyper, method.presets, [], {})
     for name, value in request.hyper.items():
         if value != getattr(defaults, name):
             words += ["--set", f"{name}={value}"]

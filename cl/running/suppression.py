@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cl.data.stream import Stream
 from cl.digests import canonical
+from cl.errors import CorruptComponent
 from cl.home.keys import keyed, system_key
-from cl.home.store import Store
+from cl.home.runs import Runs
+from cl.home.store import Record, Store
 
 
 class Suppression:
@@ -32,14 +35,32 @@ class Suppression:
 
     def of(self, stream: Stream, run: str) -> set[str]:
         """The ids of `stream` that `run` must not read."""
-        return self._among(stream, [entry for entry in self._load().values() if entry["run"] in (None, run)])
+        return self._among(stream, self._hashes(run))
 
     def deleted_by(self, request: str, stream: Stream) -> set[str]:
         """The ids of `stream` that `request` deleted."""
-        return self._among(stream, [entry for name, entry in self._load().items() if name == request])
+        return self._among(stream, set(self._load().get(request, {"samples": []})["samples"]))
 
-    def _among(self, stream: Stream, entries: Sequence[Mapping[str, Any]]) -> set[str]:
-        hashes = {name for entry in entries for name in entry["samples"]}
+    def reaches(self, store: Store, run: str) -> bool:
+        """Whether the live generation of `run` may have read what it must not read, as it has where runs and store were
+        put back from before a deletion. Where a record is gone nobody knows, so it may."""
+        hashes = self._hashes(run)
+        if not hashes:
+            return False
+        records = [_record(store, key) for key in Runs(store).served(run).keys]
+        if None in records:
+            return True
+        read = {one["digest"] for record in records if record for one in record.reads if one["kind"] == "shard"}
+        held = {path.stem: samples for path, samples in store.shards() if path.stem in read}
+        key = system_key(self._home)
+        pairs = (pair for samples in held.values() for pair in samples.items())
+        return held.keys() != read or any(keyed(key, list(pair)) in hashes for pair in pairs)
+
+    def _hashes(self, run: str) -> set[str]:
+        """What `run` must not read."""
+        return {name for entry in self._load().values() if entry["run"] in (None, run) for name in entry["samples"]}
+
+    def _among(self, stream: Stream, hashes: Collection[str]) -> set[str]:
         if not hashes:
             return set()
         key = system_key(self._home)
@@ -64,3 +85,11 @@ class Suppression:
 
     def _save(self, store: Store, entries: Mapping[str, object]) -> None:
         store.write(self._path, canonical(entries))
+
+
+def _record(store: Store, key: str) -> Record | None:
+    """What is known of a component, also of one whose bytes were evicted."""
+    for suffix in ("json", "evicted"):
+        with suppress(OSError, CorruptComponent):
+            return store.record(key, suffix)
+    return None

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cl
 from cl import registry, testing
 from cl.data.stream import Stream
 from cl.errors import BadInput
-from cl.home.gc import collect
 from cl.home.results import Result
-from cl.home.store import Store
-from cl.running.rerun import Replay
 from cl.running.run import run
 from cl.testing import tiny_backbone, tiny_stream
 from tests.cl.cli.test_cli import palimpsest
@@ -79,36 +77,22 @@ def test_names_are_shown_as_they_are(
     assert code == 0 and json.loads(out)[0]["image"] == no_text and out.isascii()
 
 
-def test_a_replay_builds_what_is_missing_and_nothing_else(named_backbone: None, tmp_path: Path) -> None:
-    result = learnt(tmp_path)
-    found = Replay(tmp_path, result.id)
-    assert found.model.entries
-    assert not any(use.built for use in found.strategy._builder.uses)
-    collect(Store(tmp_path), caches=True)
-    again = Replay(tmp_path, result.id)
-    digests = [{name: part.digest for name, part in one.model.parts} for one in (found, again)]
-    assert digests[0] == digests[1]
-
-
-def test_runs_that_cannot_be_replayed_are_refused(
-    named_backbone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bare = Stream("bare", tiny_stream().tasks)
-    with pytest.raises(BadInput, match="made from Python objects"):
-        Replay(tmp_path, learnt(tmp_path, bare).id)
-    object_run = run(
-        tiny_stream(),
-        "ease",
-        backbone=tiny_backbone(),
-        settings=fast(registry.strategies.get("ease")),
-        home=tmp_path / "object",
-    )
+def test_a_run_of_python_objects_is_opened_but_for_its_backbone(named_backbone: None, tmp_path: Path) -> None:
+    bare = learnt(tmp_path, Stream("bare", tiny_stream().tasks))
+    picture = str(visitor(tmp_path))
+    assert cl.open(bare.id, tmp_path).predict(picture)[0] in tiny_stream().classes
+    settings = fast(registry.strategies.get("ease"))
+    made = run(tiny_stream(), "ease", backbone=tiny_backbone(), settings=settings, home=tmp_path / "object")
     with pytest.raises(BadInput, match=r"backbone of run .* made from Python objects"):
-        Replay(tmp_path / "object", object_run.id)
-    named_run = learnt(tmp_path / "named")
+        cl.open(made.id, tmp_path / "object")
+    assert cl.open(made.id, tmp_path / "object", backbone="tiny").predict(picture)
+
+
+def test_another_backbone_is_refused(named_backbone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = learnt(tmp_path)
     monkeypatch.setattr("cl.running.rerun.load_backbone", lambda name, device: testing.tiny_backbone(seed=1))
     with pytest.raises(BadInput, match="not the one of run"):
-        Replay(tmp_path / "named", named_run.id)
+        cl.open(found.id, tmp_path)
 
 
 def test_bad_images_and_runs_are_one_line(

@@ -1,0 +1,215 @@
+"""A finished run's model, opened from its manifest.
+
+A model is a mapping from names to components, and the manifest lists both: nothing is learnt again, no stream is
+resolved, no training image is needed, and nothing is written. A user's model (`as_user`) is the exception: which
+entries that user's view has only the strategy can say, so it is driven on the view, which trains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl.components.handles import Handle
+from cl.components.in_memory import InMemory
+from cl.data.samples import Samples
+from cl.data.visitors import squares
+from cl.errors import DeletionError
+from cl.home.layout import default_home, require_home
+from cl.home.runs import Runs
+from cl.home.store import Store
+from cl.learning.hyper import resolve
+from cl.learning.strategy import Model, PastTask, Strategy, strategy_of
+from cl.models.backbone import Backbone, embed
+from cl.numerics import Numerics, configure, device_kind
+from cl.running.request import Request, Source, place_of
+from cl.running.rerun import View, command, own_backbone, refresh
+
+ANY_SIZE = 32  # of images that nobody looks at, since whoever asks may read nothing
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A finished run's model. Images are given as paths, Pillow images, uint8 arrays `([n, ]height, width[, 3])` or
+    uint8 tensors `([n, ]3, height, width)`, or as lists of such; one image stands for a list of one. The largest
+    central square of each is resized to the size that the run's stream has. Nothing of them is stored.
+
+    run: its whole id. user: whose view of the run this is, None for all of it. warnings: what whoever uses the model
+    should know, a line each. Whoever may read nothing gets a model without classes, which abstains.
+
+    Raises BadInput for what is no image, StoreError where a part of the model is missing or damaged, DeletionError
+    from the moment a deletion takes the run out of service or changes it: then open it again.
+    """
+
+    run: str
+    home: Path
+    user: str | None
+    model: Model
+    strategy: Strategy
+    backbone: Backbone
+    image_size: int
+    warnings: tuple[str, ...]
+    _again: Callable[[str], Classifier]
+    _in_service: Callable[[], None]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names: the columns of `scores` and `predict_proba`."""
+        return self.model.classes
+
+    @property
+    def tasks(self) -> tuple[PastTask, ...]:
+        """The tasks learnt, oldest first: `id`, `classes`, `domain`."""
+        return self.model.tasks
+
+    @property
+    def components(self) -> dict[str, str]:
+        """What the model consists of: name -> content digest, as in the manifest."""
+        return {name: part.digest for name, part in self.model.parts}
+
+    @property
+    def abstains(self) -> bool:
+        """Whether there is nothing to answer with: the user may read nothing, or all data were deleted."""
+        return not self.model.tasks
+
+    def predict(self, images: Any) -> list[str | None]:
+        """The class of the highest score of each image, of equal ones the first; None where the model abstains."""
+        scores = self.scores(images)
+        return [None] * len(scores) if self.abstains else [self.classes[column] for column in scores.argmax(1)]
+
+    def predict_proba(self, images: Any) -> Tensor:
+        """The softmax of the scores, float64 `(n, classes)`. Rows sum to one; no method here calibrates them."""
+        return torch.softmax(self.scores(images).double(), 1)
+
+    def scores(self, images: Any) -> Tensor:
+        """The strategy's own scores `(n, classes)`, the higher the better: the same bits as for a stream's images."""
+        visitors = self._visitors(images)
+        if self.abstains:
+            return torch.empty(len(visitors), 0)
+        return self.strategy.scores(self.model, visitors).open()["scores"]
+
+    def embed(self, images: Any) -> Tensor:
+        """Features `(n, dim)` of the frozen backbone, float32, before any adapter: the same for every run on it."""
+        return embed(self.backbone, self._visitors(images))
+
+    def as_user(self, name: str) -> Classifier:
+        """The model as `name` may read it now, from what the store holds. The run's stream is read for it.
+
+        Raises BadInput, saying which command trains it, where the store lacks a trained part of the view.
+        """
+        return self._again(name)
+
+    def _visitors(self, images: Any) -> Samples:
+        self._in_service()
+        return Samples.visiting(squares(images, self.image_size))
+
+
+def open(
+    run: str,
+    home: str | Path | None = None,
+    device: str = "auto",
+    backbone: str | None = None,
+    user: str | None = None,
+) -> Classifier:
+    """The model of the finished run whose id begins with `run`.
+
+    device: auto (the run's own, or the CPU where there is none of it), cpu or cuda. backbone: the name of the run's
+    backbone here, where its file lies elsewhere. user: as `as_user`. A stale run is built again first, which takes its
+    data. Raises BadInput, StoreError, DeletionError or UnknownName, in one line that says what to do.
+    """
+    place = Path(home) if home is not None else default_home()
+    require_home(place)
+    runs = Runs(Store(place))
+    name = runs.find(run)
+    request = Request(**runs.request(name))
+    viewer = request.user if user is None else user  # "" is a user, whom nobody knows
+    refresh(place, name, told=viewer is None)
+    generation = runs.in_service(name)
+    source = _here(Source(**runs.source(name)), device, backbone)
+
+    def in_service() -> None:
+        if runs.in_service(name) != generation:
+            raise DeletionError(f"run {name} has changed since it was opened; open it again")
+
+    found = _whole(place, request, source) if viewer is None else _seen_by(viewer, place, request, source)
+    return Classifier(name, place, viewer, *found, partial(open, name, place, device, backbone), in_service)
+
+
+def _here(source: Source, device: str, backbone: str | None) -> Source:
+    """The source as this machine has it."""
+    own = "auto" if source.device == "cuda" else source.device
+    return replace(
+        source,
+        device=device_kind(own if device == "auto" else device),
+        backbone=source.backbone if backbone is None else place_of(backbone),
+    )
+
+
+Found = tuple[Model, Strategy, Backbone, int, tuple[str, ...]]  # as the fields of a classifier, from `model` on
+
+
+def _whole(home: Path, request: Request, source: Source) -> Found:
+    """The model that the run came to, from its manifest."""
+    store = Store(home)
+    manifest = Runs(store).served(request.id).manifest
+    numerics = configure(source.device, source.threads)
+    backbone = own_backbone(request, source.backbone, numerics)
+    builder = InMemory(store, backbone, numerics, request.seed)
+    method = strategy_of(request.strategy)
+    hyper: Any = resolve(method.Hyper, method.presets, [], request.hyper)
+    entries = Entries(manifest["entries"], builder, _mend(home, request, source))
+    tasks = tuple(PastTask(task["id"], tuple(task["classes"]), task["domain"]) for task in manifest["tasks"])
+    size = manifest["image_size"] or ANY_SIZE
+    return Model(entries, tasks), method(hyper, builder), backbone, size, _warnings(request.id, entries, numerics)
+
+
+def _seen_by(user: str, home: Path, request: Request, source: Source) -> Found:
+    """The model of the user's view, from the strategy."""
+    found = View(home, asdict(request), asdict(source), user)
+    return found.model, found.strategy, found.backbone, found.stream.image_size or ANY_SIZE, ()
+
+
+class Entries(Mapping[str, Handle]):
+    """A model's entries, each opened when it is first asked for. listed: name -> key and parts; mend: what helps where
+    one is missing or damaged."""
+
+    def __init__(self, listed: Mapping[str, Mapping[str, Any]], builder: InMemory, mend: str) -> None:
+        self._listed, self._builder, self._mend = listed, builder, mend
+        self._opened: dict[str, Handle] = {}
+
+    def __getitem__(self, name: str) -> Handle:
+        if name not in self._opened:
+            entry = self._listed[name]
+            self._opened[name] = self._builder.entry(name, entry["key"], entry["parts"], self._mend)
+        return self._opened[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._listed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._listed)
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+
+def _mend(home: Path, request: Request, source: Source) -> str:
+    named = source.stream is not None and source.backbone is not None
+    return f"build it again with: {command(home, request, source)}" if named else "run it again, on the same objects"
+
+
+def _warnings(run: str, entries: Entries, numerics: Numerics) -> tuple[str, ...]:
+    """Bits are promised for one class of numerics alone. The components are what they are under any, so another one is
+    no reason to refuse."""
+    made = next((handle.record.numerics for handle in entries.values()), None)
+    now = numerics.as_json()
+    if made is None or made == now:
+        return ()
+    other = ", ".join(f"{name} {value}, not {now.get(name)}" for name, value in made.items() if value != now.get(name))
+    return (f"run {run} was made with {other}; scores may differ from its own in the last digits",)
