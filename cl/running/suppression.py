@@ -13,6 +13,7 @@ from cl.digests import canonical
 from cl.errors import CorruptComponent
 from cl.home.keys import keyed, system_key
 from cl.home.runs import Runs
+from cl.home.shards import contents_of
 from cl.home.store import Record, Store
 
 
@@ -51,7 +52,7 @@ class Suppression:
         if None in records:
             return True
         read = {one["digest"] for record in records if record for one in record.reads if one["kind"] == "shard"}
-        held = {path.stem: samples for path, samples in store.shards() if path.stem in read}
+        held = {path.stem: contents_of(readings) for path, readings in store.shards if path.stem in read}
         key = system_key(self._home)
         pairs = (pair for samples in held.values() for pair in samples.items())
         return held.keys() != read or any(keyed(key, list(pair)) in hashes for pair in pairs)
