@@ -7,9 +7,8 @@ entries that user's view has only the strategy can say, so it is driven on the v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,10 @@ from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model, PastTask, Strategy, strategy_of
-from cl.models.backbone import Backbone, embed
+from cl.models.backbone import embed
+from cl.models.vit import TimmBackbone
 from cl.numerics import Numerics, configure, device_kind
-from cl.running.request import Request, Source, place_of
+from cl.running.request import Request, Source
 from cl.running.rerun import View, command, own_backbone, refresh
 
 ANY_SIZE = 32  # of images that nobody looks at, since whoever asks may read nothing
@@ -38,7 +38,7 @@ ANY_SIZE = 32  # of images that nobody looks at, since whoever asks may read not
 class Classifier:
     """A finished run's model. Images are given as paths, Pillow images, uint8 arrays `([n, ]height, width[, 3])` or
     uint8 tensors `([n, ]3, height, width)`, or as lists of such; one image stands for a list of one. The largest
-    central square of each is resized to the size that the run's stream has. Nothing of them is stored.
+    central square of each is resized to `image_size`, that of the run's stream. Nothing of them is stored.
 
     run: its whole id. user: whose view of the run this is, None for all of it. warnings: what whoever uses the model
     should know, a line each. Whoever may read nothing gets a model without classes, which abstains.
@@ -48,15 +48,13 @@ class Classifier:
     """
 
     run: str
-    home: Path
     user: str | None
     model: Model
     strategy: Strategy
-    backbone: Backbone
+    backbone: TimmBackbone
     image_size: int
     warnings: tuple[str, ...]
-    _again: Callable[[str], Classifier]
-    _in_service: Callable[[], None]
+    _service: Service
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,7 +82,7 @@ class Classifier:
         return [None] * len(scores) if self.abstains else [self.classes[column] for column in scores.argmax(1)]
 
     def predict_proba(self, images: Any) -> Tensor:
-        """The softmax of the scores, float64 `(n, classes)`. Rows sum to one; no method here calibrates them."""
+        """The softmax of the scores, float64 `(n, classes)`. Rows sum to one; that calibrates nothing."""
         return torch.softmax(self.scores(images).double(), 1)
 
     def scores(self, images: Any) -> Tensor:
@@ -99,29 +97,50 @@ class Classifier:
         return embed(self.backbone, self._visitors(images))
 
     def as_user(self, name: str) -> Classifier:
-        """The model as `name` may read it now, from what the store holds. The run's stream is read for it.
+        """The model as `name` may read it now, from what the store holds; what is revoked later holds for those opened
+        later. The run's stream is read for it.
 
         Raises BadInput, saying which command trains it, where the store lacks a trained part of the view.
         """
-        return self._again(name)
+        return self._service.opened_as(name)
 
     def _visitors(self, images: Any) -> Samples:
-        self._in_service()
+        self._service.check()
         return Samples.visiting(squares(images, self.image_size))
+
+
+@dataclass(frozen=True)
+class Service:
+    """The run behind an open model, and how it was opened. generation: that of the run, then."""
+
+    runs: Runs
+    home: Path
+    run: str
+    device: str
+    backbone: str | TimmBackbone | None
+    generation: tuple[int, int, int]
+
+    def check(self) -> None:
+        """Raises DeletionError unless the run is as it was when it was opened."""
+        if self.runs.in_service(self.run) != self.generation:
+            raise DeletionError(f"run {self.run} has changed since it was opened; open it again")
+
+    def opened_as(self, user: str) -> Classifier:
+        return open(self.run, self.home, self.device, self.backbone, user)
 
 
 def open(
     run: str,
     home: str | Path | None = None,
     device: str = "auto",
-    backbone: str | None = None,
+    backbone: str | TimmBackbone | None = None,
     user: str | None = None,
 ) -> Classifier:
     """The model of the finished run whose id begins with `run`.
 
-    device: auto (the run's own, or the CPU where there is none of it), cpu or cuda. backbone: the name of the run's
-    backbone here, where its file lies elsewhere. user: as `as_user`. A stale run is built again first, which takes its
-    data. Raises BadInput, StoreError, DeletionError or UnknownName, in one line that says what to do.
+    device: auto (the run's own, or the CPU where there is none of it), cpu or cuda. backbone: the run's backbone, where
+    it was an object or its file lies elsewhere here. user: as of `as_user`. A stale run is built again first, which
+    takes its data. Raises BadInput, StoreError, DeletionError or UnknownName, in one line that says what to do.
     """
     place = Path(home) if home is not None else default_home()
     require_home(place)
@@ -130,49 +149,41 @@ def open(
     request = Request(**runs.request(name))
     viewer = request.user if user is None else user  # "" is a user, whom nobody knows
     refresh(place, name, told=viewer is None)
-    generation = runs.in_service(name)
-    source = _here(Source(**runs.source(name)), device, backbone)
-
-    def in_service() -> None:
-        if runs.in_service(name) != generation:
-            raise DeletionError(f"run {name} has changed since it was opened; open it again")
-
-    found = _whole(place, request, source) if viewer is None else _seen_by(viewer, place, request, source)
-    return Classifier(name, place, viewer, *found, partial(open, name, place, device, backbone), in_service)
+    service = Service(runs, place, name, device, backbone, runs.in_service(name))
+    opened = _whole(service, request) if viewer is None else _seen_by(viewer, service, request)
+    return Classifier(name, viewer, *opened, service)
 
 
-def _here(source: Source, device: str, backbone: str | None) -> Source:
-    """The source as this machine has it."""
-    own = "auto" if source.device == "cuda" else source.device
-    return replace(
-        source,
-        device=device_kind(own if device == "auto" else device),
-        backbone=source.backbone if backbone is None else place_of(backbone),
-    )
+Opened = tuple[Model, Strategy, TimmBackbone, int, tuple[str, ...]]  # fields of a classifier, from `model` on
 
 
-Found = tuple[Model, Strategy, Backbone, int, tuple[str, ...]]  # as the fields of a classifier, from `model` on
-
-
-def _whole(home: Path, request: Request, source: Source) -> Found:
+def _whole(service: Service, request: Request) -> Opened:
     """The model that the run came to, from its manifest."""
-    store = Store(home)
-    manifest = Runs(store).served(request.id).manifest
-    numerics = configure(source.device, source.threads)
-    backbone = own_backbone(request, source.backbone, numerics)
+    store, source = Store(service.home), Source(**service.runs.source(service.run))
+    manifest = service.runs.served(service.run).manifest
+    numerics = configure(_device(service, source), source.threads)
+    backbone = own_backbone(request, service.backbone or source.backbone, numerics)
     builder = InMemory(store, backbone, numerics, request.seed)
     method = strategy_of(request.strategy)
     hyper: Any = resolve(method.Hyper, method.presets, [], request.hyper)
-    entries = Entries(manifest["entries"], builder, _mend(home, request, source))
+    entries = Entries(manifest["entries"], builder, _mend(service.home, request, source))
     tasks = tuple(PastTask(task["id"], tuple(task["classes"]), task["domain"]) for task in manifest["tasks"])
     size = manifest["image_size"] or ANY_SIZE
     return Model(entries, tasks), method(hyper, builder), backbone, size, _warnings(request.id, entries, numerics)
 
 
-def _seen_by(user: str, home: Path, request: Request, source: Source) -> Found:
+def _seen_by(user: str, service: Service, request: Request) -> Opened:
     """The model of the user's view, from the strategy."""
-    found = View(home, asdict(request), asdict(source), user)
+    source = Source(**service.runs.source(service.run))
+    here = replace(source, device=_device(service, source))
+    found = View(service.home, asdict(request), asdict(here), user, service.backbone)
     return found.model, found.strategy, found.backbone, found.stream.image_size or ANY_SIZE, ()
+
+
+def _device(service: Service, source: Source) -> str:
+    """The device to run on: as asked for, else the run's own, or the CPU where there is none of it."""
+    asked = service.device if service.device != "auto" or source.device == "cuda" else source.device
+    return device_kind(asked)
 
 
 class Entries(Mapping[str, Handle]):

@@ -38,11 +38,18 @@ def open_run(home: Path, run: str) -> Session:
     return replay(home, runs.request(found), runs.source(found))
 
 
-def replay(home: Path, request: Mapping[str, Any], source: Mapping[str, Any], policy: Policy | None = None) -> Session:
+def replay(
+    home: Path,
+    request: Mapping[str, Any],
+    source: Mapping[str, Any],
+    policy: Policy | None = None,
+    backbone: str | TimmBackbone | None = None,
+) -> Session:
     """The run `request` on the store of `home`, ready to be driven again.
 
-    policy: who may read what, where the home's own word does not count. Raises BadInput for a run made from bare Python
-    objects, or whose backbone is another one now.
+    policy: who may read what, where the home's own word does not count. backbone: the run's, where its source does not
+    name it, or not as it is called here. Raises BadInput for a run made from bare Python objects, or whose backbone is
+    another one now.
     """
     wanted = Request(**request)
     if source["stream"] is None:
@@ -50,18 +57,18 @@ def replay(home: Path, request: Mapping[str, Any], source: Mapping[str, Any], po
     found = _found(source["stream"], home, wanted.user)
     everything = Grants(home).govern(found) if policy is None else replace(found, policy=policy)
     numerics = configure(source["device"], source["threads"])
-    backbone = own_backbone(wanted, source["backbone"], numerics)
+    network = own_backbone(wanted, backbone or source["backbone"], numerics)
     method = strategy_of(wanted.strategy)
     hyper: Any = resolve(method.Hyper, method.presets, [], wanted.hyper)
     whole = readable(everything, wanted.user, method.isolates(hyper))
-    return Session(Store(home), backbone, numerics, wanted, Source(**source), whole, method, hyper)
+    return Session(Store(home), network, numerics, wanted, Source(**source), whole, method, hyper)
 
 
-def own_backbone(request: Request, name: str | None, numerics: Numerics) -> TimmBackbone:
-    """The backbone of a run, loaded by name. Raises BadInput where it is another one now."""
-    if name is None:
+def own_backbone(request: Request, backbone: str | TimmBackbone | None, numerics: Numerics) -> TimmBackbone:
+    """The backbone of a run, loaded where it is a name. Raises BadInput for another one than it was."""
+    if backbone is None:
         raise BadInput(f"the backbone of run {request.id} cannot be made again: {OBJECT}")
-    found = load_backbone(name, numerics.device)
+    found = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
     if found.digest != request.backbone:
         why = "other weights, or another release of timm"
         raise BadInput(
@@ -104,15 +111,21 @@ class View:
     """A finished run as `user` may read it now, if that takes no training: its strategy, stream, and model after the
     last task.
 
-    source: what makes the run again, where it is. Raises BadInput for a run that cannot be made again, or is another
-    user's.
+    source, backbone: as of `replay`. Raises BadInput for a run that cannot be made again, or is another user's.
     """
 
-    def __init__(self, home: Path, request: Mapping[str, Any], source: Mapping[str, Any], user: str) -> None:
+    def __init__(
+        self,
+        home: Path,
+        request: Mapping[str, Any],
+        source: Mapping[str, Any],
+        user: str,
+        backbone: str | TimmBackbone | None = None,
+    ) -> None:
         run = Request(**request).id
         if request["user"] not in (None, user):
             raise BadInput(f"run {run} is another user's view; give a run of the whole stream, or one made --as {user}")
-        session = replay(home, {**request, "user": user}, source)
+        session = replay(home, {**request, "user": user}, source, backbone=backbone)
         session.builder = Frugal(
             session.store,
             session.backbone,
