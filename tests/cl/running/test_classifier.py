@@ -149,7 +149,11 @@ def test_a_copied_home_is_enough_without_images_in_another_process(tmp_path: Pat
     shutil.rmtree(place)
     words = ["predict", made.id, str(picture), "--home", str(tmp_path / "elsewhere"), "--json"]
     found = subprocess.run(
-        [sys.executable, "-c", "import cl.cli; cl.cli.main()", *words], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", "import cl.cli; cl.cli.main()", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     (row,) = json.loads(found.stdout)
     assert row["score"] == float(expected.max()) and found.stderr == ""
