@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from cl.learning.strategy import Model as Model
     from cl.learning.strategy import Strategy as Strategy
     from cl.models.backbone import Backbone as Backbone
+    from cl.running.classifier import Classifier as Classifier
+    from cl.running.classifier import open as open
     from cl.running.run import assembled as assembled
     from cl.running.run import run as run
     from cl.seeds import Seeds as Seeds
@@ -37,6 +39,7 @@ _HOME_OF = {
     "Adaptation": "cl.learning.strategy",
     "ArrayPixels": "cl.data.samples",
     "Backbone": "cl.models.backbone",
+    "Classifier": "cl.running.classifier",
     "Handle": "cl.components.handles",
     "Model": "cl.learning.strategy",
     "Part": "cl.components.handles",
@@ -54,6 +57,7 @@ _HOME_OF = {
     "assembled": "cl.running.run",
     "builds": "cl.components.builder",
     "hyperparameters": "cl.learning.hyper",
+    "open": "cl.running.classifier",
     "run": "cl.running.run",
     "setting": "cl.learning.hyper",
 }

@@ -275,7 +275,18 @@ class Ease(Strategy):
             entries[f"{task.id}/prototypes/{space}"] = self._prototypes(task, there)
         if self._bare:
             entries[f"{task.id}/prototypes/bare"] = self._prototypes(task, self.features(task.train.plain))
-        return entries
+        return {**entries, **self._measured(task, model, entries)}
+
+    def _measured(self, task: Task, model: Model, entries: Mapping[str, Handle]) -> dict[str, Handle]:
+        """With `complete = oracle`, prototypes of the old classes in the space that the task adds, if it adds one."""
+        if self.hyper.complete != "oracle" or not self._in_space(entries, task.id):
+            return {}
+        return {
+            f"{past.id}/measured/{task.id}": self._prototypes(
+                past, self._features(past.train.plain, entries, [task.id])[0]
+            )
+            for past in model.tasks
+        }
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         spaces = self._spaces(model)
@@ -363,7 +374,7 @@ class Ease(Strategy):
         if self.hyper.complete == "diagonal":
             return None
         if self.hyper.complete == "oracle":
-            return self._prototypes(task, self._features(task.train.plain, model.entries, [space])[0])
+            return model[f"{task.id}/measured/{space}"]
         sources = spaces[place:] if self.hyper.synthesis == "recalc" else [space]
         similar = "bare" if self.hyper.complete == "ptm" else task.id
         return self.component(

@@ -75,14 +75,22 @@ class Runs:
         """The deletion that made the run stale, until it is built again."""
         return self._mark(run, STALE)
 
-    def served(self, run: str) -> Manifest:
-        """The live generation, for whoever shows or uses the model. Raises DeletionError where there is none now."""
+    def in_service(self, run: str) -> tuple[int, int, int]:
+        """What changes with every generation of the run. Raises DeletionError where there is none now."""
         request = self._mark(run, QUARANTINED)
         if request is not None:
             raise DeletionError(f"run {run} is quarantined by deletion {request}; execute that again to finish it")
+        try:
+            found = (self._folder / run / MANIFEST).stat()
+        except FileNotFoundError:
+            raise DeletionError(f"run {run} is stale or was never finished; run it again") from None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def served(self, run: str) -> Manifest:
+        """The live generation, for whoever shows or uses the model. Raises DeletionError where there is none now."""
+        self.in_service(run)
         live = self.live(run)
-        if live is None:
-            raise DeletionError(f"run {run} is stale or was never finished; run it again")
+        assert live is not None
         return live
 
     def all_live(self) -> Iterator[tuple[str, Manifest]]:

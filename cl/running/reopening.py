@@ -21,7 +21,8 @@ from cl.home.store import Store
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model, strategy_of
 from cl.models.loading import load_backbone
-from cl.numerics import configure, device_kind
+from cl.models.vit import TimmBackbone
+from cl.numerics import Numerics, configure, device_kind
 from cl.progress import reporting, track
 from cl.running.grants import Grants
 from cl.running.online import adaptations
@@ -43,26 +44,62 @@ def reopen(home: Path, request: Request, source: RunSource) -> Session:
     return session_on(home, setup_of(home, request, source))
 
 
-def setup_of(home: Path, request: Request, source: RunSource, policy: Policy | None = None) -> Setup:
+def setup_of(
+    home: Path,
+    request: Request,
+    source: RunSource,
+    policy: Policy | None = None,
+    backbone: str | TimmBackbone | None = None,
+) -> Setup:
     """What the run `request` is made of.
 
     home: where file digests and the home's own word on access lie. policy: who may read what, where that word does not
-    count. Raises BadInput for a run made from bare Python objects, or
-    whose backbone is another one now.
+    count. backbone: the run's, where its source does not name it, or not as it is called here. Raises BadInput for a
+    run made from bare Python objects, or whose backbone is another one now.
     """
-    if source.stream is None or source.backbone is None:
-        what = "stream" if source.stream is None else "backbone"
-        raise BadInput(f"the {what} of run {request.id} cannot be made again: {OBJECT}")
+    if source.stream is None:
+        raise BadInput(f"the stream of run {request.id} cannot be made again: {OBJECT}")
     stream = _stream_of(source.stream, home, request.user)
     everything = Grants(home).govern(stream) if policy is None else replace(stream, policy=policy)
     numerics = configure(source.device, source.threads)
-    backbone = load_backbone(source.backbone, numerics.device)
-    if backbone.digest != request.backbone:
-        raise BadInput(f"backbone '{backbone.name}' is not the one of run {request.id} any more; run again with it")
+    network = own_backbone(request, backbone or source.backbone, numerics)
     method = strategy_of(request.strategy)
     hyper: Any = resolve(method.Hyper, method.presets, [], request.hyper)
     whole = readable_by(request.user, everything, method.isolates(hyper))
-    return Setup(request, source, whole, method, hyper, backbone, numerics)
+    return Setup(request, source, whole, method, hyper, network, numerics)
+
+
+def own_backbone(request: Request, backbone: str | TimmBackbone | None, numerics: Numerics) -> TimmBackbone:
+    """The backbone of a run, loaded where it is a name. Raises BadInput for another one than it was."""
+    if backbone is None:
+        raise BadInput(f"the backbone of run {request.id} cannot be made again: {OBJECT}")
+    found = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
+    if found.digest != request.backbone:
+        why = "other weights, or another release of timm"
+        raise BadInput(
+            f"backbone '{found.name}' is not the one of run {request.id} any more ({why}); run again with it"
+        )
+    return found
+
+
+def refresh(home: Path, run: str, told: bool) -> None:
+    """Build the run again without data that were deleted, if it is stale or was put back from before the deletion.
+
+    told: whether whoever asks may see the progress: the names of its tasks are not for every user. Raises DeletionError
+    for a run that a deletion has taken out of service.
+    """
+    store = Store(home)
+    runs = Runs(store)
+    if runs.stale(run) is None:
+        runs.in_service(run)
+        if not Suppression(home).reaches(store, run):
+            return
+    with nullcontext() if told else reporting(_silent):
+        reopen(home, runs.request(run), runs.source(run)).run()
+
+
+def _silent(label: str, done: int, total: int) -> None:
+    pass
 
 
 def _stream_of(recipe: Recipe, home: Path, user: str | None) -> Stream:
@@ -75,30 +112,29 @@ def _stream_of(recipe: Recipe, home: Path, user: str | None) -> Stream:
         raise BadInput("the run's stream cannot be read now; palimpsest access tells whoever keeps it why") from error
 
 
-class Reopened:
-    """A finished run: its strategy, its stream, and its model after the last task. A stale run is built first.
+class View:
+    """A finished run as `user` may read it now, if that takes no training: its strategy, stream, and model after the
+    last task.
 
-    user: the same for what this user may read now, if that takes no training. Raises BadInput for a run that cannot be
-    made again, or is another user's; DeletionError for one that a deletion has taken out of service.
+    source, backbone: as of `setup_of`. Raises BadInput for a run that cannot be made again, or is another user's.
     """
 
-    def __init__(self, home: Path, run: str, user: str | None = None) -> None:
-        runs = Runs(Store(home))
-        if runs.stale(run) is not None:
-            with reporting(_silent) if user is not None else nullcontext():  # its tasks are not for every user to see
-                reopen(home, runs.request(run), runs.source(run)).run()
-        runs.served(run)
-        request, source = runs.request(run), runs.source(run)
-        if user is not None and request.user not in (None, user):
+    def __init__(
+        self,
+        home: Path,
+        request: Request,
+        source: RunSource,
+        user: str,
+        backbone: str | TimmBackbone | None = None,
+    ) -> None:
+        run = request.id
+        if request.user not in (None, user):
             raise BadInput(f"run {run} is another user's view; give a run of the whole stream, or one made --as {user}")
-        viewer = request.user if user is None else user  # "" is a user, whom nobody knows
-        setup = setup_of(home, replace(request, user=viewer), source)
-        session = session_on(home, setup, make_builder=Setup.builder if viewer is None else measuring_builder)
+        setup = setup_of(home, replace(request, user=user), source, backbone=backbone)
+        session = session_on(home, setup, make_builder=measuring_builder)
         # What was deleted from this run alone is not in the views of it either.
         self.stream = session.stream.without(Suppression(home).of(session.whole, run))
-        # Whoever may read nothing gets no answer, however the strategy came by one.
-        self.abstains = viewer is not None and not session.whole.view(viewer).tasks
-        self.strategy = session.strategy()
+        self.strategy, self.backbone = session.strategy(), setup.backbone
         self._builder = session.builder
 
     @cached_property
@@ -119,10 +155,6 @@ class Reopened:
         return [model, *(one.model for one in adaptations(self.strategy, self._builder, model, segments, label))][-1]
 
 
-def _silent(label: str, done: int, total: int) -> None:
-    pass
-
-
 @dataclass
 class MeasuringBuilder(Builder):
     """A builder that measures, but trains nothing."""
@@ -137,13 +169,13 @@ class MeasuringBuilder(Builder):
 
 def measuring_builder(setup: Setup, store: Store) -> Builder:
     """The builder for a user's view: what takes training is refused with the command that does it."""
-    refusal = f"what {setup.request.user} may read was not trained on yet; do so with: {command(setup, store.home)}"
+    user, how = setup.request.user, command(store.home, setup.request, setup.source)
+    refusal = f"what {user} may read was not trained on yet; do so with: {how}"
     return MeasuringBuilder(store, setup.backbone, setup.numerics, setup.request.seed, refusal=refusal)
 
 
-def command(setup: Setup, home: Path) -> str:
-    """The command that makes the run on `home`."""
-    request, source = setup.request, setup.source
+def command(home: Path, request: Request, source: RunSource) -> str:
+    """The command that makes the run, where stream and backbone have names."""
     assert source.stream is not None and source.backbone is not None
     place = source.stream.place
     words = ["palimpsest", "run", place.get("file", source.stream.name), request.strategy]
@@ -154,7 +186,8 @@ def command(setup: Setup, home: Path) -> str:
     words += ["--backbone", source.backbone, "--seed", str(request.seed), "--home", str(home)]
     words += ["--device", source.device] if source.device != device_kind("auto") else []
     words += ["--threads", str(source.threads)] if source.threads != 1 else []
-    defaults: Any = resolve(setup.method.Hyper, setup.method.presets, [], {})
+    method = strategy_of(request.strategy)
+    defaults: Any = resolve(method.Hyper, method.presets, [], {})
     for name, value in request.hyper.items():
         if value != getattr(defaults, name):
             words += ["--set", f"{name}={value}"]

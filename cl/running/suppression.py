@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cl.data.stream import Stream
 from cl.documents import Document, read_document
-from cl.errors import DataDeleted
+from cl.errors import CorruptComponent, DataDeleted
 from cl.home.keys import keyed, system_key
-from cl.home.store import Store
+from cl.home.runs import Runs
+from cl.home.shards import contents_of
+from cl.home.store import Record, Store
 
 Stamp = tuple[int, int, int]  # inode, size and time of the list
 
@@ -49,14 +52,32 @@ class Suppression:
 
     def of(self, stream: Stream, run: str) -> set[str]:
         """The ids of `stream` that `run` must not read."""
-        return self._among(stream, [one for one in self._load().requests.values() if one.run in (None, run)])
+        return self._among(stream, self._hashes(run))
 
     def deleted_by(self, request: str, stream: Stream) -> set[str]:
         """The ids of `stream` that `request` deleted."""
-        return self._among(stream, [one for name, one in self._load().requests.items() if name == request])
+        return self._among(stream, self._load().requests.get(request, Suppressed(None, ())).samples)
 
-    def _among(self, stream: Stream, entries: Iterable[Suppressed]) -> set[str]:
-        hashes = {name for entry in entries for name in entry.samples}
+    def reaches(self, store: Store, run: str) -> bool:
+        """Whether the live generation of `run` may have read what it must not read, as it has where runs and store were
+        put back from before a deletion. Where a record is gone nobody knows, so it may."""
+        hashes = self._hashes(run)
+        if not hashes:
+            return False
+        records = [_record(store, key) for key in Runs(store).served(run).keys]
+        if None in records:
+            return True
+        read = {one["digest"] for record in records if record for one in record.reads if one["kind"] == "shard"}
+        held = {path.stem: contents_of(readings) for path, readings in store.shards if path.stem in read}
+        key = system_key(self._home)
+        pairs = (pair for samples in held.values() for pair in samples.items())
+        return held.keys() != read or any(keyed(key, list(pair)) in hashes for pair in pairs)
+
+    def _hashes(self, run: str) -> set[str]:
+        """What `run` must not read."""
+        return {name for one in self._load().requests.values() if one.run in (None, run) for name in one.samples}
+
+    def _among(self, stream: Stream, hashes: Collection[str]) -> set[str]:
         if not hashes:
             return set()
         key = system_key(self._home)
@@ -84,6 +105,14 @@ class Suppression:
 
     def _save(self, store: Store, entries: Mapping[str, Suppressed]) -> None:
         store.write(self._path, SuppressionList(entries).to_json())
+
+
+def _record(store: Store, key: str) -> Record | None:
+    """What is known of a component, also of one whose bytes were evicted."""
+    for suffix in ("json", "evicted"):
+        with suppress(OSError, CorruptComponent):
+            return store.record(key, suffix)
+    return None
 
 
 class Guard:

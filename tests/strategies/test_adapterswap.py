@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cl
 from cl.components.builder import builds
 from cl.data.policy import Policy
 from cl.data.samples import ArrayPixels, Samples, concat
@@ -25,7 +26,7 @@ from cl.errors import BadInput
 from cl.home.results import Result
 from cl.home.store import Record, Store, Tensors
 from cl.running.grants import Grants
-from cl.running.reopening import Reopened, open_run
+from cl.running.reopening import open_run
 from cl.running.run import run
 from cl.testing import tiny_stream
 from cl.testing.strategies import observed
@@ -50,7 +51,7 @@ def hidden_from(user: str, stream: Stream) -> set[str]:
 
 def answers(home: Path, run_id: str, user: str, images: Samples) -> Tensors:
     """What `predict --as` shows, before it is turned into text."""
-    found = Reopened(home, run_id, user)
+    found = cl.open(run_id, home, user=user)
     scores = found.strategy.scores(found.model, images).open()["scores"] if found.model.classes else torch.empty(0)
     return {"scores": scores, "classes": torch.tensor([hash(name) for name in found.model.classes])}
 
@@ -120,7 +121,7 @@ def all_to_the_first(*, rows: int) -> Tensors:
 @pytest.mark.parametrize("mixing", ["outputs", "weights"])
 def test_the_best_adapter_alone_equals_a_model_that_has_no_other(tmp_path: Path, mixing: str) -> None:
     result = made(tmp_path, top=1, mixing=mixing, far=0.0)
-    found = Reopened(tmp_path, result.id)
+    found = cl.open(result.id, tmp_path)
     strategy, model, images = found.strategy, found.model, visitors(tiny_stream())
     assert isinstance(strategy, AdapterSwap)
     names = strategy._shelf(model).names
@@ -136,7 +137,7 @@ def test_the_best_adapter_alone_equals_a_model_that_has_no_other(tmp_path: Path,
 
 def test_weights_are_a_distribution_and_all_takes_every_adapter(tmp_path: Path) -> None:
     result = made(tmp_path, top="all")
-    found = Reopened(tmp_path, result.id)
+    found = cl.open(result.id, tmp_path)
     assert isinstance(found.strategy, AdapterSwap)
     for top in (1, 2, 3, "all"):
         routing = found.strategy._routing(found.model, visitors(tiny_stream()), top, 0.0).open()
@@ -322,11 +323,11 @@ def test_no_clearance_and_no_such_user_are_the_same_and_show_nothing(tmp_path: P
     home = tmp_path / "home"
     for scope in ("view", "global"):
         run_id = made(home / scope, scope=scope).id
-        nobody, stranger = (Reopened(home / scope, run_id, user) for user in ("dave", "stranger"))
+        nobody, stranger = (cl.open(run_id, home / scope, user=user) for user in ("dave", "stranger"))
         assert nobody.abstains and stranger.abstains
         told = made(home / scope, user="stranger", scope=scope)
         assert told.figures["tasks"] == [] and told.figures["components"] == {}
-        assert not Reopened(home / scope, run_id, "alice").abstains
+        assert not cl.open(run_id, home / scope, user="alice").abstains
 
 
 # Deletion.
@@ -364,10 +365,10 @@ def test_deleting_what_a_user_cannot_read_changes_nothing_for_the_user(tmp_path:
 
 def test_a_library_is_read_only_where_a_row_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = made(tmp_path, top=1)
-    found = Reopened(tmp_path, result.id)
+    found = cl.open(result.id, tmp_path)
     assert isinstance(found.strategy, AdapterSwap)
     picked = found.strategy._routing(found.model, visitors(tiny_stream()), 1, 0.0).open()["pick"].unique()
     opened = watched(monkeypatch)
-    fresh = Reopened(tmp_path, result.id)
+    fresh = cl.open(result.id, tmp_path)
     fresh.strategy.scores(fresh.model, visitors(tiny_stream())).open()
     assert len([part for _, part in opened if part == "adapter"]) == len(picked) < 6

@@ -11,17 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cl
 from cl.data.stream import Stream
 from cl.errors import BadInput
-from cl.home.gc import collect
-from cl.home.store import Store
-from cl.running.reopening import Reopened
 from cl.running.run import run
 from cl.testing import tiny_backbone, tiny_stream
 from tests.backbone_file import described, save_weights
 from tests.homes import files
 from tests.palimpsest import palimpsest
-from tests.tiny import run_tiny
+from tests.tiny import BACKBONE, run_tiny
 from tests.visitors import visitor
 
 
@@ -62,28 +60,21 @@ def test_names_are_shown_as_they_are(
     assert code == 0 and json.loads(out)[0]["image"] == no_text and out.isascii()
 
 
-def test_a_replay_builds_what_is_missing_and_nothing_else(tmp_path: Path) -> None:
-    result = run_tiny(tmp_path)
-    found = Reopened(tmp_path, result.id)
-    assert found.model.entries
-    assert not any(use.built for use in found.strategy._builder.uses)
-    collect(Store(tmp_path), caches=True)
-    again = Reopened(tmp_path, result.id)
-    digests = [{name: part.digest for name, part in one.model.parts} for one in (found, again)]
-    assert digests[0] == digests[1]
-
-
-def test_runs_that_cannot_be_replayed_are_refused(tmp_path: Path) -> None:
+def test_a_run_of_python_objects_is_opened_but_for_its_backbone(tmp_path: Path) -> None:
     bare = run_tiny(tmp_path, stream=Stream("bare", tiny_stream().tasks))
-    with pytest.raises(BadInput, match="made from Python objects"):
-        Reopened(tmp_path, bare.id)
-    of_objects = run(tiny_stream(), "simplecil", backbone=tiny_backbone(), home=tmp_path / "object")
+    picture = str(visitor(tmp_path))
+    assert cl.open(bare.id, tmp_path).predict(picture)[0] in tiny_stream().classes
+    made = run(tiny_stream(), "simplecil", backbone=tiny_backbone(), home=tmp_path / "object")
     with pytest.raises(BadInput, match=r"backbone of run .* made from Python objects"):
-        Reopened(tmp_path / "object", of_objects.id)
+        cl.open(made.id, tmp_path / "object")
+    assert cl.open(made.id, tmp_path / "object", backbone=BACKBONE).predict(picture)
+
+
+def test_another_backbone_is_refused(tmp_path: Path) -> None:
     from_file = run_tiny(tmp_path / "described", "simplecil", backbone=described(tmp_path))
     save_weights(tmp_path, tiny_backbone(seed=1))
     with pytest.raises(BadInput, match="not the one of run"):
-        Reopened(tmp_path / "described", from_file.id)
+        cl.open(from_file.id, tmp_path / "described")
 
 
 def test_bad_images_and_runs_are_one_line(

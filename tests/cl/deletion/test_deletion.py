@@ -7,14 +7,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cl
 from cl.audit.residue import residue
 from cl.deletion.execution import execute, readmit, rebuild_stale
 from cl.deletion.forget_set import Kind, Selector
-from cl.deletion.oracle import observe, picked
+from cl.deletion.oracle import observe, shards_with
 from cl.deletion.plan import plan
 from cl.deletion.taint import closure
 from cl.errors import BadInput, DataDeleted, DeletionError, UnknownName
@@ -23,7 +25,7 @@ from cl.home.results import Results
 from cl.home.runs import Runs
 from cl.home.shards import contents_of
 from cl.home.store import Store
-from cl.running.reopening import Reopened, open_run
+from cl.running.reopening import open_run
 from cl.running.session import Session
 from cl.testing import tiny_stream
 from tests.deleting import STRATEGIES, forget, forget_ids, keys, oracle, samples_of, start, started
@@ -52,7 +54,7 @@ def test_after_equals_the_cold_oracle_and_the_store_holds_nothing_else(ids: set[
             for sample, content in zip(shard.ids, shard.contents, strict=True)
             if sample in ids
         }
-        assert residue(home, contents, picked(session.whole, ids)) == []
+        assert residue(home, contents, shards_with(session.whole, ids)) == []
 
 
 def outputs(session: Session, ids: set[str]) -> Mapping[str, str]:
@@ -263,10 +265,12 @@ def test_what_read_a_shard_of_which_nobody_knows_the_samples_is_tainted(tmp_path
 
 def test_a_model_is_not_served_while_its_data_are_being_deleted(tmp_path: Path) -> None:
     run = started(tmp_path, "simplecil")
-    assert Reopened(tmp_path, run).model.tasks
+    opened = cl.open(run, tmp_path)
+    assert opened.tasks and opened.predict(np.zeros((32, 32), np.uint8))
     Runs(Store(tmp_path)).quarantine(run, "abc")
-    with pytest.raises(DeletionError, match="quarantined by deletion abc"):
-        Reopened(tmp_path, run)
+    for ask in (lambda: cl.open(run, tmp_path), lambda: opened.predict(np.zeros((32, 32), np.uint8))):
+        with pytest.raises(DeletionError, match="quarantined by deletion abc"):
+            ask()
 
 
 def test_taint_of_ease_by_the_table(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import cl
 import cl.audit.verification
 import cl.deletion.purge
 from cl.audit.certificate import certify
@@ -34,7 +35,8 @@ from cl.deletion.vault import Vault
 from cl.errors import BadInput, DeletionError, LedgerError
 from cl.home.runs import Runs
 from cl.home.store import Store, Tensors
-from cl.running.reopening import Reopened, open_run
+from cl.running.reopening import open_run
+from cl.running.suppression import Suppression
 from cl.testing import tiny_backbone, tiny_stream
 from strategies.simplecil import SimpleCIL
 from tests.backbone_file import described, save_weights
@@ -143,7 +145,7 @@ def test_a_record_that_a_crash_left_out_is_made_up_for(tmp_path: Path, monkeypat
 def test_what_is_served_has_the_digests_of_the_live_manifest(tmp_path: Path) -> None:
     made = started(tmp_path, "ease")
     outcome = forget(tmp_path, made, ("subject", "person-1"))
-    served = {name: part.digest for name, part in Reopened(tmp_path, made).model.parts}
+    served = cl.open(made, tmp_path).components
     live = dict(outcome.components_after)
     assert served == {name: digest for name, digest in live.items() if "/predictions/" not in name}
 
@@ -154,7 +156,7 @@ def test_a_backup_from_before_the_deletion_is_not_served_with_the_data(tmp_path:
     shutil.copytree(tmp_path / "home", tmp_path / "backup")
     outcome = forget(tmp_path / "home", made, ("sample", "t1/c0/1"))
     shutil.copytree(tmp_path / "backup", tmp_path / "home", dirs_exist_ok=True)
-    served = {name: part.digest for name, part in Reopened(tmp_path / "home", made).model.parts}
+    served = cl.open(made, tmp_path / "home").components
     assert served.items() <= outcome.components_after.items()
     assert start(tmp_path / "home", "simplecil").figures["manifest"] == outcome.manifest_after
 
@@ -237,8 +239,7 @@ def test_a_stale_run_is_shown_as_stale_and_built_again_on_use(tmp_path: Path) ->
     assert states == {made: ("live", None), other: ("stale", request)}
     assert "stale" in CliRunner().invoke(app, ["results", "--home", str(tmp_path)]).stdout
     assert "is stale" in str(CliRunner().invoke(app, ["show", other, "--home", str(tmp_path)]).exception)
-    served = Reopened(tmp_path, other)
-    assert "t1/c0/1" not in served.stream.ids and served.model.tasks
+    assert cl.open(other, tmp_path).tasks and not Suppression(tmp_path).reaches(Store(tmp_path), other)
     assert Runs(Store(tmp_path)).stale(other) is None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import cl
 from cl.audit.verification import known_case, residue_of
 from cl.components.builder import builds
 from cl.data.samples import Samples
@@ -20,7 +21,7 @@ from cl.home.runs import Runs
 from cl.home.store import Store, Tensors
 from cl.learning.strategy import Adaptation, Model
 from cl.models.backbone import Backbone
-from cl.running.reopening import Reopened, open_run, setup_of
+from cl.running.reopening import open_run, setup_of
 from cl.running.run import run
 from cl.running.session import session_on
 from cl.testing import CONDITIONS, OnlineConformance, tiny_backbone, tiny_drift, tiny_stream
@@ -141,7 +142,7 @@ def test_the_suite_gives_other_labels_where_it_looks_for_leaks() -> None:  # T7,
 
 def test_the_model_of_a_finished_run_is_the_adapted_one(tmp_path: Path) -> None:
     result = start(tmp_path)
-    model = Reopened(tmp_path, result.figures["run"]).model
+    model = cl.open(result.figures["run"], tmp_path).model
     assert model["online"]["state"].digest == result.figures["components"]["online/state"]
 
 
