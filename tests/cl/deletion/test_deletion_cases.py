@@ -26,11 +26,12 @@ from cl.components.handles import Handle
 from cl.data.samples import Samples
 from cl.data.stream import Task
 from cl.deletion.dossier import Dossier, Forecast, ForgottenSamples, Order, RunBefore, Taint
-from cl.deletion.execution import Deletion, execute
+from cl.deletion.execution import execute
 from cl.deletion.forget_set import Selector
 from cl.deletion.graph import ComponentGraph
 from cl.deletion.ledger import Ledger, statuses
 from cl.deletion.plan import plan
+from cl.deletion.steps import Deletion
 from cl.deletion.vault import Vault
 from cl.errors import BadInput, DeletionError, LedgerError
 from cl.home.runs import Runs
