@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,18 +20,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cl.errors import BadInput, UnknownName, first_line, shown
+from cl.models.cards import WEIGHTS, shipped
 from cl.models.vit import TimmBackbone
 from cl.registry import imported
 from cl.seeds import Seeds
 from cl.tables import Table, check_table, read_toml
-
-WEIGHTS = resources.files("cl") / "weights"
-
-
-def shipped() -> dict[str, dict[str, Any]]:
-    """The backbones that come with the package: name -> card."""
-    cards = [entry for entry in WEIGHTS.iterdir() if entry.name.endswith(".json")]
-    return {card.name.removesuffix(".json"): json.loads(card.read_text(encoding="utf-8")) for card in cards}
 
 
 def load_backbone(name: str = "glyph-vit", device: str = "cpu") -> TimmBackbone:
