@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Column, Table
 
-from cl.cli.common import AsJson, Home, User, find_run, out, print_json, progress
+from cl.cli.common import AsJson, Home, User, existing_home, find_run, print_json, progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +28,13 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Classify images with what a run has learnt. Nothing of them is stored."""
-    from cl.home.layout import default_home
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    from cl.cli.printing import out
     from cl.running.rerun import Replay
 
-    place = home if home is not None else default_home()
+    place = existing_home(home)
     name = find_run(place, run)
     with progress(as_json):
         found = Replay(place, name, user)
