@@ -284,7 +284,7 @@ def _ready_made(labelled: Callable[[], Stream]) -> Callable[..., Stream]:
 
 @_ready_made
 def drifting_digits() -> Stream:
-    """MNIST scans under 15 corruptions that come back at test time, 2 rounds of 4 batches of 50; source split of 4,000"""
+    """MNIST scans under 15 corruptions coming back at test time, 2 rounds of 4 batches of 50; source split of 4,000"""
     return split_mnist_5k()
 
 
