@@ -71,6 +71,7 @@ def _stream(name: str, data: Path | None, sets: dict[str, Any]) -> dict[str, Any
     from cl.running.settings import STREAM, shared_out
 
     stream = resolve_stream(name, data, arguments=shared_out(sets, {STREAM: arguments_of(name)})[STREAM])
+    stream.prepare()
     described = name.endswith(".toml")
     return {
         "name": stream.name,
