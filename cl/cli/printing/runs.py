@@ -67,7 +67,7 @@ def _print_online(online: Mapping[str, Any]) -> None:
 
 def _confusion(figures: Mapping[str, Any]) -> str:
     """Where the last model's loss comes from: the wrong task, or the wrong class within the right one."""
-    from cl.metrics import average_accuracy  # it loads SciPy, for other figures
+    from cl.metrics import average_accuracy  # this loads NumPy, which other tables do without
 
     known, task = (average_accuracy(figures[name] or [[None]]) for name in ("known_task_accuracy", "task_correct"))
     return f"accuracy with known task {percent(known)}, task correct {percent(task)}"
