@@ -434,7 +434,7 @@ def test_nothing_else_loads_avalanche(tmp_path: Path) -> None:
     lines = ["import sys, cl, cl.cli, strategies, streams"]
     lines += [f"sys.argv = ['palimpsest', *{words}]\ntry: cl.cli.main()\nexcept SystemExit: pass" for words in commands]
     lines += ["cl.run('cl.testing:tiny_stream', 'simplecil', backbone='random:test_vit', home=sys.argv[-1])"]
-    lines += ["assert 'streams.avalanche' in sys.modules and 'avalanche' not in sys.modules"]
+    lines += ["assert 'strategies.avalanche' in sys.modules and 'avalanche' not in sys.modules"]
     script = "\n".join(lines).replace("sys.argv[-1]", repr(str(tmp_path)))
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[1])
 

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Column, Table
 
-from cl.cli.common import AsJson, Home, User, out, print_json, progress, warn
+from cl.cli.common import AsJson, Home, User, existing_home, print_json, progress, warn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,10 +30,15 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Classify images with what a run has learnt. Nothing of them is stored, and no training image is needed."""
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    from cl.cli.printing import out
     from cl.running.classifier import open as open_model
 
+    place = existing_home(home)
     with progress(as_json):
-        model = open_model(run, home, device, backbone, user)
+        model = open_model(run, place, device, backbone, user)
         warn({"warnings": model.warnings})
         scores = model.scores(images)
     rows = [_row(path, row, model.classes) for path, row in zip(images, scores, strict=True)]

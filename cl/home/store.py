@@ -15,14 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
-from torch import Tensor
 
 from cl.digests import canonical, digest_json, digest_tensors
 from cl.errors import BadInput, CorruptComponent
@@ -30,10 +25,13 @@ from cl.home.layout import FORMAT, MARKER, check_home, home_error
 from cl.home.shards import Shard, ShardFiles
 from cl.home.writing import write_atomic
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 DURABLE = ("adapter", "prototype", "head", "statistics", "router", "descriptor", "decision", "state")
 ROLES = (*DURABLE, "prediction", "cache", "evidence", "checkpoint")
 
-Tensors = dict[str, Tensor]
+Tensors = dict[str, "Tensor"]  # whoever reads records alone loads no torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +112,9 @@ class Store:
 
     def load(self, record: Record, part: str) -> Tensors:
         """The tensors of one part. Raises CorruptComponent if the blob is missing or does not match its digest."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load as load_safetensors
+
         prefix = f"{part}/"
         try:
             blob = load_safetensors(self._path(record.key, "safetensors").read_bytes())
@@ -142,6 +143,8 @@ class Store:
         self.write(self._path(record.key, "json"), canonical({**content, "checksum": digest_json(content)}), mode=0o444)
 
     def _commit(self, record: Record, parts: Mapping[str, Tensors]) -> None:
+        from safetensors.torch import save as save_safetensors
+
         flat = {
             f"{part}/{name}": t.detach().cpu().contiguous().clone()
             for part, ts in parts.items()
@@ -269,11 +272,13 @@ def _stat(path: Path) -> tuple[int, int]:
 
 def check_parts(build: str, parts: Mapping[str, Tensors], roles: Mapping[str, str]) -> None:
     """Raises BadInput unless a build returned exactly its declared parts, each of named tensors."""
+    from torch import Tensor
+
     if set(parts) != set(roles):
         raise BadInput(f"build {build} returned parts {sorted(parts)}, but declares {sorted(roles)}")
     for part, tensors in parts.items():
         for name, value in tensors.items():
-            if not isinstance(value, torch.Tensor):
+            if not isinstance(value, Tensor):
                 raise BadInput(
                     f"build {build} returned {type(value).__name__} for {part or 'its part'}/{name}, not a tensor"
                 )

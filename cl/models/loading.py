@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import warnings
@@ -22,19 +21,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cl.errors import BadInput, UnknownName, first_line, shown
+from cl.models.cards import WEIGHTS, shipped
 from cl.models.vit import TimmBackbone
 from cl.registry import imported
 from cl.seeds import Seeds
 from cl.tables import Table, check_table, read_toml
 
 DEFAULT = "PALIMPSEST_BACKBONE"  # names the backbone of commands that name none
-WEIGHTS = resources.files("cl") / "weights"
-
-
-def shipped() -> dict[str, dict[str, Any]]:
-    """The backbones that come with the package: name -> card."""
-    cards = [entry for entry in WEIGHTS.iterdir() if entry.name.endswith(".json")]
-    return {card.name.removesuffix(".json"): json.loads(card.read_text(encoding="utf-8")) for card in cards}
 
 
 def default_backbone() -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from cl.cli.common import out
+from cl.cli.printing import out
 
 _SHARE = 0.1  # router weight from which a task is said to use an adapter
 
