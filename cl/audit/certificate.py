@@ -18,12 +18,12 @@ from cl import registry
 from cl.deletion.dossier import Dossier, read_dossier
 from cl.deletion.events import Built, Certified, Purged, Received, Resolved, Verified, append, needed, step_seconds
 from cl.deletion.graph import ComponentGraph
-from cl.deletion.ledger import Ledger, LedgerRecord, as_utf8, state
 from cl.deletion.purge import clear_temporaries
 from cl.deletion.vault import Vault
 from cl.documents import plain, typed
 from cl.errors import DeletionError, LedgerError
 from cl.home.keys import keyed, public_key, sign, signed
+from cl.home.ledger import Ledger, LedgerRecord, as_utf8, state
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.home.writing import write_atomic

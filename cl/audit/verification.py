@@ -23,10 +23,10 @@ from cl.audit.checks import (
 from cl.audit.residue import Hit, residue
 from cl.deletion.dossier import Dossier, MeasuredCopy, read_dossier
 from cl.deletion.events import Received, Refuted, Resolved, Verified, append, needed
-from cl.deletion.ledger import Ledger, state
 from cl.deletion.oracle import Finding, cold_run, observe, oracles, shards_with, with_replaced
 from cl.deletion.vault import Vault
 from cl.errors import DeletionError, shown
+from cl.home.ledger import Ledger, state
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.running.reopening import open_run

@@ -26,7 +26,7 @@ def access(
     """Who reads what of a run's stream: users against sets of labels. Changes hold at once, for all runs of it."""
     from cl.cli.printing.access import print_matrix
     from cl.data.recipes import OBJECT, resolve_stream
-    from cl.deletion.ledger import ACCESS, Ledger
+    from cl.home.ledger import ACCESS, Ledger
     from cl.home.runs import Runs
     from cl.home.store import Store
     from cl.running.grants import Grants

@@ -150,7 +150,7 @@ def certify(
     from cl.audit.certificate import certify as sign
     from cl.audit.certificate import copy_to
     from cl.cli.printing import out
-    from cl.deletion.ledger import writing
+    from cl.home.ledger import writing
 
     place = existing_home(home)
     with writing(place):
@@ -171,7 +171,7 @@ def status(
 ) -> None:
     """Every request and what has become of it, read from the ledger."""
     from cl.cli.printing.deletion import print_requests
-    from cl.deletion.ledger import statuses
+    from cl.home.ledger import statuses
 
     found = [one.as_json() for one in statuses(existing_home(home), request)]
     if as_json:
@@ -198,7 +198,7 @@ def verify_ledger(home: Home = None, as_json: AsJson = False) -> None:
     """Check chain, signatures and the heads that certificates name."""
     from cl.audit.certificate import anchors
     from cl.cli.printing import out
-    from cl.deletion.ledger import Ledger
+    from cl.home.ledger import Ledger
 
     place = existing_home(home)
     heads = anchors(place)
@@ -213,7 +213,7 @@ def verify_ledger(home: Home = None, as_json: AsJson = False) -> None:
 def show_ledger(home: Home = None, as_json: AsJson = False) -> None:
     """Every record, oldest first."""
     from cl.cli.printing.deletion import print_records
-    from cl.deletion.ledger import Ledger
+    from cl.home.ledger import Ledger
 
     records = Ledger(existing_home(home)).records()
     if as_json:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from cl.deletion.ledger import Ledger, LedgerRecord
 from cl.documents import plain, typed
 from cl.errors import LedgerError
+from cl.home.ledger import Ledger, LedgerRecord
 
 
 class Event:

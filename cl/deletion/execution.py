@@ -12,13 +12,13 @@ from cl.deletion.dossier import MeasuredCopy, Method, Order, dossier_of
 from cl.deletion.events import Built, NothingToDo, Purged, Readmitted, Received, append, needed
 from cl.deletion.forget_set import Selector, need_selectors
 from cl.deletion.intake import interrupted_deletions, receive
-from cl.deletion.ledger import Ledger, state, writing
 from cl.deletion.plan import DeletionPlan, Scope
 from cl.deletion.plan import plan as make_plan
 from cl.deletion.steps import Deletion, Outcome
 from cl.deletion.vault import Vault
 from cl.errors import DeletionError, PalimpsestError
 from cl.home.layout import stale_runs
+from cl.home.ledger import Ledger, state, writing
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.running.reopening import open_run

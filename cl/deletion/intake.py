@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cl.deletion.dossier import Dossier, read_dossier
 from cl.deletion.events import Approved, Event, KeyedSelector, Planned, Received, Resolved, append
-from cl.deletion.ledger import Ledger, state
 from cl.deletion.vault import Vault
 from cl.home.keys import keyed
+from cl.home.ledger import Ledger, state
 
 OPEN = ("received", "resolved", "planned", "approved", "quarantined", "executing", "failed")
 

@@ -27,12 +27,12 @@ from cl.deletion.events import (
     step_seconds,
 )
 from cl.deletion.intake import record_intake
-from cl.deletion.ledger import Ledger, state
 from cl.deletion.purge import purge
 from cl.deletion.taint import closure
 from cl.deletion.vault import Vault
 from cl.documents import plain
 from cl.errors import DeletionError
+from cl.home.ledger import Ledger, state
 from cl.home.results import Results
 from cl.home.runs import Runs
 from cl.home.store import Store

@@ -11,9 +11,9 @@ from cl.cli.printing import out
 
 if TYPE_CHECKING:
     from cl.audit.verification import Evidence
-    from cl.deletion.ledger import LedgerRecord
     from cl.deletion.plan import DeletionPlan, Step
     from cl.deletion.steps import Outcome
+    from cl.home.ledger import LedgerRecord
 
 ID_WIDTH = 12  # of a request's or run's id
 

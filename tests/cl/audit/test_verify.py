@@ -34,10 +34,10 @@ from cl.data.samples import Samples
 from cl.data.stream import Task
 from cl.deletion.execution import execute, readmit
 from cl.deletion.forget_set import Kind, Selector
-from cl.deletion.ledger import Ledger
 from cl.deletion.oracle import ColdRun, Finding, cold_run, observe, run_cold
 from cl.deletion.vault import Vault
 from cl.errors import DeletionError, LedgerError
+from cl.home.ledger import Ledger
 from cl.home.store import Tensors
 from cl.parts.prototypes import class_means
 from cl.testing import tiny_stream

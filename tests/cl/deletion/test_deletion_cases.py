@@ -29,11 +29,11 @@ from cl.deletion.dossier import Dossier, Forecast, ForgottenSamples, Order, RunB
 from cl.deletion.execution import execute
 from cl.deletion.forget_set import Selector
 from cl.deletion.graph import ComponentGraph
-from cl.deletion.ledger import Ledger, statuses
 from cl.deletion.plan import plan
 from cl.deletion.steps import Deletion
 from cl.deletion.vault import Vault
 from cl.errors import BadInput, DeletionError, LedgerError
+from cl.home.ledger import Ledger, statuses
 from cl.home.runs import Runs
 from cl.home.store import Store, Tensors
 from cl.running.reopening import open_run

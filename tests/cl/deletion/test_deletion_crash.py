@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 
 import cl.audit.verification
-import cl.deletion.ledger
 import cl.deletion.oracle
 import cl.deletion.vault
+import cl.home.ledger
 import cl.home.store
 from cl.audit.certificate import certify, place
 from cl.audit.verification import verify
-from cl.deletion.ledger import Ledger
 from cl.deletion.oracle import Finding, observe
 from cl.deletion.vault import Vault
 from cl.errors import StoreError
+from cl.home.ledger import Ledger
 from cl.home.results import Results
 from cl.home.runs import Runs
 from cl.home.store import Store
@@ -33,7 +33,7 @@ from cl.home.writing import write_atomic
 from tests.deleting import forget, keys, oracle, started
 
 SAMPLE = "t1/c0/1"
-WRITERS = (cl.home.store, cl.deletion.vault, cl.deletion.ledger)
+WRITERS = (cl.home.store, cl.deletion.vault, cl.home.ledger)
 
 
 @cache

@@ -14,9 +14,9 @@ from cl.data.policy import Policy, atom_name, atom_of
 from cl.data.recipes import resolve_stream
 from cl.data.stream import Stream
 from cl.deletion.execution import execute
-from cl.deletion.ledger import ACCESS, Ledger, statuses
 from cl.deletion.oracle import cold_run, run_cold
 from cl.errors import BadInput
+from cl.home.ledger import ACCESS, Ledger, statuses
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.running.grants import atoms

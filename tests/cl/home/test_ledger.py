@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cl.deletion.dossier import read_dossier
-from cl.deletion.ledger import Ledger, LedgerRecord, state
 from cl.deletion.oracle import with_noise
 from cl.deletion.vault import Vault
 from cl.digests import canonical, digest_json
 from cl.errors import DeletionError, LedgerError
 from cl.home import keys
 from cl.home.keys import system_key
+from cl.home.ledger import Ledger, LedgerRecord, state
 from cl.running.suppression import Suppression
 from cl.testing import tiny_stream
 from tests.deleting import forget, started
