@@ -253,8 +253,8 @@ def _exceptions(dossier: Dossier) -> list[str]:
     kept_from = "every run of this home" if dossier.order.scope == "home" else "this run"
     found = [f"the images where they came from: that source is only read; a list keeps them out of {kept_from}"]
     found += [f"run {run} read the samples and was left as it is (scope: run)" for run in dossier.exceptions]
-    if dossier.forgotten.twins:
-        found.append(f"{dossier.forgotten.twins} samples of equal content under other ids were not selected and stay")
+    if dossier.forgotten.kept:
+        found.append(f"{len(dossier.forgotten.kept)} identical copies were kept on the operator's word")
     return found
 
 

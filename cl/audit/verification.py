@@ -29,7 +29,7 @@ from cl.errors import DeletionError, shown
 from cl.home.ledger import Ledger, state
 from cl.home.runs import Runs
 from cl.home.store import Store
-from cl.running.reopening import open_run
+from cl.running.reopening import open_run, open_run_as_resolved
 from cl.running.session import Session
 from cl.running.suppression import Suppression
 
@@ -88,11 +88,13 @@ def verify(home: Path, request: str, *, lineage: bool = False, ids: Sequence[str
     DeletionError where there is nothing to verify.
     """
     case = case_of(home, request, ids)
-    session = open_run(home, case.run)
-    if case.copy is None and not session.suppressed >= session.whole.ids & case.samples.keys():
+    session = open_run_as_resolved(home, case.run)
+    if case.copy is None and not session.absent.deleted >= session.whole.ids & case.samples.keys():
         raise DeletionError(f"request {request} deleted other samples, or they were readmitted; it cannot be verified")
     after = _after(session, case.samples) if case.copy is None else case.copy.finding
-    work = cold_run(session, session.suppressed | case.samples.keys(), case.samples)
+    resolved = Runs(Store(home)).resolution(session.request.id).ids if case.copy is None else session.stream.ids
+    without = session.suppressed | case.samples.keys() | (session.whole.ids - resolved)
+    work = cold_run(session, without, case.samples)
     extra = [with_replaced(work, case.samples)] if lineage else []
     first, second, *third = oracles([work, work, *extra])
     checks = Checks(
@@ -128,7 +130,7 @@ def case_of(home: Path, request: str, ids: Sequence[str] | None) -> Case:
 def known_case(dossier: Dossier) -> Case:
     return Case(
         run=dossier.order.run,
-        samples=dossier.forgotten.samples,
+        samples={name: one.content for name, one in dossier.forgotten.samples.items()},
         train=dossier.forgotten.train,
         manifest_before=dossier.before.manifest,
         tainted=frozenset(dossier.taint.names),

@@ -53,7 +53,7 @@ def _drop(session: Session, plan: DeletionPlan) -> BaselineResult:
     ids = {sample for shard in shards for sample in shard.ids} | set(plan.forget.samples)
     setup = session.setup
     builder = _KeepingBuilder(session.store, setup.backbone, setup.numerics, setup.request.seed, before=uses)
-    copy = Session(setup, session.stream.without(ids), session.suppressed, builder)
+    copy = Session(setup, session.stream.without(ids), session.absent, builder)
     journal = copy.drive()
     kept = {use.key for use in builder.uses}
     left = kept & {step.key for step in plan.steps}

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from cl.deletion.forget_set import Selector
+from cl.deletion.forget_set import ForgottenSample, Selector, traces_of
 from cl.deletion.graph import ComponentGraph, component_graph
 from cl.deletion.oracle import Finding
 from cl.deletion.plan import DeletionPlan, Scope
 from cl.deletion.taint import closure
 from cl.deletion.vault import Vault
 from cl.documents import Document
+from cl.home.shards import Traces
 from cl.home.store import Store
 
 Method = Literal["exact", "drop", "retrain"]
@@ -36,14 +37,23 @@ class Order:
 
 @dataclass(frozen=True)
 class ForgottenSamples:
-    """samples: id -> content digest, `train` and `test` of them. twins: samples of equal content that stay."""
+    """samples: by id, `train` and `test` of them, all of one stream. subjects: the people that were named. twins: how
+    many of them were taken along as copies. kept: (stream, id) of copies that stay."""
 
-    samples: Mapping[str, str]
+    stream: str
+    samples: Mapping[str, ForgottenSample]
+    subjects: tuple[str, ...]
     train: int
     test: int
     classes_emptied: int
     tasks_emptied: int
     twins: int
+    kept: tuple[tuple[str, str], ...]
+
+    @property
+    def traces(self) -> Traces:
+        """How they are known again in the home."""
+        return traces_of(self.stream, self.samples, self.kept)
 
 
 @dataclass(frozen=True)
@@ -111,12 +121,15 @@ def dossier_of(store: Store, plan: DeletionPlan, order: Order) -> Dossier:
     return Dossier(
         order,
         ForgottenSamples(
+            stream=forget.stream,
             samples=dict(forget.samples),
+            subjects=forget.subjects,
             train=forget.train,
             test=forget.test,
             classes_emptied=len(forget.classes_emptied),
             tasks_emptied=len(forget.tasks_emptied),
             twins=len(forget.twins),
+            kept=forget.kept,
         ),
         RunBefore(
             manifest=plan.live.digest,
@@ -136,7 +149,7 @@ def dossier_of(store: Store, plan: DeletionPlan, order: Order) -> Dossier:
 
 
 def _taint(store: Store, plan: DeletionPlan) -> Taint:
-    touched = closure(store, plan.forget.samples)
+    touched = closure(store, plan.forget.traces)
     entries = {entry.name for entry in plan.live.entries if entry.key in touched.components}
     parts = {part["digest"] for record in touched.components.values() for part in record.parts.values()}
     return Taint(

@@ -93,5 +93,5 @@ def dry_run(session: Session, stream: Stream, uses: Sequence[tuple[str, Record]]
     """Drive the run of `session` over `stream`; uses: names and records of the run so far. Writes nothing."""
     setup = session.setup
     builder = DryBuilder(session.store, setup.backbone, setup.numerics, setup.request.seed, history=History(uses))
-    DrySession(setup, stream, session.suppressed, builder).drive()
+    DrySession(setup, stream, session.absent, builder).drive()
     return builder

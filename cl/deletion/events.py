@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from cl.documents import plain, typed
 from cl.errors import LedgerError
+from cl.home.deletions import ListState
 from cl.home.ledger import Ledger, LedgerRecord
 
 
@@ -91,12 +92,13 @@ class StepStarted(Event):
 
 @dataclass(frozen=True)
 class Quarantined(Event):
-    """How many other runs became stale, or were left alone."""
+    """How many other runs became stale, or were left alone. suppression: the list of deleted samples from now on."""
 
     TYPE = "quarantined"
 
     stale: int
     exceptions: int
+    suppression: ListState | None = None
     step: str = "quarantine"
     seconds: str = "0"
 
@@ -196,6 +198,26 @@ class Readmitted(Event):
     TYPE = "readmitted"
 
     samples: int
+    suppression: ListState | None = None
+
+
+@dataclass(frozen=True)
+class Admitted(Event):
+    """What comes later of the person may come in."""
+
+    TYPE = "admitted"
+
+    suppression: ListState
+
+
+@dataclass(frozen=True)
+class Restored(Event):
+    """The list of deleted samples was made again from what the operator had kept."""
+
+    TYPE = "restored"
+
+    samples: int
+    suppression: ListState
 
 
 @dataclass(frozen=True)

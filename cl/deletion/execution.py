@@ -17,6 +17,7 @@ from cl.deletion.plan import plan as make_plan
 from cl.deletion.steps import Deletion, Outcome
 from cl.deletion.vault import Vault
 from cl.errors import DeletionError, PalimpsestError
+from cl.home.deletions import settle
 from cl.home.layout import stale_runs
 from cl.home.ledger import Ledger, state, writing
 from cl.home.runs import Runs
@@ -34,13 +35,14 @@ def execute(
     scope: Scope = "home",
     method: Method = "exact",
     reason: str = "unspecified",
+    keep: Sequence[str] = (),
     confirm: Callable[[DeletionPlan], None] = lambda plan: None,
 ) -> Outcome:
     """Delete what the selectors mean from `run`, or go on with the same deletion after a crash.
 
-    method: `exact`, or a baseline measured on a copy (`drop`, `retrain`), which deletes nothing from the run.
-    confirm: called with the plan before anything is touched; it raises to stop. Raises DeletionError where exactness
-    cannot be had (code or libraries changed), LedgerError on an edited ledger.
+    keep: copies of the samples that stay. method: `exact`, or a baseline measured on a copy (`drop`, `retrain`), which
+    deletes nothing from the run. confirm: called with the plan before anything is touched; it raises to stop. Raises
+    DeletionError where exactness cannot be had (code or libraries changed), LedgerError on an edited ledger.
     """
     need_selectors(selectors)
     with writing(home):
@@ -50,7 +52,7 @@ def execute(
         request = _interrupted_before(home, order)
         session = open_run(home, run)
         if request is None:
-            plan = make_plan(session, selectors, scope)
+            plan = make_plan(session, selectors, scope, keep)
             if not plan.forget.samples:
                 return _nothing_to_do(home, plan)
             _refuse_changed(plan)
@@ -80,8 +82,11 @@ def readmit(home: Path, request: str) -> int:
         method = needed(records, Received).method
         if method != "exact":
             raise DeletionError(f"request {request} measured '{method}' on a copy: nothing to readmit")
-        count = Suppression(home).lift(Store(home), request)
-        append(ledger, request, Readmitted(count))
+        store = Store(home)
+        with store.locked(exclusive=True):
+            count, made = Suppression(home).lift(store, request)
+        append(ledger, request, Readmitted(count, made))
+        settle(home, made)
         Vault(home).destroy(request)  # nobody will verify it any more
     return count
 

@@ -23,8 +23,9 @@ from cl.errors import DeletionError, PalimpsestError
 from cl.home.records import Manifest, Resolution
 from cl.home.results import Results
 from cl.home.runs import Runs
+from cl.home.shards import Traces
 from cl.home.store import DURABLE, Record, Store
-from cl.running.session import Session
+from cl.running.session import Session, as_resolved
 
 Scope = Literal["home", "run"]
 WRITE_SECONDS = 0.02  # what a component costs beside its build where the run's own log does not tell
@@ -58,6 +59,7 @@ class DeletionPlan:
     amplification: float
     raw_data_needed: tuple[str, ...]
     other_runs: tuple[str, ...]
+    revoked: int
     tainted_shards: tuple[str, ...]
     changed: tuple[str, ...]
     live: Manifest = field(repr=False)
@@ -75,19 +77,23 @@ class DeletionPlan:
         return {**shown, "forget": forget, "tainted": len(self.steps)}
 
 
-def plan(session: Session, selectors: Sequence[Selector], scope: Scope = "home") -> DeletionPlan:
+def plan(
+    session: Session, selectors: Sequence[Selector], scope: Scope = "home", keep: Sequence[str] = ()
+) -> DeletionPlan:
     """What deleting the selected samples from this run takes. Writes nothing.
 
+    keep: copies of them that stay, see `forget_set_of`.
     Raises BadInput for a selector that names nothing of this run, DeletionError where its raw data changed, or for a
     run that is stale, quarantined or has not finished.
     """
     live = Runs(session.store).served(session.request.id)
     resolution = Runs(session.store).resolution(session.request.id)
-    forget = forget_set_of(session, resolution, selectors)
-    rest = _rest(session, resolution, forget)
+    forget = forget_set_of(session, resolution, selectors, keep)
+    revoked = _revoked(session, resolution)
+    rest = _rest(session, resolution, forget, revoked)
     uses = _uses(session.store, live)
     start = time.perf_counter()
-    touched = closure(session.store, forget.samples)
+    touched = closure(session.store, forget.traces)
     dry = dry_run(session, rest, uses)
     walks = time.perf_counter() - start  # executing goes the same ways: through the lineage, then through the stream
     beside = _seconds_beside(session)
@@ -103,7 +109,8 @@ def plan(session: Session, selectors: Sequence[Selector], scope: Scope = "home")
         blast_radius=_blast(uses, touched),
         amplification=_visits(dry) / max(1, len(forget.samples)),
         raw_data_needed=_raw_data(rest, dry),
-        other_runs=tuple(_other_runs(session, touched)),
+        other_runs=tuple(sorted(runs_with(session.store, forget.traces, touched) - {session.request.id})),
+        revoked=len(revoked),
         tainted_shards=tuple(sorted(touched.shards)),
         changed=_changed(session, uses),
         live=live,
@@ -111,19 +118,42 @@ def plan(session: Session, selectors: Sequence[Selector], scope: Scope = "home")
     )
 
 
-def _rest(session: Session, resolution: Resolution, forget: ForgetSet) -> Stream:
-    """The stream without the forget set, if its source still holds exactly what the run has seen otherwise."""
-    rest = session.whole.without(session.suppressed | set(forget.samples))
-    rows = candidates(resolution)
-    new = rest.ids - {row.id for row in rows}
-    lost = {row.id for row in rows if row.train or row.streamed} - set(forget.samples) - rest.ids
-    if new:
-        raise DeletionError(f"the stream's source has {len(new)} samples that the run never saw; run it again first")
+def _rest(session: Session, resolution: Resolution, forget: ForgetSet, revoked: frozenset[str]) -> Stream:
+    """What the run has read, without the forget set. What was added to the source since waits for the next run.
+
+    Raises DeletionError where the source has lost something else, or holds it with another content.
+    """
+    rest = as_resolved(session.whole, resolution).without(session.suppressed | set(forget.samples))
+    needed = {row.id for row in candidates(resolution) if row.train or row.streamed}
+    lost = needed - set(forget.samples) - revoked - rest.ids
     if lost:
         raise DeletionError(
             f"raw data of {len(lost)} more samples is gone, the first '{min(lost)}'; put it back, or forget them too"
         )
+    changed = _changed_since(session.store, rest)
+    if changed:
+        raise DeletionError(
+            f"the image of sample '{changed[0]}' is not the one that the run read; run it again first, or forget it too"
+        )
     return rest
+
+
+def _revoked(session: Session, resolution: Resolution) -> frozenset[str]:
+    """What a user's run has read that the user may read no more: it leaves the run with the rest."""
+    user, policy = session.request.user, session.whole.policy
+    if user is None:
+        return frozenset()
+    return frozenset(row.id for row in resolution.rows if not policy.reads(user, row.access))
+
+
+def _changed_since(store: Store, rest: Stream) -> list[str]:
+    """Samples whose content the home has read otherwise, and never as it is now."""
+    read: dict[str, set[str]] = {}
+    for _, found in store.shards:
+        for row in (row for shard in found if shard.stream == rest.name for row in shard.rows):
+            read.setdefault(row.id, set()).add(row.content)
+    pairs = (pair for shard in rest.shards for pair in zip(shard.ids, shard.contents, strict=True))
+    return sorted(sample for sample, content in pairs if content not in read.get(sample, {content}))
 
 
 def _uses(store: Store, live: Manifest) -> list[tuple[str, Record]]:
@@ -193,9 +223,15 @@ def _raw_data(rest: Stream, dry: DryBuilder) -> tuple[str, ...]:
     return (*tasks, *(segment.id for segment in rest.segments if not read.isdisjoint(segment.samples.ids)))
 
 
-def _other_runs(session: Session, touched: Closure) -> list[str]:
-    runs = Runs(session.store).all_live()
-    return [run for run, live in runs if run != session.request.id and live.keys & touched.components.keys()]
+def runs_with(store: Store, traces: Traces, touched: Closure) -> set[str]:
+    """Runs with a live generation that read what the traces mean, by what they used or by what they say they read."""
+    runs = Runs(store)
+    using = {run for run, live in runs.all_live() if live.keys & touched.components.keys()}
+    return using | {run for run, _ in runs.all_live() if _reads(runs.resolution(run), traces)}
+
+
+def _reads(resolution: Resolution, traces: Traces) -> bool:
+    return any((resolution.stream, row.id) in traces.names for row in resolution.rows)
 
 
 def _changed(session: Session, uses: Sequence[tuple[str, Record]]) -> tuple[str, ...]:

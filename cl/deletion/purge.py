@@ -24,12 +24,12 @@ def purge(store: Store, dossier: Dossier) -> Purged:
     which the closure starts, go last.
     """
     home, runs = store.home, Runs(store)
-    touched = closure(store, dossier.forgotten.samples)
+    touched = closure(store, dossier.forgotten.traces)
     live = {key for _, manifest in runs.all_live() for key in manifest.keys}
     gone = sorted(set(touched.components) - live)
     checkpoints = _unlink((home / "checkpoints").glob("*"))  # of unfinished builds: nobody knows what they read
     temporaries = clear_temporaries(home)
-    pages = _unlink(_pages(home, [dossier.order.run, *dossier.stale]))
+    pages = _unlink(_pages(home, [dossier.order.run, *dossier.stale])) + _unlink(home.glob("*.damaged*"))
     components = _discard(store, gone)
     for cache in ("index.sqlite", "files.sqlite"):  # made again when they are needed
         remove_database(home / cache)

@@ -27,17 +27,19 @@ from cl.deletion.events import (
     step_seconds,
 )
 from cl.deletion.intake import record_intake
+from cl.deletion.plan import runs_with
 from cl.deletion.purge import purge
 from cl.deletion.taint import closure
 from cl.deletion.vault import Vault
 from cl.documents import plain
 from cl.errors import DeletionError
+from cl.home.deletions import settle
 from cl.home.ledger import Ledger, state
 from cl.home.results import Results
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.running.journal import Journal
-from cl.running.session import Session, session_on
+from cl.running.session import Session, as_resolved, session_on
 from cl.running.setup import Setup
 from cl.running.suppression import Suppression
 
@@ -113,17 +115,21 @@ class Deletion:
         start = time.perf_counter()
         done = work()
         append(self.ledger, self.request, replace(done, seconds=f"{time.perf_counter() - start:.3f}"))
+        if isinstance(done, Quarantined) and done.suppression is not None:
+            settle(self.home, done.suppression)
 
     def _quarantine(self) -> Quarantined:
         """From here on no write may bring the data back, and nothing made from it is served."""
-        store, run, samples = Store(self.home), self.dossier.order.run, self.dossier.forgotten.samples
+        store, run, forgotten = Store(self.home), self.dossier.order.run, self.dossier.forgotten
         everywhere = self.dossier.order.scope == "home"
+        suppression = Suppression(self.home)
+        people = [(forgotten.stream, who) for who in forgotten.subjects]
+        entry = suppression.entry(None if everywhere else run, forgotten.traces, people)
         with store.locked(exclusive=True):
-            Suppression(self.home).add(store, self.request, None if everywhere else run, samples)
-            touched = closure(store, samples)
+            made = suppression.add(store, self.request, entry, len(forgotten.samples))
+            touched = closure(store, forgotten.traces)
+            others = tuple(sorted(runs_with(store, forgotten.traces, touched) - {run}))
             runs = Runs(store)
-            reading = [one for one, live in runs.all_live() if live.keys & touched.components.keys()]
-            others = tuple(one for one in reading if one != run)
             runs.quarantine(run, self.request)
             if everywhere:
                 for other in others:
@@ -133,7 +139,7 @@ class Deletion:
         stale, exceptions = (others, ()) if everywhere else ((), others)
         self.dossier = replace(self.dossier, stale=stale, exceptions=exceptions)
         self.vault.put(self.request, self.dossier.to_json())
-        return Quarantined(stale=len(stale), exceptions=len(exceptions))
+        return Quarantined(stale=len(stale), exceptions=len(exceptions), suppression=made)
 
     def _build(self) -> Built:
         session, journal = self._driven
@@ -177,7 +183,8 @@ class Deletion:
     @cached_property
     def _driven(self) -> tuple[Session, Journal]:
         """The run on the filtered stream. What an interrupted attempt built is in the store already."""
-        session = session_on(self.home, self._set_up())
+        setup, runs = self._set_up(), Runs(Store(self.home))
+        session = session_on(self.home, setup, as_resolved(setup.whole, runs.resolution(self.dossier.order.run)))
         return session, session.drive()
 
 

@@ -22,6 +22,7 @@ from filelock import FileLock
 from cl.digests import canonical, digest_json
 from cl.documents import plain, typed
 from cl.errors import DeletionError, LedgerError, shown
+from cl.home.deletions import ListState
 from cl.home.keys import public_key, sign, signed
 from cl.home.store import Store
 from cl.home.writing import write_atomic
@@ -134,6 +135,11 @@ class Ledger:
         if records and not self._newest.exists():
             raise LedgerError(f"{self._newest} is missing; put back the one that was there")
         return records
+
+    def list_state(self) -> ListState | None:
+        """Which list of deleted samples was recorded last. Raises LedgerError on an edited ledger."""
+        states = [record.body["suppression"] for record in self.verify() if "suppression" in record.body]
+        return typed(ListState, states[-1]) if states else None
 
     @property
     def head(self) -> str:

@@ -167,6 +167,19 @@ class Resolution(Document):
     segments: tuple[ResolvedSegment, ...]
 
     @property
+    def rows(self) -> Iterator[ResolvedSample]:
+        """Every sample."""
+        for task in self.tasks:
+            yield from (*task.train, *task.test)
+        for segment in self.segments:
+            yield from segment.rows
+
+    @property
+    def ids(self) -> set[str]:
+        """Every sample's id."""
+        return {row.id for row in self.rows}
+
+    @property
     def places(self) -> tuple[str, ...]:
         """Ids of tasks, then of segments."""
         return (*(task.id for task in self.tasks), *(segment.id for segment in self.segments))

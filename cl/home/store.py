@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from cl.digests import canonical, digest_json, digest_tensors
-from cl.errors import BadInput, CorruptComponent
+from cl.errors import BadInput, CorruptComponent, StoreError
 from cl.home.layout import FORMAT, MARKER, check_home, home_error
 from cl.home.shards import Shard, ShardFiles
 from cl.home.writing import write_atomic
@@ -303,6 +303,9 @@ def open_home(home: Path) -> None:
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not marker.exists():
+            if any((home / name).exists() for name in ("store", "runs", "shards", "audit")):
+                mend = "put back the one that was there"
+                raise StoreError(f"{marker} is missing, which remembers what was deleted; {mend}")
             write_atomic(marker, canonical({"format": FORMAT}))
     except OSError as error:
         raise home_error(home, error) from error

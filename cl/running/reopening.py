@@ -27,7 +27,7 @@ from cl.progress import reporting, track
 from cl.running.grants import Grants
 from cl.running.online import adaptations
 from cl.running.request import readable_by
-from cl.running.session import Session, session_on
+from cl.running.session import Session, as_resolved, session_on
 from cl.running.setup import Setup
 from cl.running.suppression import Suppression
 
@@ -37,6 +37,13 @@ def open_run(home: Path, run: str) -> Session:
     runs = Runs(Store(home))
     found = runs.find(run)
     return reopen(home, runs.request(found), runs.source(found))
+
+
+def open_run_as_resolved(home: Path, run: str) -> Session:
+    """The same on what its live generation has read: what was added to its source since waits for the next run."""
+    runs = Runs(Store(home))
+    setup = setup_of(home, runs.request(run), runs.source(run))
+    return session_on(home, setup, as_resolved(setup.whole, runs.resolution(run)))
 
 
 def reopen(home: Path, request: Request, source: RunSource) -> Session:
@@ -133,7 +140,7 @@ class View:
         setup = setup_of(home, replace(request, user=user), source, backbone=backbone)
         session = session_on(home, setup, make_builder=measuring_builder)
         # What was deleted from this run alone is not in the views of it either.
-        self.stream = session.stream.without(Suppression(home).of(session.whole, run))
+        self.stream = session.stream.without(Suppression(home).of(session.whole, run).ids)
         self.strategy, self.backbone = session.strategy(), setup.backbone
         self._builder = session.builder
 

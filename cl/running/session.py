@@ -15,7 +15,7 @@ from cl.components.builder import Builder
 from cl.components.handles import Handle
 from cl.data.stream import Stream, Task
 from cl.errors import CorruptComponent
-from cl.home.records import Entry, LearntTask, Manifest, Reference, Request
+from cl.home.records import Entry, LearntTask, Manifest, Reference, Request, Resolution
 from cl.home.results import Results
 from cl.home.runs import Runs
 from cl.home.store import Store
@@ -27,19 +27,19 @@ from cl.running.memory import Peak
 from cl.running.online import adaptations, judge, online_figures
 from cl.running.predictions import predictions
 from cl.running.setup import Setup
-from cl.running.suppression import Guard, Suppression
+from cl.running.suppression import Absent, Guard, Suppression
 
 
 @dataclass(frozen=True)
 class Session:
     """One run on the store of a home.
 
-    stream: what is left of all that its user may read without `suppressed`, the samples that must not come back.
+    stream: what is left of all that its user may read without `absent`, what must not come back.
     """
 
     setup: Setup
     stream: Stream
-    suppressed: frozenset[str]
+    absent: Absent
     builder: Builder
     _begun: float = field(default_factory=time.perf_counter)
     _peak: Peak = field(default_factory=Peak)
@@ -52,6 +52,11 @@ class Session:
     def whole(self) -> Stream:
         """All that the run's user may read."""
         return self.setup.whole
+
+    @property
+    def suppressed(self) -> frozenset[str]:
+        """The samples that must not come back."""
+        return self.absent.ids
 
     @property
     def store(self) -> Store:
@@ -189,7 +194,7 @@ class Session:
             "components": dict(sorted(components.items())),
             "notes": list(self.stream.notes),
             "numerics": self.setup.numerics.as_json(),
-            "warnings": [*self.store.warnings, *self._skipped()],
+            "warnings": [*self.store.warnings, *self.absent.notes],
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         }
 
@@ -226,11 +231,6 @@ class Session:
         """Seconds since the session was opened."""
         return time.perf_counter() - self._begun
 
-    def _skipped(self) -> list[str]:
-        if not self.suppressed:
-            return []
-        return [f"skipped {len(self.suppressed)} samples that were deleted; palimpsest forget status names the request"]
-
 
 def session_on(
     home: Path,
@@ -240,14 +240,19 @@ def session_on(
 ) -> Session:
     """The run on the store of `home`, into which it writes nothing once data that it reads was deleted.
 
-    stream: what it reads, where that is not all that its user may read and that was not deleted.
+    stream: what it may read, where that is not all that its user may.
     """
     suppression = Suppression(home)
     stamp = suppression.stamp()
-    suppressed = frozenset(suppression.of(setup.whole, setup.request.id))
-    rest = setup.whole.without(suppressed) if stream is None else stream
+    absent = suppression.of(setup.whole, setup.request.id)
+    rest = (setup.whole if stream is None else stream).without(absent.ids)
     store = Store(home, Guard(suppression, rest, setup.request.id, stamp))
-    return Session(setup, rest, suppressed, make_builder(setup, store))
+    return Session(setup, rest, absent, make_builder(setup, store))
+
+
+def as_resolved(whole: Stream, resolution: Resolution) -> Stream:
+    """Of a stream what a run has read: what was added to its source since waits for the next run."""
+    return whole.without(whole.ids - resolution.ids)
 
 
 def _entry(name: str, handle: Handle) -> Entry:

@@ -23,6 +23,7 @@ from cl.deletion.taint import closure
 from cl.digests import digest_bytes, digest_tensors
 from cl.home.records import Manifest
 from cl.home.runs import read_manifest
+from cl.home.shards import Traces
 from cl.home.store import Store
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model, Strategy, strategy_of
@@ -199,8 +200,8 @@ class StrategyConformance:
 
     def _independent(self, home: Path, *shards: Samples) -> list[tuple[str, str]]:
         """(name, key) of every component of the run that was built from none of these samples."""
-        samples = {one: content for shard in shards for one, content in zip(shard.ids, shard.contents, strict=True)}
-        tainted = closure(Store(home), samples).components
+        names = frozenset((shard.origin.stream, sample) for shard in shards for sample in shard.ids)
+        tainted = closure(Store(home), Traces(names)).components
         return sorted((name, key) for name, key in self._uses(home) if key not in tainted)
 
     def _forget_sets(self) -> list[set[str]]:
