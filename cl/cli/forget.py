@@ -33,6 +33,10 @@ Classes = Annotated[list[str] | None, typer.Option("--class", help="All samples 
 Subjects = Annotated[list[str] | None, typer.Option("--subject", help="All samples of a person; may be repeated.")]
 Ids = Annotated[list[str] | None, typer.Option("--sample", help="One sample by its id; may be repeated.")]
 IdsFile = Annotated[Path | None, typer.Option("--ids-file", help="A text file, one sample id a line.")]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option("--keep", help="An identical copy that stays: its id, or STREAM:ID; may be repeated."),
+]
 ScopeOption = Annotated[
     Literal["home", "run"], typer.Option(help="All runs of the home that read the data, or this one alone.")
 ]
@@ -47,6 +51,7 @@ def plan(
     sample: Ids = None,
     ids_file: IdsFile = None,
     scope: ScopeOption = "home",
+    keep: Keep = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -59,7 +64,7 @@ def plan(
     selectors = _selectors(task, class_, subject, sample, ids_file)
     need_selectors(selectors)
     with progress(quiet=True):
-        found = make_plan(open_run(existing_home(home), run), selectors, scope)
+        found = make_plan(open_run(existing_home(home), run), selectors, scope, keep or [])
     if as_json:
         print_json(found.as_json())
         return
@@ -75,6 +80,7 @@ def execute(
     sample: Ids = None,
     ids_file: IdsFile = None,
     scope: ScopeOption = "home",
+    keep: Keep = None,
     method: Annotated[
         Literal["exact", "drop", "retrain"],
         typer.Option(help="exact, or a baseline measured on a copy: drop the task's parts, or retrain everything."),
@@ -105,7 +111,9 @@ def execute(
 
     place = existing_home(home)
     with progress(quiet=True):
-        outcome = carry_out(place, run, selectors, scope=scope, method=method, reason=reason, confirm=confirm)
+        outcome = carry_out(
+            place, run, selectors, scope=scope, method=method, reason=reason, keep=keep or [], confirm=confirm
+        )
         if rebuild_all:
             rebuild_stale(place)
     if as_json:
@@ -184,13 +192,46 @@ def status(
 def readmit(request: Request, home: Home = None, as_json: AsJson = False) -> None:
     """Lift the suppression: the data may come again, at the next run."""
     from cl.cli.printing import out
-    from cl.deletion.execution import readmit as lift
+    from cl.deletion.keeping_out import readmit as lift
 
     count = lift(existing_home(home), request)
     if as_json:
         print_json({"request": request, "samples": count})
         return
     out.print(f"{count} samples may come again; palimpsest run builds with them", highlight=False)
+
+
+@forget.command(epilog="Example: palimpsest forget admit 5c01d2")
+def admit(request: Request, home: Home = None, as_json: AsJson = False) -> None:
+    """Let in what comes later of the person that was forgotten. What was deleted stays out."""
+    from cl.cli.printing import out
+    from cl.deletion.keeping_out import admit as let_in
+
+    let_in(existing_home(home), request)
+    if as_json:
+        print_json({"request": request, "admitted": True})
+        return
+    out.print("later samples of that person come in at the next run", highlight=False)
+
+
+@forget.command(epilog="Example: palimpsest forget reapply 5c01d2 --ids-file ids.txt")
+def reapply(
+    request: Request,
+    ids_file: Annotated[Path, typer.Option("--ids-file", help="The ids that were deleted, one a line.")],
+    run: Annotated[str | None, typer.Option(help="A run that read them, where the ledger is lost too.")] = None,
+    subject: Subjects = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep deleted samples out again, where the list of them or its key was lost."""
+    from cl.cli.printing import out
+    from cl.deletion.keeping_out import reapply as keep_out
+
+    left = keep_out(existing_home(home), request, _lines(ids_file), run=run, subjects=subject or [])
+    if as_json:
+        print_json({"request": request, "requests_left": left})
+        return
+    out.print(f"kept out again; {left} more requests are to be told" if left else "kept out again", highlight=False)
 
 
 @ledger.command("verify", epilog="Example: palimpsest ledger verify")

@@ -157,7 +157,7 @@ class Stream:
         Batches of segments lose exactly the named samples: nothing that only labels could tell changes them.
         """
         gone = set(ids)
-        tasks = [kept for task in self.tasks if (kept := _task_without(task, gone)) is not None]
+        tasks = [kept for task in self.tasks if (kept := without(task, gone)) is not None]
         segments = [rest for segment in self.segments if (rest := segment.without(gone)) is not None]
         left = [shard for task in tasks for shard in (task.train, task.test)]
         left += [batch for segment in segments for batch in segment.batches.values()]
@@ -210,7 +210,9 @@ class Stream:
         )
 
 
-def _task_without(task: Task, gone: set[str]) -> Task | None:
+def without(task: Task, gone: set[str]) -> Task | None:
+    """What is left of a task without these samples: a class without training images leaves it, with its test images; None
+    if no class is left."""
     if gone.isdisjoint(task.train.ids) and gone.isdisjoint(task.test.ids):
         return task
     train = task.train.keep(set(task.train.ids) - gone)

@@ -1,4 +1,4 @@
-"""Executing a deletion, going on with one that was interrupted, and what may follow: rebuilding, readmitting."""
+"""Executing a deletion, going on with one that was interrupted, and building again what others made of it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,19 @@ from pathlib import Path
 
 from cl.deletion.baselines import measure
 from cl.deletion.dossier import MeasuredCopy, Method, Order, dossier_of
-from cl.deletion.events import Built, NothingToDo, Purged, Readmitted, Received, append, needed
+from cl.deletion.events import Built, NothingToDo, Purged, append
 from cl.deletion.forget_set import Selector, need_selectors
 from cl.deletion.intake import interrupted_deletions, receive
 from cl.deletion.plan import DeletionPlan, Scope
 from cl.deletion.plan import plan as make_plan
 from cl.deletion.steps import Deletion, Outcome
-from cl.deletion.vault import Vault
 from cl.errors import DeletionError, PalimpsestError
-from cl.home.deletions import settle
 from cl.home.layout import stale_runs
 from cl.home.ledger import Ledger, state, writing
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.running.reopening import open_run
 from cl.running.session import Session
-from cl.running.suppression import Suppression
 
 
 def execute(
@@ -69,26 +66,6 @@ def rebuild_stale(home: Path) -> list[str]:
     for run in stale:
         open_run(home, run).run()
     return stale
-
-
-def readmit(home: Path, request: str) -> int:
-    """Let the samples of `request` come again, at the next run; how many. Raises DeletionError if it is not done."""
-    with writing(home):
-        ledger = Ledger(home)
-        records = ledger.known(request)
-        now = state(records)
-        if now not in ("purged", "verified", "certified"):
-            raise DeletionError(f"request {request} is {now}, so there is nothing to readmit")
-        method = needed(records, Received).method
-        if method != "exact":
-            raise DeletionError(f"request {request} measured '{method}' on a copy: nothing to readmit")
-        store = Store(home)
-        with store.locked(exclusive=True):
-            count, made = Suppression(home).lift(store, request)
-        append(ledger, request, Readmitted(count, made))
-        settle(home, made)
-        Vault(home).destroy(request)  # nobody will verify it any more
-    return count
 
 
 def _interrupted_before(home: Path, order: Order) -> str | None:

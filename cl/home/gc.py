@@ -22,7 +22,7 @@ STALE_SECONDS = 3_600  # no single file takes an hour to write
 
 @dataclass(frozen=True)
 class Garbage:
-    """One thing that may go. what: unused | cache | checkpoint | temporary. paths: its files."""
+    """One thing that may go. what: unused | shard | cache | checkpoint | temporary. paths: its files."""
 
     what: str
     name: str
@@ -36,7 +36,13 @@ def collect(store: Store, *, caches: bool = False, keep: int = 0, dry_run: bool 
     caches: evict caches too, the least recently used first, until those left take `keep` bytes at most.
     """
     spared = _oldest_unfinished(store.home)
-    found = [*_unused(store, spared), *_checkpoints(store.home, spared), *_temporary(store.home)]
+    unused = list(_unused(store, spared))
+    found = [
+        *unused,
+        *_shards(store, {one.name for one in unused}, spared),
+        *_checkpoints(store.home, spared),
+        *_temporary(store.home),
+    ]
     if caches:
         found += _evicted(store, {one.name for one in found}, keep)
     if not dry_run:
@@ -66,6 +72,15 @@ def _unused(store: Store, spared: float) -> Iterator[Garbage]:
         paths = store.files(key)
         if key not in reached and _changed(paths) < spared:
             yield _garbage("unused", key, paths)
+
+
+def _shards(store: Store, gone: set[str], spared: float) -> Iterator[Garbage]:
+    """Lists of the samples of shards that nothing left in the store has read."""
+    records = store.lineage()
+    read = {one["digest"] for key, record in records.items() if key not in gone for one in record.reads}
+    for path, _ in store.shards:
+        if path.stem not in read and _changed([path]) < spared:
+            yield _garbage("shard", path.stem, [path])
 
 
 def _reached(home: Path) -> set[str]:

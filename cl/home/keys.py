@@ -54,6 +54,11 @@ def system_key(home: Path) -> bytes:
     return secret(path)
 
 
+def renew_system_key(home: Path) -> None:
+    """Draw the home's own key anew if it is lost; what was told under the old one has to be told again."""
+    secret(system_key_path(home))
+
+
 def system_key_path(home: Path) -> Path:
     """Where the home's own key lies: where the environment says, else in the home."""
     configured = os.environ.get(SYSTEM_KEY)

@@ -138,10 +138,17 @@ class Strategy(ABC, Generic[H]):
     preset_notes: ClassVar[Mapping[str, str]] = {}
     rehearsal: ClassVar[bool] = False
 
-    def __init__(self, hyper: H, builder: Builder, readable: Callable[[Atom], bool] = lambda atom: True) -> None:
-        """readable: whether whoever asks may read samples so labelled."""
+    def __init__(
+        self,
+        hyper: H,
+        builder: Builder,
+        readable: Callable[[Atom], bool] = lambda atom: True,
+        admits: Callable[[Task], Task] = lambda task: task,
+    ) -> None:
+        """readable: whether whoever asks may read samples so labelled. admits: what of a task may be learnt."""
         self.hyper = hyper
         self.readable = readable
+        self._admits = admits
         self._builder = builder
         self._decisions: list[Part] = []
 
@@ -192,6 +199,7 @@ class Strategy(ABC, Generic[H]):
 
         Raises BadInput for a task without training images, unless the strategy takes a trained model as `checkpoint`.
         """
+        task = self._admits(task)
         if not len(task.train) and not getattr(self.hyper, "checkpoint", ""):
             raise BadInput(
                 "the stream has no labelled source split; give it a source, or a model (--set checkpoint=FILE)"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cl.components.builder import Builder
+from cl.components.handles import Handle, Part, Read, shards_of
 from cl.data.recipes import resolve_stream
 from cl.data.stream import Stream
-from cl.errors import BadInput
+from cl.errors import BadInput, DataDeleted
 from cl.home.records import Request, RunSource
 from cl.home.results import Result
 from cl.home.store import Store, open_home
@@ -23,6 +25,7 @@ from cl.running.options import Options
 from cl.running.request import method_and_name, place_of, readable_by, recipe_of, values_of
 from cl.running.session import session_on
 from cl.running.setup import Setup
+from cl.running.suppression import Suppression
 
 MAX_SEED = 2**63  # what the results database can hold
 
@@ -95,4 +98,21 @@ def assembled(
     method, _ = method_and_name(strategy)
     hyper: Any = resolve(method.Hyper, method.presets, list(presets), settings or {})
     network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
-    return method(hyper, Builder(Store(Options(home=home).place), network, numerics, seed))
+    store = Store(Options(home=home).place)
+    suppression = Suppression(store.home)
+    builder = _CarefulBuilder(store, network, numerics, seed, suppression=suppression)
+    return method(hyper, builder, admits=suppression.rest)
+
+
+@dataclass
+class _CarefulBuilder(Builder):
+    """A builder for a loop that is not ours, which may hand it what was deleted."""
+
+    suppression: Suppression = field(kw_only=True)
+
+    def component(
+        self, name: str, build: Callable[..., Any], *reads: Read, controls: Sequence[Part] = (), **arguments: Any
+    ) -> Handle:
+        if any(self.suppression.meets(shard) for shard in shards_of(reads) if not shard.transient):
+            raise DataDeleted(f"'{name}' reads samples that were deleted from {self.store.home}; leave them out")
+        return super().component(name, build, *reads, controls=controls, **arguments)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cl.data.samples import Samples
-from cl.data.stream import Stream
+from cl.data.stream import Stream, Task, without
 from cl.documents import Document, plain, read_document
 from cl.errors import CorruptComponent, DataDeleted, DeletionError, StoreError
 from cl.home.deletions import ListState, Memory, remember, remembered
@@ -100,10 +100,22 @@ class Suppression:
         found = self._list().requests.get(request)
         return frozenset() if found is None else self._absent(stream, {request: found}).deleted
 
+    def rest(self, task: Task) -> Task:
+        """The task without what was deleted from all of the home. Raises DataDeleted where nothing is left."""
+        gone = set(self._deleted([task.train, task.test], self._everywhere))
+        rest = without(task, gone)
+        if rest is None:
+            raise DataDeleted(f"all images of task '{task.id}' were deleted from {self._home}; leave it out")
+        return rest
+
     def meets(self, shard: Samples) -> bool:
         """Whether a shard that is no run's holds what was deleted from all of the home."""
-        everywhere = [one for one in self._list().requests.values() if one.run is None]
+        everywhere = self._everywhere
         return bool(everywhere) and any(self._deleted([shard], everywhere))
+
+    @property
+    def _everywhere(self) -> list[Suppressed]:
+        return [one for one in self._list().requests.values() if one.run is None]
 
     def reaches(self, store: Store, run: str) -> bool:
         """Whether the live generation of `run` may have read what it must not read, as it has where runs and store were
@@ -142,9 +154,10 @@ class Suppression:
         entries[request] = replace(entries[request], admitted=True)
         return self._change(store, entries, remembered(self._home))
 
-    def restore(self, store: Store, entries: Mapping[str, Suppressed]) -> ListState:
-        """The list anew, from what the operator has kept: for one that is lost or does not fit."""
-        return self._change(store, entries, remembered(self._home))
+    def restore(self, store: Store, entries: Mapping[str, Suppressed], deletions: Mapping[str, int]) -> ListState:
+        """The list anew, from what the operator has kept: for one that is lost or does not fit. deletions: how many
+        samples every request deleted; as long as one has no entry, the list is refused."""
+        return self._change(store, entries, replace(remembered(self._home), deletions=deletions))
 
     def entry(self, run: str | None, traces: Traces, people: Collection[tuple[str, str]] = ()) -> Suppressed:
         """What keeps these samples, and later ones of these people (stream, name), out of `run`."""
@@ -183,6 +196,8 @@ class Suppression:
 
     def _deleted(self, shards: Sequence[Samples], entries: Sequence[Suppressed]) -> Iterator[str]:
         """The ids of those samples that an entry names, or whose content it knows."""
+        if not entries:
+            return
         known = _Known(system_key(self._home), entries)
         for shard in shards:
             yield from (row.id for row in shard.described.rows if known.meets(shard.origin.stream, row))
@@ -213,8 +228,13 @@ class Suppression:
         found = self._read()
         if found.key != fingerprint_of(key):
             raise self._unfit(f"{system_key_path(self._home)} is not the key that the list of deleted samples is under")
-        if _state(found, key) not in memory.expected:
+        state = _state(found, key)
+        if state not in memory.expected:
             raise self._unfit(f"{self._path} is not the list that was recorded")
+        lost = sorted(memory.deletions.keys() - found.requests.keys())
+        begun = memory.next is not None and state == memory.current  # its latest request is not in the list yet
+        if lost and not begun:
+            raise self._unfit(f"what request {lost[0]} deleted is not in {self._path}")
         return found
 
     def _read(self) -> SuppressionList:
