@@ -211,8 +211,8 @@ class Stream:
 
 
 def without(task: Task, gone: set[str]) -> Task | None:
-    """What is left of a task without these samples: a class without training images leaves it, with its test images; None
-    if no class is left."""
+    """What is left of a task without these samples; None if nothing is. A class without training images leaves it, with
+    its test images."""
     if gone.isdisjoint(task.train.ids) and gone.isdisjoint(task.test.ids):
         return task
     train = task.train.keep(set(task.train.ids) - gone)
