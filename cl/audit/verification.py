@@ -134,7 +134,7 @@ def known_case(dossier: Dossier) -> Case:
         train=dossier.forgotten.train,
         manifest_before=dossier.before.manifest,
         tainted=frozenset(dossier.taint.names),
-        digests=dossier.taint.digests,
+        digests=(*dossier.taint.digests, *dossier.forgotten.traces.marks),
         exceptions=dossier.exceptions,
         copy=dossier.copy,
     )
@@ -211,7 +211,7 @@ def _nothing_left(home: Path, session: Session, case: Case) -> NothingLeft:
 
 def residue_of(home: Path, session: Session, case: Case) -> list[Hit]:
     """What is left of the request's samples in the home."""
-    return residue(home, case.samples, shards_with(session.whole, case.samples), case.digests)
+    return residue(home, session.whole.name, case.samples, shards_with(session.whole, case.samples), case.digests)
 
 
 def _is_excepted(hit: Hit, session: Session, exceptions: Sequence[str]) -> bool:

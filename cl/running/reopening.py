@@ -14,7 +14,7 @@ from cl.components.handles import Handle
 from cl.data.policy import Policy
 from cl.data.recipes import OBJECT, resolve_stream
 from cl.data.stream import Recipe, Stream
-from cl.errors import BadInput, CorruptComponent
+from cl.errors import BadInput, CorruptComponent, shown
 from cl.home.records import Request, RunSource
 from cl.home.runs import Runs
 from cl.home.store import Store
@@ -67,6 +67,12 @@ def setup_of(
     if source.stream is None:
         raise BadInput(f"the stream of run {request.id} cannot be made again: {OBJECT}")
     stream = _stream_of(source.stream, home, request.user)
+    now = stream.recipe
+    if now is not None and now.as_json() != request.stream.as_json():
+        raise BadInput(
+            f"{shown(source.stream.place.get('file', now.name))} does not describe the stream of run {request.id} any "
+            "more; put back the file that was there, or run again"
+        )
     everything = Grants(home).govern(stream) if policy is None else replace(stream, policy=policy)
     numerics = configure(source.device, source.threads)
     network = own_backbone(request, backbone or source.backbone, numerics)

@@ -7,9 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from cl.data.stream import Stream
+from cl.errors import BadInput, shown
 from cl.home.records import Recipe
+from cl.home.runs import Runs
+from cl.home.store import Store
 from cl.learning.strategy import Strategy, strategy_of
 from cl.models.vit import TimmBackbone
+from cl.running.setup import Setup
 
 
 def readable_by(user: str | None, stream: Stream, isolated: bool) -> Stream:
@@ -43,3 +47,24 @@ def recipe_of(stream: Stream) -> Recipe:
 
 def values_of(hyper: Any) -> dict[str, Any]:
     return {name: getattr(hyper, name) for name in type(hyper).__dataclass_fields__}
+
+
+def refuse_another(store: Store, setup: Setup) -> None:
+    """Raises BadInput where the run's name is that of a run on another stream: one of the same name from another place,
+    with nothing of the content that was read there."""
+    runs, request, stream = Runs(store), setup.request, setup.whole
+    if request.id not in runs.ids() or setup.source.stream is None:
+        return
+    before, now = runs.source(request.id).stream, setup.source.stream
+    if before is None or before.place == now.place:
+        return
+    mine = (shard for _, readings in store.shards for shard in readings if shard.stream == stream.name)
+    read = {(row.id, row.content) for shard in mine for row in shard.rows}
+    if read and read.isdisjoint(
+        pair for shard in stream.shards for pair in zip(shard.ids, shard.contents, strict=True)
+    ):
+        one, other = (next(iter(recipe.place.values()), recipe.name) for recipe in (now, before))
+        raise BadInput(
+            f"{shown(one)} and {shown(other)} are two streams of one name, '{stream.name}'; give one a name of its own "
+            '(name = "..." in its file), or use another --home'
+        )

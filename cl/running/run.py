@@ -22,7 +22,7 @@ from cl.models.vit import TimmBackbone
 from cl.numerics import configure
 from cl.running.grants import Grants
 from cl.running.options import Options
-from cl.running.request import method_and_name, place_of, readable_by, recipe_of, values_of
+from cl.running.request import method_and_name, place_of, readable_by, recipe_of, refuse_another, values_of
 from cl.running.session import session_on
 from cl.running.setup import Setup
 from cl.running.suppression import Suppression
@@ -59,7 +59,9 @@ def run(
 
 def run_with(stream: str | Stream, strategy: str | type[Strategy], options: Options) -> Result:
     """`run` with its options as one value."""
-    return Result(session_on(options.place, _setup(stream, strategy, options)).run())
+    setup = _setup(stream, strategy, options)
+    refuse_another(Store(options.place), setup)
+    return Result(session_on(options.place, setup).run())
 
 
 def _setup(stream: str | Stream, strategy: str | type[Strategy], options: Options) -> Setup:

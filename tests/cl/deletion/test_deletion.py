@@ -23,7 +23,7 @@ from cl.errors import BadInput, DataDeleted, DeletionError, UnknownName
 from cl.home.gc import collect
 from cl.home.results import Results
 from cl.home.runs import Runs
-from cl.home.shards import contents_of
+from cl.home.shards import Traces
 from cl.home.store import Store
 from cl.running.reopening import open_run
 from cl.running.session import Session
@@ -54,7 +54,7 @@ def test_after_equals_the_cold_oracle_and_the_store_holds_nothing_else(ids: set[
             for sample, content in zip(shard.ids, shard.contents, strict=True)
             if sample in ids
         }
-        assert residue(home, contents, shards_with(session.whole, ids)) == []
+        assert residue(home, "tiny", contents, shards_with(session.whole, ids)) == []
 
 
 def outputs(session: Session, ids: set[str]) -> Mapping[str, str]:
@@ -191,12 +191,12 @@ def test_a_class_of_two_samples_is_warned_of(tmp_path: Path) -> None:
     assert "keeps 2 training samples" in found.forget.warnings[0]
 
 
-def test_a_twin_under_another_id_is_named_and_stays(tmp_path: Path) -> None:
+def test_a_twin_under_another_id_is_named_and_goes_along(tmp_path: Path) -> None:
     run = start(tmp_path, "simplecil", tiny_stream(twins=True)).id
     found = plan(open_run(tmp_path, run), [Selector("sample", "t0/c0/0")])
     assert found.forget.twins == (("t0/c0/0", "t1/c0/0"),)
-    forget(tmp_path, run, ("sample", "t0/c0/0"))
-    assert "t1/c0/0" in str(Runs(Store(tmp_path)).resolution(run))
+    outcome = forget(tmp_path, run, ("sample", "t0/c0/0"))
+    assert outcome.forgotten == 2 and "t1/c0/0" not in Runs(Store(tmp_path)).resolution(run).ids
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_what_read_a_shard_of_which_nobody_knows_the_samples_is_tainted(tmp_path
     started(tmp_path, "simplecil")
     store = Store(tmp_path)
     path, found = next(iter(store.shards))
-    held = contents_of(found)
+    held = Traces(frozenset((one.stream, row.id) for one in found for row in one.rows))
     touched = closure(store, held)
     assert touched.components
     path.unlink()

@@ -27,7 +27,7 @@ from cl.data.samples import Samples
 from cl.data.stream import Task
 from cl.deletion.dossier import Dossier, Forecast, ForgottenSamples, Order, RunBefore, Taint
 from cl.deletion.execution import execute
-from cl.deletion.forget_set import Selector
+from cl.deletion.forget_set import ForgottenSample, Selector
 from cl.deletion.graph import ComponentGraph
 from cl.deletion.plan import plan
 from cl.deletion.steps import Deletion
@@ -156,7 +156,8 @@ def test_a_backup_from_before_the_deletion_is_not_served_with_the_data(tmp_path:
     made = started(tmp_path / "home", "simplecil")
     shutil.copytree(tmp_path / "home", tmp_path / "backup")
     outcome = forget(tmp_path / "home", made, ("sample", "t1/c0/1"))
-    shutil.copytree(tmp_path / "backup", tmp_path / "home", dirs_exist_ok=True)
+    for name in ("runs", "store", "shards"):
+        shutil.copytree(tmp_path / "backup" / name, tmp_path / "home" / name, dirs_exist_ok=True)
     served = cl.open(made, tmp_path / "home").components
     assert served.items() <= outcome.components_after.items()
     assert start(tmp_path / "home", "simplecil").figures["manifest"] == outcome.manifest_after
@@ -301,7 +302,7 @@ def test_a_purge_that_was_interrupted_leaves_no_way_to_what_is_gone(
     monkeypatch.setattr(cl.deletion.purge.Runs, "all_live", lambda self: iter(live))
     dossier = Dossier(
         Order("run", (), "home", "exact", ""),
-        ForgottenSamples({gone.ids[0]: gone.contents[0]}, 1, 0, 0, 0, 0),
+        ForgottenSamples("tiny", {gone.ids[0]: ForgottenSample(gone.contents[0], ())}, (), 1, 0, 0, 0, 0, ()),
         RunBefore("", (), ()),
         Taint((), (), (below[1].key,), ComponentGraph((), (), ())),
         Forecast(0, 0.0, 0.0, {}, 0.0, ()),

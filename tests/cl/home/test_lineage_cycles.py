@@ -23,7 +23,7 @@ from cl.deletion.graph import component_graph
 from cl.deletion.taint import closure
 from cl.home.ancestry import Ancestry
 from cl.home.gc import collect
-from cl.home.shards import Shard, ShardRow
+from cl.home.shards import Shard, ShardRow, Traces
 from cl.home.store import Store, Tensors
 from cl.learning.features import backbone_features
 from cl.parts.prototypes import class_means
@@ -83,7 +83,7 @@ def test_it_keeps_its_lineage_when_it_is_built_from_itself(tmp_path: Path) -> No
     opened = once.open()
     made.store.discard(once.key)
     assert made.component("b", same, once).open()["x"] == opened["x"]
-    assert once.key in closure(made.store, dict(zip(shard.ids, shard.contents, strict=True))).components
+    assert once.key in closure(made.store, Traces(frozenset(("", one) for one in shard.ids))).components
 
 
 @pytest.mark.parametrize("lost", ["evicted", "damaged"])
@@ -103,7 +103,7 @@ def test_every_way_to_a_component_outlives_its_bytes(tmp_path: Path, lost: str) 
         blob.chmod(0o644)
         blob.write_bytes(blob.read_bytes()[:-1] + b"\1")
     builder(tmp_path).component("c", same, below[0])
-    assert child.key in closure(Store(tmp_path), {"another": other.contents[0]}).components
+    assert child.key in closure(Store(tmp_path), Traces(frozenset({("", "another")}))).components
 
 
 class _Same:
@@ -126,7 +126,7 @@ def test_two_that_return_each_others_bytes_are_tainted_together(tmp_path: Path) 
     back = made.component("b", down, there)
     assert made.component("c", up, back).key == there.key
     assert {read["key"] for read in made.store.record(there.key).reads} == {parent.key, back.key}
-    touched = closure(made.store, {shard.ids[0]: shard.contents[0]})
+    touched = closure(made.store, Traces(marks=frozenset(shard.marks[0])))
     assert set(touched.components) == {parent.key, there.key, back.key}
     assert touched.path(back.key, {})[0].startswith("shard")
 
@@ -141,7 +141,7 @@ def test_closure_of_any_graph_is_all_that_can_be_reached(reads: list[set[int]], 
     for child, parents in enumerate(reads):
         edges[list(parents), child] = True
     reached = np.linalg.matrix_power(edges.astype(int) + np.eye(10, dtype=int), 10).astype(bool)
-    touched = closure(_store(reads, roots), {"s": "content"})  # type: ignore[arg-type]
+    touched = closure(_store(reads, roots), Traces(frozenset({("s", "s")})))  # type: ignore[arg-type]
     expected = {str(n) for n in range(10) if any(reached[root, n] for root in roots)}
     assert set(touched.components) == expected
     assert all(touched.path(key, {})[0] == "shard d" for key in expected)
