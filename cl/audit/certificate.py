@@ -15,6 +15,7 @@ from typing import Any
 import rfc8785
 
 from cl import registry
+from cl.audit.checks import Grade
 from cl.deletion.dossier import Dossier, read_dossier
 from cl.deletion.events import Built, Certified, Purged, Received, Resolved, Verified, append, needed, step_seconds
 from cl.deletion.graph import ComponentGraph
@@ -34,10 +35,11 @@ NOT_COVERED = (
     "copies of the model or of the data that somebody else holds, and backups of the home",
     "bytes that a file system or a disk keeps after a file is removed",
 )
+SIGNED = ("E0", "E1", "A")  # from the best
 GRADES = {
     "E0": "bit-exact: a run that never saw the samples, made cold in new processes, gives the same bytes",
     "E1": "exact by construction, not compared byte for byte: the machine or its libraries differ",
-    "A": "approximate: the model is not the one that would be without the samples",
+    "A": "nothing exact was proved: the model is not the one that would be without the samples",
 }
 
 
@@ -124,11 +126,11 @@ class Certificate:
         return plain(self)
 
 
-def certify(home: Path, request: str) -> Path:
+def certify(home: Path, request: str, lowest: Grade = "E1") -> Path:
     """Write and sign the certificate of a verified request, record it once, and destroy what the request was about.
 
     Returns the certificate's path; its page lies beside it. Certified already: the same certificate again. Raises
-    DeletionError for a request that is not verified, or whose run has changed since.
+    DeletionError for a request that is not verified, whose run has changed since, or of a grade below `lowest`.
     """
     ledger, vault = Ledger(home), Vault(home)
     records = ledger.known(request)
@@ -146,6 +148,11 @@ def certify(home: Path, request: str) -> Path:
     run, method = dossier.order.run, dossier.order.method
     if method != "exact":
         raise DeletionError(f"request {request} measured '{method}' on a copy and deleted nothing to certify")
+    if SIGNED.index(verified.grade) > SIGNED.index(lowest):
+        raise DeletionError(
+            f"request {request} was verified {verified.grade}: nothing exact was proved. Find out why "
+            f"(palimpsest forget status {request} --json), or sign it as what it is: --grade {verified.grade}"
+        )
     live = Runs(Store(home)).live(run)
     if live is None or live.digest != verified.manifest_after:
         raise DeletionError(

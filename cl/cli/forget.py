@@ -151,6 +151,10 @@ def verify(
 def certify(
     request: Request,
     folder: Annotated[Path | None, typer.Option("--out", help="Copy certificate and page here too.")] = None,
+    grade: Annotated[
+        Literal["E0", "E1", "A"],
+        typer.Option(help="The lowest grade to sign: A proves nothing exact, and the page says so first."),
+    ] = "E1",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -162,7 +166,7 @@ def certify(
 
     place = existing_home(home)
     with writing(place):
-        path = sign(place, request)
+        path = sign(place, request, grade)
     made = copy_to(path, folder) if folder else [path, path.with_suffix(".html")]
     if as_json:
         print_json({"certificate": str(made[0]), "page": str(made[1])})
@@ -199,6 +203,38 @@ def readmit(request: Request, home: Home = None, as_json: AsJson = False) -> Non
         print_json({"request": request, "samples": count})
         return
     out.print(f"{count} samples may come again; palimpsest run builds with them", highlight=False)
+
+
+@forget.command(epilog="Example: palimpsest forget receipt 5c01d2 --subject person-007 --out receipt.json")
+def receipt(
+    request: Request,
+    subject: Annotated[str | None, typer.Option("--subject", help="The person who gets it.")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Write it here.")] = None,
+    check: Annotated[Path | None, typer.Option("--check", help="A receipt that somebody shows: is it true?")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """What lets a person show later that her images were meant. To be had until the request is certified."""
+    from cl.cli.printing import out
+    from cl.deletion.receipts import check_receipt, read_receipt, receipt_for, written
+    from cl.home.ledger import Ledger
+    from cl.home.writing import write_atomic
+
+    place = existing_home(home)
+    if check is not None:
+        shown = read_receipt(check)
+        check_receipt(shown, Ledger(place).known(request))
+        found = {"request": request, "subject": shown.subject, "samples": len(shown.samples), "holds": True}
+        print_json(found) if as_json else out.print(f"the receipt holds: {len(shown.samples)} samples", highlight=False)
+        return
+    if subject is None:
+        raise BadInput("say who gets it (--subject), or give one to check (--check)")
+    made = receipt_for(place, request, subject)
+    if out_file is None:
+        sys.stdout.write(written(made) + "\n")
+        return
+    write_atomic(out_file, (written(made) + "\n").encode(), mode=0o600)
+    print_json({"receipt": str(out_file)}) if as_json else out.print(str(out_file), soft_wrap=True, highlight=False)
 
 
 @forget.command(epilog="Example: palimpsest forget admit 5c01d2")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cl.deletion.forget_set import ForgottenSample, Selector, traces_of
@@ -17,6 +18,7 @@ from cl.home.shards import Traces
 from cl.home.store import Store
 
 Method = Literal["exact", "drop", "retrain"]
+NONCE = 16  # bytes of what hides a person's commitment
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class MeasuredCopy:
 @dataclass(frozen=True)
 class Dossier(Document):
     """A request's sealed content. stale: runs that it made stale; exceptions: runs that read the samples and were left
-    as they are; copy: of a baseline."""
+    as they are; copy: of a baseline; nonces: of each person's receipt."""
 
     order: Order
     forgotten: ForgottenSamples
@@ -107,6 +109,7 @@ class Dossier(Document):
     forecast: Forecast
     stale: tuple[str, ...] = ()
     exceptions: tuple[str, ...] = ()
+    nonces: Mapping[str, str] = field(default_factory=dict)
     copy: MeasuredCopy | None = None
 
 
@@ -145,11 +148,21 @@ def dossier_of(store: Store, plan: DeletionPlan, order: Order) -> Dossier:
             amplification=plan.amplification,
             raw_data_needed=plan.raw_data_needed,
         ),
+        nonces=_nonces(forget.samples),
     )
 
 
+def _nonces(samples: Mapping[str, ForgottenSample]) -> dict[str, str]:
+    """One for each person, that nobody can guess."""
+    people = {one.subject for one in samples.values()}
+    return {who: secrets.token_hex(NONCE) for who in sorted(who for who in people if who)}
+
+
 def _taint(store: Store, plan: DeletionPlan) -> Taint:
-    touched = closure(store, plan.forget.traces)
+    """What was made from the samples, and from what the run's user may not read any more: both leave the run."""
+    traces = plan.forget.traces
+    revoked = {(plan.forget.stream, sample) for sample in plan.revoked}
+    touched = closure(store, replace(traces, names=traces.names | revoked))
     entries = {entry.name for entry in plan.live.entries if entry.key in touched.components}
     parts = {part["digest"] for record in touched.components.values() for part in record.parts.values()}
     return Taint(

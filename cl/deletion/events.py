@@ -53,7 +53,8 @@ class Received(Event):
 
 @dataclass(frozen=True)
 class Resolved(Event):
-    """How many samples that means. commitment: over their names, under the request's key."""
+    """How many samples that means. commitment: over their names, under the request's key. people: one commitment a
+    person, see `cl.deletion.receipts`."""
 
     TYPE = "resolved"
 
@@ -61,6 +62,7 @@ class Resolved(Event):
     train: int
     test: int
     commitment: str
+    people: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,16 @@ class Purged(Event):
 
 
 StepDone = Quarantined | Built | Switched | Purged
+
+
+@dataclass(frozen=True)
+class Replanned(Event):
+    """The run is not the one that was planned for any more: all of it counts as tainted. why: what changed."""
+
+    TYPE = "replanned"
+
+    why: str
+    n: int
 
 
 @dataclass(frozen=True)

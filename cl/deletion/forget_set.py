@@ -45,10 +45,11 @@ class Candidate:
 @dataclass(frozen=True)
 class ForgottenSample:
     """What is known of a sample that is to be forgotten. content: its digest as the run read it; marks: the digests by
-    which it is known again."""
+    which it is known again; subject: the person, if one is recorded."""
 
     content: str
     marks: tuple[str, ...]
+    subject: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ class _Knowledge:
         if sample in self._source:
             return self._source[sample]
         if sample in self._read:
-            return ForgottenSample(self._read[sample].content, self._read[sample].marks)
+            row = self._read[sample]
+            return ForgottenSample(row.content, row.marks, row.subject)
         raise DeletionError(f"nothing is known of the content of sample '{sample}'; run it again, then forget")
 
     def twins(self, selected: Collection[str], kept: Collection[str]) -> tuple[tuple[str, str], ...]:
@@ -182,7 +184,8 @@ class _Knowledge:
     def _source(self) -> Mapping[str, ForgottenSample]:
         shards = self._session.whole.shards
         rows = (row for shard in shards for row in zip(shard.ids, shard.contents, shard.marks, strict=True))
-        return {name: ForgottenSample(content, marks) for name, content, marks in rows}
+        people = self._session.whole.subjects
+        return {name: ForgottenSample(content, marks, people.get(name)) for name, content, marks in rows}
 
     def _rows_of_the_home(self) -> Iterator[ShardRow]:
         for _, found in self._session.store.shards:

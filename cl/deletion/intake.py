@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cl.deletion.dossier import Dossier, read_dossier
 from cl.deletion.events import Approved, Event, KeyedSelector, Planned, Received, Resolved, append
+from cl.deletion.receipts import receipts_of
 from cl.deletion.vault import Vault
 from cl.home.keys import keyed
 from cl.home.ledger import Ledger, state
@@ -26,18 +27,19 @@ def record_intake(home: Path, request: str) -> None:
     """Record what was sealed: that it was received, resolved, planned and approved, where a crash left that out."""
     ledger, vault = Ledger(home), Vault(home)
     known = {record.type for record in ledger.of(request)}
-    for event in _events(read_dossier(vault, request), vault.key(request)):
+    for event in _events(request, read_dossier(vault, request), vault.key(request)):
         if event.TYPE not in known:
             append(ledger, request, event)
 
 
-def _events(dossier: Dossier, key: bytes) -> list[Event]:
+def _events(request: str, dossier: Dossier, key: bytes) -> list[Event]:
     order, forgotten, forecast = dossier.order, dossier.forgotten, dossier.forecast
     names = sorted(keyed(key, sample) for sample in forgotten.samples)
     selectors = tuple(KeyedSelector(one.kind, keyed(key, one.value)) for one in order.selectors)
+    people = tuple(sorted(one.commitment for one in receipts_of(request, forgotten, dossier.nonces)))
     return [
         Received(order.run, order.scope, order.method, order.reason, selectors),
-        Resolved(len(names), forgotten.train, forgotten.test, commitment=keyed(key, names)),
+        Resolved(len(names), forgotten.train, forgotten.test, commitment=keyed(key, names), people=people),
         Planned(
             tainted=len(dossier.taint.keys),
             build=forecast.build,

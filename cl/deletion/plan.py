@@ -59,7 +59,7 @@ class DeletionPlan:
     amplification: float
     raw_data_needed: tuple[str, ...]
     other_runs: tuple[str, ...]
-    revoked: int
+    revoked: tuple[str, ...]
     tainted_shards: tuple[str, ...]
     changed: tuple[str, ...]
     live: Manifest = field(repr=False)
@@ -74,7 +74,7 @@ class DeletionPlan:
         """Plain JSON; it names samples, so it is for the person who asks, not for a record."""
         shown = {name: plain(value) for name, value in self.__dict__.items() if name not in ("live", "resolution")}
         forget = {**shown["forget"], "samples": sorted(self.forget.samples)}
-        return {**shown, "forget": forget, "tainted": len(self.steps)}
+        return {**shown, "forget": forget, "tainted": len(self.steps), "revoked": len(self.revoked)}
 
 
 def plan(
@@ -110,9 +110,9 @@ def plan(
         amplification=_visits(dry) / max(1, len(forget.samples)),
         raw_data_needed=_raw_data(rest, dry),
         other_runs=tuple(sorted(runs_with(session.store, forget.traces, touched) - {session.request.id})),
-        revoked=len(revoked),
+        revoked=tuple(sorted(revoked)),
         tainted_shards=tuple(sorted(touched.shards)),
-        changed=_changed(session, uses),
+        changed=changed_builds(session, uses),
         live=live,
         resolution=resolution,
     )
@@ -234,7 +234,7 @@ def _reads(resolution: Resolution, traces: Traces) -> bool:
     return any((resolution.stream, row.id) in traces.names for row in resolution.rows)
 
 
-def _changed(session: Session, uses: Sequence[tuple[str, Record]]) -> tuple[str, ...]:
+def changed_builds(session: Session, uses: Sequence[tuple[str, Record]]) -> tuple[str, ...]:
     """Builds whose code, or libraries and device, are not those of the run: then nothing could be reused."""
     numerics = session.setup.numerics.as_json()
     codes = {(record.build, record.code) for _, record in uses}

@@ -19,6 +19,7 @@ from cl.deletion.events import (
     Halted,
     Purged,
     Quarantined,
+    Replanned,
     StepDone,
     StepStarted,
     Switched,
@@ -27,7 +28,7 @@ from cl.deletion.events import (
     step_seconds,
 )
 from cl.deletion.intake import record_intake
-from cl.deletion.plan import runs_with
+from cl.deletion.plan import changed_builds, runs_with
 from cl.deletion.purge import purge
 from cl.deletion.taint import closure
 from cl.deletion.vault import Vault
@@ -61,6 +62,7 @@ class Outcome:
     manifest_before: str
     manifest_after: str
     components_after: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return plain(self)
@@ -108,6 +110,7 @@ class Deletion:
             manifest_before=dossier.before.manifest,
             manifest_after=live.digest if live else "",
             components_after=dict(live.components) if live else {},
+            notes=tuple(f"{one.why}: all of the run was built again" for one in [newest(records, Replanned)] if one),
         )
 
     def _journal(self, step: str, work: Callable[[], StepDone]) -> None:
@@ -147,7 +150,10 @@ class Deletion:
         before = set(self.dossier.before.keys)
         fresh = {key: use for key, use in uses.items() if key not in before}
         surplus = self._surplus(session, journal, {key: use.name for key, use in fresh.items()})
-        if surplus:
+        changed = self._changed_since_planned(session) if surplus else None
+        if changed is not None:
+            append(self.ledger, self.request, Replanned(changed, len(surplus)))
+        elif surplus:
             append(self.ledger, self.request, Halted("rebuilt outside the tainted closure", len(surplus)))
             raise DeletionError(
                 f"'{surplus[0]}' was built anew although nothing it declares was deleted: a hidden read, or a name "
@@ -168,6 +174,18 @@ class Deletion:
         shorter = self.dossier.forgotten.tasks_emptied > 0
         names = {n for key, n in fresh.items() if n in known or not (shorter or _decided(session.store, key))}
         return sorted((names | (entries & known)) - tainted)
+
+    def _changed_since_planned(self, session: Session) -> str | None:
+        """Why nothing can be compared with the run as it was planned for; None if it can. Else all of it is built
+        again: more than has to be, never less."""
+        store, before = session.store, self.dossier.before
+        records = [record for key in before.keys if (record := store.find(key)) is not None]
+        if changed_builds(session, [("", record) for record in records]):
+            return "code, libraries, threads or device changed since the deletion was planned"
+        live = Runs(store).live(self.dossier.order.run)
+        if live is None or live.digest != before.manifest:
+            return "the run was made anew since the deletion was planned"
+        return None
 
     def _switch(self) -> Switched:
         session, journal = self._driven

@@ -32,8 +32,9 @@ from cl.components.builder import builds
 from cl.components.handles import Handle
 from cl.data.samples import Samples
 from cl.data.stream import Task
-from cl.deletion.execution import execute, readmit
+from cl.deletion.execution import execute
 from cl.deletion.forget_set import Kind, Selector
+from cl.deletion.keeping_out import readmit
 from cl.deletion.oracle import ColdRun, Finding, cold_run, observe, run_cold
 from cl.deletion.vault import Vault
 from cl.errors import DeletionError, LedgerError

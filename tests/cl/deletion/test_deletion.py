@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import cl
 from cl.audit.residue import residue
-from cl.deletion.execution import execute, readmit, rebuild_stale
+from cl.deletion.execution import execute, rebuild_stale
 from cl.deletion.forget_set import Kind, Selector
+from cl.deletion.keeping_out import readmit
 from cl.deletion.oracle import observe, shards_with
 from cl.deletion.plan import plan
 from cl.deletion.taint import closure
