@@ -27,7 +27,6 @@ def access(
 ) -> None:
     """Users against sets of labels: who reads what, for every run of this run's stream. Changes hold at once."""
     from cl.data.recipes import OBJECT, resolve_stream
-    from cl.data.stream import Recipe
     from cl.deletion.ledger import ACCESS, Ledger
     from cl.home.layout import default_home
     from cl.home.runs import Runs
@@ -38,10 +37,10 @@ def access(
     store = Store(place)
     runs = Runs(store)
     name = runs.find(run)
-    recipe = runs.source(name)["stream"]
+    recipe = runs.source(name).stream
     if recipe is None:
         raise BadInput(f"the stream of run {name} cannot be made again: {OBJECT}")
-    stream = resolve_stream(Recipe(**recipe), home=place)
+    stream = resolve_stream(recipe, home=place)
     grants = Grants(place)
     wanted = [(*_pair(text), given) for given, texts in ((True, grant), (False, revoke)) for text in texts or []]
     if wanted:

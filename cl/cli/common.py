@@ -21,7 +21,12 @@ Home = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 BackboneName = Annotated[
-    str, typer.Option("--backbone", help="A shipped backbone, a timm name, random:TIMM-NAME, or a TOML file.")
+    str | None,
+    typer.Option(
+        "--backbone",
+        help="A shipped backbone, a timm name, random:TIMM-NAME, module:factory, or a TOML file "
+        "[default: $PALIMPSEST_BACKBONE, else glyph-vit].",
+    ),
 ]
 Presets = Annotated[list[str] | None, typer.Option("--preset", help="A named set of hyperparameters; may be repeated.")]
 Sets = Annotated[

@@ -15,9 +15,9 @@ from cl.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cl.deletion.execution import Outcome
     from cl.deletion.forget_set import Selector
-    from cl.deletion.plan import Plan, Step
+    from cl.deletion.plan import DeletionPlan, Step
+    from cl.deletion.steps import Outcome
 
 ID_WIDTH = 12  # of a request's or run's id
 
@@ -58,7 +58,7 @@ def plan(
     """What a deletion will touch, and what it will cost. Writes nothing."""
     from cl.deletion.forget_set import need_selectors
     from cl.deletion.plan import plan as make_plan
-    from cl.running.rerun import open_run
+    from cl.running.reopening import open_run
 
     selectors = _selectors(task, class_, subject, sample, ids_file)
     need_selectors(selectors)
@@ -97,7 +97,7 @@ def execute(
 
     selectors = _selectors(task, class_, subject, sample, ids_file)
 
-    def confirm(found: Plan) -> None:
+    def confirm(found: DeletionPlan) -> None:
         if yes:
             return
         if not sys.stdin.isatty():
@@ -127,7 +127,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Compare with a run that never saw the samples, made cold in new processes. Exit code 1 below E0."""
-    from cl.audit.verify import verify as check
+    from cl.audit.verification import verify as check
 
     ids = _lines(ids_file) if ids_file else None
     with progress(quiet=True):
@@ -135,7 +135,7 @@ def verify(
     if as_json:
         print_json(evidence.as_json())
     else:
-        _print_checks(evidence.checks)
+        _print_checks(evidence.checks.as_json())
         out.print(f"grade [bold]{evidence.grade}[/bold], manifest {evidence.manifest_after[:16]}", highlight=False)
     if evidence.grade != "E0":
         raise typer.Exit(1)
@@ -171,9 +171,9 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Every request and what has become of it, read from the ledger."""
-    from cl.deletion.ledger import status as read
+    from cl.deletion.ledger import statuses
 
-    found = read(_home(home), request)
+    found = [one.as_json() for one in statuses(_home(home), request)]
     if as_json:
         print_json(found[0] if request else found)
         return
@@ -219,25 +219,25 @@ def show_ledger(home: Home = None, as_json: AsJson = False) -> None:
 
     records = Ledger(_home(home)).records()
     if as_json:
-        print_json(records)
+        print_json([one.as_json() for one in records])
         return
     table = Table("seq", "time", "actor", "type", "request", "hash", box=None)
     for one in records:
-        step = one["body"].get("step")
-        name = f"{one['type']} ({step})" if step and one["type"].startswith("step") else one["type"]
-        table.add_row(str(one["seq"]), one["time"], one["actor"], name, one["request"], one["hash"][:12])
+        step = one.body.get("step")
+        name = f"{one.type} ({step})" if step and one.type.startswith("step") else one.type
+        table.add_row(str(one.seq), one.time, one.actor, name, one.request, one.hash[:12])
     out.print(table)
 
 
 @app.command(epilog="Example: palimpsest residue 5c01d2 --ids-file ids.txt")
 def residue(request: Request, ids_file: IdsFile = None, home: Home = None, as_json: AsJson = False) -> None:
     """Search the home for what is left of deleted samples. Exit code 1 if there is anything."""
-    from cl.audit.verify import content_of, residue_of
-    from cl.running.rerun import open_run
+    from cl.audit.verification import case_of, residue_of
+    from cl.running.reopening import open_run
 
     place = _home(home)
-    content = content_of(place, request, _lines(ids_file) if ids_file else None)
-    hits = residue_of(place, open_run(place, content["run"]), content)
+    case = case_of(place, request, _lines(ids_file) if ids_file else None)
+    hits = residue_of(place, open_run(place, case.run), case)
     if as_json:
         print_json({"request": request, "hits": [hit.__dict__ for hit in hits]})
     else:
@@ -278,7 +278,7 @@ def _lines(path: Path) -> list[str]:
         raise BadInput(f"{path} is not text in UTF-8; write one sample id a line") from error
 
 
-def _print_plan(found: Plan) -> None:
+def _print_plan(found: DeletionPlan) -> None:
     forget_set = found.forget
     out.print(
         f"forget [bold]{len(forget_set.samples)}[/bold] samples of run {found.run}: {forget_set.train} of training, "

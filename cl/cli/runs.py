@@ -39,7 +39,7 @@ app = typer.Typer()
 def run(
     stream: StreamName,
     strategy: Annotated[str, typer.Argument(help="A strategy's name; see palimpsest list strategies.")],
-    backbone: BackboneName = "glyph-vit",
+    backbone: BackboneName = None,
     seed: Annotated[int, typer.Option(help="The run's seed.")] = 0,
     preset: Presets = None,
     set_: Sets = None,
@@ -90,7 +90,7 @@ def compare(
     jobs: Annotated[int | None, typer.Option(help="Runs side by side [default: the cores; 1 on cuda].")] = None,
     page: Annotated[Path, typer.Option("--out", help="Where the page goes.")] = Path("comparison.html"),
     link: Annotated[list[str] | None, typer.Option(help="A link on the page: TEXT=ADDRESS; may be repeated.")] = None,
-    backbone: BackboneName = "glyph-vit",
+    backbone: BackboneName = None,
     preset: Presets = None,
     set_: Sets = None,
     device: Device = "auto",
@@ -106,15 +106,24 @@ def compare(
     """
     from cl.home.layout import default_home
     from cl.running.compare import cells, default_jobs, get_ready, run_cells
+    from cl.running.options import Options
 
     if page.is_dir():
         raise BadInput(f"--out {page} is a folder; name a file in it")
     place = home if home is not None else default_home()
-    options = {"backbone": backbone, "home": str(place), "device": device, "threads": threads, "data": data}
+    options = Options(
+        backbone,
+        presets=preset or [],
+        settings=settings_of(set_),
+        home=str(place),
+        device=device,
+        threads=threads,
+        data=data,
+    )
     links = settings_of(link)
     if jobs != 1:
         get_ready()
-    grid = cells(stream, strategies, seeds, preset or [], settings_of(set_), **options)
+    grid = cells(stream, strategies, seeds, options)
     report = registry.reports.get("comparison")
     with progress(as_json):
         figures = run_cells(grid, jobs if jobs is not None else default_jobs(device))
@@ -173,9 +182,9 @@ def _out_of_service(home: Path) -> list[dict[str, Any]]:
     return [
         {
             "run": run,
-            "stream": request["stream"]["name"],
-            "strategy": request["strategy"],
-            "seed": request["seed"],
+            "stream": request.stream.name,
+            "strategy": request.strategy,
+            "seed": request.seed,
             "state": found[run][0],
             "deletion": found[run][1],
         }

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
+from cl.data.names import composed, normalised
 from cl.data.policy import Policy
 from cl.data.samples import Origin, Pixels, Samples, concat, prepare
-from cl.digests import digest_json
 from cl.errors import BadInput
+from cl.home.records import Recipe as Recipe
+from cl.home.records import Resolution, ResolvedSample, ResolvedSegment, ResolvedTask
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Task:
     capacity: int | None = None
     subjects: Mapping[str, str] = field(default_factory=dict, repr=False)
     access: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(map(normalised, self.classes)))
 
 
 @dataclass(frozen=True)
@@ -86,24 +90,6 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to make a stream again in another process: a registry name, `module:factory` or TOML file, and arguments.
-
-    content: digest of what the stream's files hold, where it has files. place: where they lie on this machine
-    (`file`: the TOML file, or `data`: a folder); needed to replay, but no part of the run's name.
-    """
-
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    content: str | None = None
-    place: Mapping[str, str] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        named = {"name": self.name, "arguments": dict(self.arguments)}
-        return named if self.content is None else {**named, "content": self.content}
-
-
-@dataclass(frozen=True)
 class Stream:
     """Tasks in order. `subjects` and `access` map sample ids to a person and to access labels; `policy` says who reads.
 
@@ -123,6 +109,10 @@ class Stream:
     policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
+        people = {sample: normalised(who) for sample, who in self.subjects.items()}
+        labels = {sample: tuple(map(normalised, told)) for sample, told in self.access.items()}
+        object.__setattr__(self, "subjects", {sample: who for sample, who in people.items() if who})
+        object.__setattr__(self, "access", labels)
         _check(self)
         origin = Origin(self.name, self.subjects)
         object.__setattr__(self, "tasks", tuple(self._told(task, origin) for task in self.tasks))
@@ -181,10 +171,10 @@ class Stream:
         )
 
     def view(self, user: str) -> Stream:
-        """What `user` may read, as if there were nothing else: not even notes, other users, or a digest of the rest."""
+        """What `user` may read, as if there were nothing else: not even notes or other users."""
         hidden = {sample for sample in self.ids if not self.policy.reads(user, self.access.get(sample, ()))}
         seen = self.without(hidden)
-        return replace(seen, recipe=_renamed(seen), notes=(), policy=self.policy.only(user))
+        return replace(seen, notes=(), policy=self.policy.only(user))
 
     def tested_by(self, user: str) -> Stream:
         """Everybody's training images, but of the test images only those that `user` may read. No view: it leaks."""
@@ -193,33 +183,17 @@ class Stream:
         segments = tuple(kept for segment in self.segments if (kept := segment.without(hidden)) is not None)
         return replace(self, tasks=tasks, segments=segments, notes=(), policy=self.policy.only(user))
 
-    def resolution(self) -> dict[str, Any]:
-        """The stream as plain JSON: tasks, classes and sample ids with label, subject and access labels; segments with
-        their batches likewise, if it has any."""
-        segments = [
-            {
-                "id": segment.id,
-                "domain": segment.domain,
-                "declared": list(segment.declared),
-                "batches": {name: self._rows(batch) for name, batch in segment.batches.items()},
-            }
-            for segment in self.segments
+    def resolution(self) -> Resolution:
+        """The stream down to its samples, with label, subject and access labels of each."""
+        tasks = [
+            ResolvedTask(t.id, t.classes, t.domain, t.capacity, self._resolved(t.train), self._resolved(t.test))
+            for t in self.tasks
         ]
-        return {
-            **({"segments": segments} if segments else {}),
-            "stream": self.name,
-            "tasks": [
-                {
-                    "id": task.id,
-                    "classes": list(task.classes),
-                    "domain": task.domain,
-                    "capacity": task.capacity,
-                    "train": self._rows(task.train),
-                    "test": self._rows(task.test),
-                }
-                for task in self.tasks
-            ],
-        }
+        segments = [
+            ResolvedSegment(s.id, s.domain, s.declared, {name: self._resolved(b) for name, b in s.batches.items()})
+            for s in self.segments
+        ]
+        return Resolution(self.name, tuple(tasks), tuple(segments))
 
     def _told(self, task: Task, origin: Origin) -> Task:
         """The task with what the stream knows of its samples."""
@@ -229,20 +203,11 @@ class Stream:
         train, test = task.train.of_origin(origin), task.test.of_origin(origin)
         return replace(task, train=train, test=test, subjects=subjects, access=access)
 
-    def _rows(self, shard: Samples) -> list[list[Any]]:
-        return [
-            [sample, label, self.subjects.get(sample), list(self.access.get(sample, ()))]
+    def _resolved(self, shard: Samples) -> tuple[ResolvedSample, ...]:
+        return tuple(
+            ResolvedSample(sample, label, self.subjects.get(sample), tuple(self.access.get(sample, ())))
             for sample, label in zip(shard.ids, shard.labels, strict=True)
-        ]
-
-
-def _renamed(view: Stream) -> Recipe | None:
-    """The recipe of a view: what its name says of the content covers nothing outside it."""
-    recipe = view.recipe
-    if recipe is None or recipe.content is None:
-        return recipe
-    first = [[task.id, task.train.digest, task.test.digest] for task in view.tasks[:1]]
-    return replace(recipe, content=digest_json(first))
+        )
 
 
 def _task_without(task: Task, gone: set[str]) -> Task | None:
@@ -281,6 +246,9 @@ def _check(stream: Stream) -> None:
     for segment in stream.segments:
         _check_segment(stream, segment)
     for shard in stream.shards:
+        odd = [sample for sample in shard.ids if composed(sample) != sample]
+        if odd:
+            raise BadInput(f"sample id '{odd[0]}' of stream '{stream.name}' has letters in parts; compose them (NFC)")
         twice = seen.intersection(shard.ids)
         if twice:
             raise BadInput(f"sample '{min(twice)}' is in stream '{stream.name}' twice; ids must be unique")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from cl.errors import BadInput, DeletionError, UnknownName
-from cl.home.runs import Live
+from cl.home.records import Resolution
 from cl.home.shards import contents_of
 from cl.running.session import Session
 
@@ -23,7 +23,7 @@ class Selector:
 
 
 @dataclass(frozen=True)
-class Row:
+class Candidate:
     """One sample of a resolved stream. task: the segment, for a sample that arrives at test time (`streamed`)."""
 
     id: str
@@ -51,10 +51,10 @@ class ForgetSet:
     warnings: tuple[str, ...] = ()
 
 
-def resolve(session: Session, live: Live, selectors: Sequence[Selector]) -> ForgetSet:
+def forget_set_of(session: Session, resolution: Resolution, selectors: Sequence[Selector]) -> ForgetSet:
     """The samples that the selectors mean, in the stream as this run resolved it. Raises BadInput, UnknownName."""
-    rows = rows_of(live.resolution)
-    before = [row for row in rows_of(session.whole.resolution()) if row.id in session.suppressed]
+    rows = candidates(resolution)
+    before = [row for row in candidates(session.whole.resolution()) if row.id in session.suppressed]
     chosen = {row.id: row for selector in selectors for row in _matches(selector, [*rows, *before])}
     fresh = {name: row for name, row in chosen.items() if name not in session.suppressed}
     left = [row for row in rows if row.id not in fresh]
@@ -75,23 +75,23 @@ def resolve(session: Session, live: Live, selectors: Sequence[Selector]) -> Forg
     )
 
 
-def rows_of(resolution: Mapping[str, Any]) -> list[Row]:
+def candidates(resolution: Resolution) -> list[Candidate]:
+    """Every sample of a resolved stream."""
     learnt = [
-        Row(sample, label, subject, task["id"], split == "train")
-        for task in resolution["tasks"]
-        for split in ("train", "test")
-        for sample, label, subject, _ in task[split]
+        Candidate(row.id, row.label, row.subject, task.id, train)
+        for task in resolution.tasks
+        for rows, train in ((task.train, True), (task.test, False))
+        for row in rows
     ]
     streamed = [
-        Row(sample, label, subject, segment["id"], train=False, streamed=True)
-        for segment in resolution.get("segments", ())
-        for batch in segment["batches"].values()
-        for sample, label, subject, _ in batch
+        Candidate(row.id, row.label, row.subject, segment.id, train=False, streamed=True)
+        for segment in resolution.segments
+        for row in segment.rows
     ]
     return learnt + streamed
 
 
-def _matches(selector: Selector, rows: Sequence[Row]) -> list[Row]:
+def _matches(selector: Selector, rows: Sequence[Candidate]) -> list[Candidate]:
     attribute = {"task": "task", "class": "label", "subject": "subject", "sample": "id"}[selector.kind]
     found = [row for row in rows if getattr(row, attribute) == selector.value]
     if not found:
@@ -109,7 +109,7 @@ def _contents(session: Session, wanted: set[str]) -> dict[str, str]:
     return {name: digest for name, digest in found.items() if name in wanted}
 
 
-def _emptied(rows: Iterable[Row], left: Iterable[Row], attribute: str) -> tuple[str, ...]:
+def _emptied(rows: Iterable[Candidate], left: Iterable[Candidate], attribute: str) -> tuple[str, ...]:
     """Classes or tasks that keep no training sample, segments that keep no sample."""
     kept = {getattr(row, attribute) for row in left if row.train or (row.streamed and attribute == "task")}
     return tuple(dict.fromkeys(name for row in rows if (name := getattr(row, attribute)) not in kept))
@@ -123,7 +123,7 @@ def _twins(samples: Mapping[str, str], contents: Mapping[str, str]) -> tuple[tup
     return tuple((name, twin) for name, digest in sorted(samples.items()) for twin in others.get(digest, []))
 
 
-def _small_classes(rows: Iterable[Row], left: Iterable[Row]) -> Iterable[str]:
+def _small_classes(rows: Iterable[Candidate], left: Iterable[Candidate]) -> Iterable[str]:
     """A class mean of one or two samples is nearly a sample."""
     before = [row.label for row in rows if row.train]
     after = [row.label for row in left if row.train]

@@ -15,12 +15,14 @@ from typing import Any, Literal
 
 from cl.code import code_digest
 from cl.data.stream import Stream
-from cl.deletion.dry_run import RehearsingBuilder, rehearse
-from cl.deletion.forget_set import ForgetSet, Selector, resolve, rows_of
+from cl.deletion.dry_run import DryBuilder, dry_run
+from cl.deletion.forget_set import ForgetSet, Selector, candidates, forget_set_of
 from cl.deletion.taint import Closure, closure
+from cl.documents import plain
 from cl.errors import DeletionError, PalimpsestError
+from cl.home.records import Manifest, Resolution
 from cl.home.results import Results
-from cl.home.runs import Live, Runs
+from cl.home.runs import Runs
 from cl.home.store import DURABLE, Record, Store
 from cl.running.session import Session
 
@@ -41,7 +43,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DeletionPlan:
     """What a deletion will do and cost, before anything is touched. Seconds are predictions."""
 
     run: str
@@ -58,7 +60,8 @@ class Plan:
     other_runs: tuple[str, ...]
     tainted_shards: tuple[str, ...]
     changed: tuple[str, ...]
-    live: Live = field(repr=False)
+    live: Manifest = field(repr=False)
+    resolution: Resolution = field(repr=False)
 
     @property
     def tainted(self) -> set[str]:
@@ -67,49 +70,51 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON; it names samples, so it is for the person who asks, not for a record."""
-        forget = {**self.forget.__dict__, "samples": sorted(self.forget.samples)}
-        own = {name: value for name, value in self.__dict__.items() if name not in ("forget", "steps", "live")}
-        return {**own, "forget": forget, "tainted": len(self.steps), "steps": [step.__dict__ for step in self.steps]}
+        shown = {name: plain(value) for name, value in self.__dict__.items() if name not in ("live", "resolution")}
+        forget = {**shown["forget"], "samples": sorted(self.forget.samples)}
+        return {**shown, "forget": forget, "tainted": len(self.steps)}
 
 
-def plan(session: Session, selectors: Sequence[Selector], scope: Scope = "home") -> Plan:
+def plan(session: Session, selectors: Sequence[Selector], scope: Scope = "home") -> DeletionPlan:
     """What deleting the selected samples from this run takes. Writes nothing.
 
     Raises BadInput for a selector that names nothing of this run, DeletionError where its raw data changed, or for a
     run that is stale, quarantined or has not finished.
     """
     live = Runs(session.store).served(session.request.id)
-    forget = resolve(session, live, selectors)
-    rest = _rest(session, live, forget)
+    resolution = Runs(session.store).resolution(session.request.id)
+    forget = forget_set_of(session, resolution, selectors)
+    rest = _rest(session, resolution, forget)
     uses = _uses(session.store, live)
     start = time.perf_counter()
     touched = closure(session.store, forget.samples)
-    rehearsal = rehearse(session, rest, uses)
+    dry = dry_run(session, rest, uses)
     walks = time.perf_counter() - start  # executing goes the same ways: through the lineage, then through the stream
     beside = _seconds_beside(session)
-    return Plan(
+    return DeletionPlan(
         run=session.request.id,
         scope=scope,
         forget=forget,
-        steps=_steps(uses, touched, rehearsal),
-        build=len(rehearsal.planned),
-        reuse=len({use.key for use in rehearsal.uses if not use.built}),
-        predicted_seconds=walks + _seconds(rehearsal, beside, built=True),
-        full_retrain_seconds=_seconds(rehearsal, beside, built=True) + _seconds(rehearsal, beside, built=False),
+        steps=_steps(uses, touched, dry),
+        build=len(dry.planned),
+        reuse=len({use.key for use in dry.uses if not use.built}),
+        predicted_seconds=walks + _seconds(dry, beside, built=True),
+        full_retrain_seconds=_seconds(dry, beside, built=True) + _seconds(dry, beside, built=False),
         blast_radius=_blast(uses, touched),
-        amplification=_visits(rehearsal) / max(1, len(forget.samples)),
-        raw_data_needed=_raw_data(rest, rehearsal),
+        amplification=_visits(dry) / max(1, len(forget.samples)),
+        raw_data_needed=_raw_data(rest, dry),
         other_runs=tuple(_other_runs(session, touched)),
         tainted_shards=tuple(sorted(touched.shards)),
         changed=_changed(session, uses),
         live=live,
+        resolution=resolution,
     )
 
 
-def _rest(session: Session, live: Live, forget: ForgetSet) -> Stream:
+def _rest(session: Session, resolution: Resolution, forget: ForgetSet) -> Stream:
     """The stream without the forget set, if its source still holds exactly what the run has seen otherwise."""
     rest = session.whole.without(session.suppressed | set(forget.samples))
-    rows = rows_of(live.resolution)
+    rows = candidates(resolution)
     new = rest.ids - {row.id for row in rows}
     lost = {row.id for row in rows if row.train or row.streamed} - set(forget.samples) - rest.ids
     if new:
@@ -121,16 +126,16 @@ def _rest(session: Session, live: Live, forget: ForgetSet) -> Stream:
     return rest
 
 
-def _uses(store: Store, live: Live) -> list[tuple[str, Record]]:
+def _uses(store: Store, live: Manifest) -> list[tuple[str, Record]]:
     """Names and records of all that the run used, evicted caches included."""
     records = store.lineage()
-    return [(name, records[key]) for name, key in live.manifest["uses"] if key in records]
+    return [(use.name, records[use.key]) for use in live.uses if use.key in records]
 
 
-def _steps(uses: Sequence[tuple[str, Record]], touched: Closure, rehearsal: RehearsingBuilder) -> tuple[Step, ...]:
+def _steps(uses: Sequence[tuple[str, Record]], touched: Closure, dry: DryBuilder) -> tuple[Step, ...]:
     names = {record.key: name for name, record in uses}
-    kept = {use.key for use in rehearsal.uses if not use.built}
-    built = {use.name for use in rehearsal.uses if use.built}
+    kept = {use.key for use in dry.uses if not use.built}
+    built = {use.name for use in dry.uses if use.built}
     return tuple(
         Step(name, record.key, roles, _action(name, record, kept, built), tuple(touched.path(record.key, names)))
         for name, record in uses
@@ -147,9 +152,9 @@ def _action(name: str, record: Record, kept: set[str], built: set[str]) -> Liter
     return "drop" if any(part["role"] in DURABLE for part in record.parts.values()) else "purge"
 
 
-def _seconds(rehearsal: RehearsingBuilder, beside: float, built: bool) -> float:
+def _seconds(dry: DryBuilder, beside: float, built: bool) -> float:
     """What it takes to make the components to be built, or those to be reused: builds, and `beside` for each."""
-    return sum({use.key: use.seconds + beside for use in rehearsal.uses if use.built == built}.values())
+    return sum({use.key: use.seconds + beside for use in dry.uses if use.built == built}.values())
 
 
 def _seconds_beside(session: Session) -> float:
@@ -159,8 +164,8 @@ def _seconds_beside(session: Session) -> float:
     return float(cold[0]["seconds"]["other"]) / cold[0]["components_built"] if cold else WRITE_SECONDS
 
 
-def _visits(rehearsal: RehearsingBuilder) -> int:
-    return sum(len(shard) for shards in rehearsal.planned.values() for shard in shards)
+def _visits(dry: DryBuilder) -> int:
+    return sum(len(shard) for shards in dry.planned.values() for shard in shards)
 
 
 def _blast(uses: Sequence[tuple[str, Record]], touched: Closure) -> dict[str, float]:
@@ -181,9 +186,9 @@ def _parameters(record: Record) -> int:
     return sum(part["numel"] for part in record.parts.values() if part["role"] in DURABLE)
 
 
-def _raw_data(rest: Stream, rehearsal: RehearsingBuilder) -> tuple[str, ...]:
+def _raw_data(rest: Stream, dry: DryBuilder) -> tuple[str, ...]:
     """Tasks and segments whose images are read again: what a deployment that kept none would lack."""
-    read = {sample for shards in rehearsal.planned.values() for shard in shards for sample in shard.origins}
+    read = {sample for shards in dry.planned.values() for shard in shards for sample in shard.origins}
     tasks = [task.id for task in rest.tasks if not read.isdisjoint(task.train.ids)]
     return (*tasks, *(segment.id for segment in rest.segments if not read.isdisjoint(segment.samples.ids)))
 
@@ -195,7 +200,7 @@ def _other_runs(session: Session, touched: Closure) -> list[str]:
 
 def _changed(session: Session, uses: Sequence[tuple[str, Record]]) -> tuple[str, ...]:
     """Builds whose code, or libraries and device, are not those of the run: then nothing could be reused."""
-    numerics = session.numerics.as_json()
+    numerics = session.setup.numerics.as_json()
     codes = {(record.build, record.code) for _, record in uses}
     changed = {build for build, code in codes if _code(build) != code}
     return tuple(sorted(changed | {record.build for _, record in uses if record.numerics != numerics}))

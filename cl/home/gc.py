@@ -6,14 +6,13 @@ run that goes on meanwhile loses work at most; what is younger than a run that h
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cl.errors import CorruptComponent, StoreError
-from cl.home.runs import UNFINISHED
+from cl.errors import CorruptComponent
+from cl.home.runs import UNFINISHED, read_manifest
 from cl.home.store import Store
 from cl.home.writing import TEMPORARY
 
@@ -73,11 +72,8 @@ def _reached(home: Path) -> set[str]:
     """The keys that some run used. Raises StoreError for a damaged manifest: it may reach anything."""
     reached: set[str] = set()
     for path in home.glob("runs/*/manifest*.json"):
-        try:
-            reached.update(key for _, key in json.loads(path.read_bytes())["uses"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            mend = "mend it with palimpsest store verify --fix first"
-            raise StoreError(f"{path} is damaged, so what its run uses is not known; {mend}") from error
+        mend = "what its run uses is not known, so mend it with palimpsest store verify --fix first"
+        reached |= read_manifest(path, mend).keys
     return reached
 
 

@@ -64,13 +64,16 @@ class Record:
 
 
 class Store:
-    """Components under `home/store`. Raises StoreError where the home cannot be used."""
+    """Components under `home/store`. Raises StoreError where the home cannot be used.
 
-    def __init__(self, home: Path) -> None:
+    guard: called before every write; it raises where that would bring back what was deleted.
+    """
+
+    def __init__(self, home: Path, guard: Callable[[], None] = lambda: None) -> None:
         self.home = home
         self.folder = home / "store"
         self.warnings: list[str] = []
-        self.guard: Callable[[], None] = lambda: None  # raises where a write would bring back what was deleted
+        self.guard = guard
         self.shards = ShardFiles(home, self.write)
         self._held: int | None = None
         self._circumstances: dict[Any, Mapping[str, Any]] = {}  # of the records read, each kept once

@@ -138,9 +138,10 @@ class Strategy(ABC, Generic[H]):
     preset_notes: ClassVar[Mapping[str, str]] = {}
     rehearsal: ClassVar[bool] = False
 
-    def __init__(self, hyper: H, builder: Builder) -> None:
+    def __init__(self, hyper: H, builder: Builder, readable: Callable[[Atom], bool] = lambda atom: True) -> None:
+        """readable: whether whoever asks may read samples so labelled."""
         self.hyper = hyper
-        self.readable: Callable[[Atom], bool] = lambda atom: True  # whether whoever asks may read samples so labelled
+        self.readable = readable
         self._builder = builder
         self._decisions: list[Part] = []
 

@@ -7,8 +7,8 @@ entries that user's view has only the strategy can say, so it is driven on the v
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,17 @@ from cl.components.handles import Handle
 from cl.components.in_memory import InMemory
 from cl.data.samples import Samples
 from cl.data.visitors import squares
-from cl.errors import DeletionError
+from cl.errors import BadInput, DeletionError, shown
 from cl.home.layout import default_home, require_home
-from cl.home.runs import Runs
+from cl.home.records import Entry, Request, RunSource
+from cl.home.runs import Generation, Runs
 from cl.home.store import Store
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model, PastTask, Strategy, strategy_of
 from cl.models.backbone import embed
 from cl.models.vit import TimmBackbone
 from cl.numerics import Numerics, configure, device_kind
-from cl.running.request import Request, Source
-from cl.running.rerun import View, command, own_backbone, refresh
+from cl.running.reopening import View, command, own_backbone, refresh
 
 ANY_SIZE = 32  # of images that nobody looks at, since whoever asks may read nothing
 
@@ -118,7 +118,7 @@ class Service:
     run: str
     device: str
     backbone: str | TimmBackbone | None
-    generation: tuple[int, int, int]
+    generation: Generation
 
     def check(self) -> None:
         """Raises DeletionError unless the run is as it was when it was opened."""
@@ -146,7 +146,7 @@ def open(
     require_home(place)
     runs = Runs(Store(place))
     name = runs.find(run)
-    request = Request(**runs.request(name))
+    request = runs.request(name)
     viewer = request.user if user is None else user  # "" is a user, whom nobody knows
     refresh(place, name, told=viewer is None)
     service = Service(runs, place, name, device, backbone, runs.in_service(name))
@@ -159,45 +159,52 @@ Opened = tuple[Model, Strategy, TimmBackbone, int, tuple[str, ...]]  # fields of
 
 def _whole(service: Service, request: Request) -> Opened:
     """The model that the run came to, from its manifest."""
-    store, source = Store(service.home), Source(**service.runs.source(service.run))
-    manifest = service.runs.served(service.run).manifest
+    store, source = Store(service.home), service.runs.source(service.run)
+    manifest = service.runs.served(service.run)
     numerics = configure(_device(service, source), source.threads)
-    backbone = own_backbone(request, service.backbone or source.backbone, numerics)
+    backbone = own_backbone(request, _backbone(service, source), numerics)
     builder = InMemory(store, backbone, numerics, request.seed)
     method = strategy_of(request.strategy)
     hyper: Any = resolve(method.Hyper, method.presets, [], request.hyper)
-    entries = Entries(manifest["entries"], builder, _mend(service.home, request, source))
-    tasks = tuple(PastTask(task["id"], tuple(task["classes"]), task["domain"]) for task in manifest["tasks"])
-    size = manifest["image_size"] or ANY_SIZE
+    entries = Entries(manifest.entries, builder, _mend(service.home, request, source))
+    tasks = tuple(PastTask(task.id, task.classes, task.domain) for task in manifest.tasks)
+    size = manifest.image_size or ANY_SIZE
     return Model(entries, tasks), method(hyper, builder), backbone, size, _warnings(request.id, entries, numerics)
 
 
 def _seen_by(user: str, service: Service, request: Request) -> Opened:
     """The model of the user's view, from the strategy."""
-    source = Source(**service.runs.source(service.run))
+    source = service.runs.source(service.run)
     here = replace(source, device=_device(service, source))
-    found = View(service.home, asdict(request), asdict(here), user, service.backbone)
+    found = View(service.home, request, here, user, _backbone(service, source))
     return found.model, found.strategy, found.backbone, found.stream.image_size or ANY_SIZE, ()
 
 
-def _device(service: Service, source: Source) -> str:
+def _backbone(service: Service, source: RunSource) -> str | TimmBackbone | None:
+    """The backbone as it was given, or as the run's own folder calls it. Raises BadInput for a file that is gone."""
+    found = service.backbone or source.backbone
+    if isinstance(found, str) and found.endswith(".toml") and not Path(found).is_file():
+        raise BadInput(f"backbone {shown(found)} of run {service.run} is not there; say with --backbone where it is")
+    return found
+
+
+def _device(service: Service, source: RunSource) -> str:
     """The device to run on: as asked for, else the run's own, or the CPU where there is none of it."""
     asked = service.device if service.device != "auto" or source.device == "cuda" else source.device
     return device_kind(asked)
 
 
 class Entries(Mapping[str, Handle]):
-    """A model's entries, each opened when it is first asked for. listed: name -> key and parts; mend: what helps where
-    one is missing or damaged."""
+    """A model's entries, each opened when it is first asked for. mend: what helps where one is missing or damaged."""
 
-    def __init__(self, listed: Mapping[str, Mapping[str, Any]], builder: InMemory, mend: str) -> None:
-        self._listed, self._builder, self._mend = listed, builder, mend
+    def __init__(self, listed: Sequence[Entry], builder: InMemory, mend: str) -> None:
+        self._listed, self._builder, self._mend = {entry.name: entry for entry in listed}, builder, mend
         self._opened: dict[str, Handle] = {}
 
     def __getitem__(self, name: str) -> Handle:
         if name not in self._opened:
             entry = self._listed[name]
-            self._opened[name] = self._builder.entry(name, entry["key"], entry["parts"], self._mend)
+            self._opened[name] = self._builder.entry(name, entry.key, entry.parts, self._mend)
         return self._opened[name]
 
     def __contains__(self, name: object) -> bool:
@@ -210,9 +217,9 @@ class Entries(Mapping[str, Handle]):
         return len(self._listed)
 
 
-def _mend(home: Path, request: Request, source: Source) -> str:
+def _mend(home: Path, request: Request, source: RunSource) -> str:
     named = source.stream is not None and source.backbone is not None
-    return f"build it again with: {command(home, request, source)}" if named else "run it again, on the same objects"
+    return f"build it again with: {command(request, source, home)}" if named else "run it again, on the same objects"
 
 
 def _warnings(run: str, entries: Entries, numerics: Numerics) -> tuple[str, ...]:

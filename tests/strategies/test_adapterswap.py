@@ -26,25 +26,23 @@ from cl.errors import BadInput
 from cl.home.results import Result
 from cl.home.store import Record, Store, Tensors
 from cl.running.grants import Grants
-from cl.running.rerun import open_run
+from cl.running.reopening import open_run
 from cl.running.run import run
-from cl.testing import StrategyConformance, tiny_stream
+from cl.testing import tiny_stream
+from cl.testing.strategies import observed
 from strategies.adapterswap import AdapterSwap, shard_id, shards
-from tests.cl.cli.test_cli import palimpsest
-from tests.cl.cli.test_predict import visitor
-from tests.homes import named_backbone as named_backbone
+from tests.homes import manifest
+from tests.palimpsest import palimpsest
+from tests.tiny import BACKBONE
+from tests.visitors import visitor
 
 FAST = {"epochs": 2, "batch_size": 8, "rank": 2, "shard_limit": 8}
 
 
 def made(home: Path, stream: Stream | None = None, user: str | None = None, **settings: Any) -> Result:
     """A run on the tiny stream, by names, so that it can be replayed."""
-    how: Any = {"backbone": "tiny", "settings": {**FAST, **settings}, "home": home, "user": user}
+    how: Any = {"backbone": BACKBONE, "settings": {**FAST, **settings}, "home": home, "user": user}
     return run(stream or tiny_stream(), AdapterSwap, **how)
-
-
-def observed(figures: Any) -> dict[str, Any]:
-    return StrategyConformance()._observed(figures)
 
 
 def hidden_from(user: str, stream: Stream) -> set[str]:
@@ -67,7 +65,7 @@ def same(first: Tensors, second: Tensors) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-pytestmark = pytest.mark.usefixtures("named_backbone")
+pytestmark = pytest.mark.usefixtures("tiny_by_default")
 
 
 # Shards.
@@ -258,7 +256,7 @@ def test_what_a_user_is_told_does_not_depend_on_what_is_hidden(
     told, stream = {}, tiny_stream()
     for name, other in {"seen": stream, **_others(stream, "alice")}.items():
         home = tmp_path / name
-        monkeypatch.setattr("cl.testing.tiny_stream", lambda tasks, train, test, other=other: other)
+        monkeypatch.setattr("cl.testing.tiny_stream", lambda tasks, classes, train, test, twins, other=other: other)
         run_id = made(home, other).id
         ways = [("alice", pictures[0]), ("alice", pictures[1]), ("dave", pictures[0]), ("stranger", pictures[1])]
         command = "predict", run_id, "--json", "--home", str(home), "--as"
@@ -283,9 +281,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 def _forbidden(home: Path, ward: str) -> list[Path]:
     """Blobs of everything in the store that was built for shards of one ward."""
-    (path,) = home.glob("runs/*/manifest.json")
-    uses = json.loads(path.read_bytes())["uses"]
-    return [home / "store" / key[:2] / f"{key}.safetensors" for name, key in uses if f"/{ward}/" in name]
+    keys = [use.key for use in manifest(home).uses if f"/{ward}/" in use.name]
+    return [home / "store" / key[:2] / f"{key}.safetensors" for key in keys]
 
 
 @pytest.mark.parametrize(("scope", "mixing", "top"), WAYS)

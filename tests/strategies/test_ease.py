@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from cl.data.stream import Stream
 from cl.errors import BadInput, UndeclaredRead
 from cl.models.heads import cosine
+from cl.testing import tiny_backbone, tiny_stream
 from strategies.ease import SHARDING, Ease, joined_cosines, mixing_weights, other_weight, synthesise, weighted_cosines
-from tests.helpers import QUICK, builder, learn, run_tiny, same, tiny_backbone, tiny_stream
+from tests.tiny import QUICK, builder, learn, run_tiny, same
 
 T = torch.tensor
 SYNTHESISE = synthesise  # a build is a plain function
@@ -199,7 +200,7 @@ def test_evaluation_passes_grow_with_the_square_of_the_tasks(
     for tasks in (2, 4):
         result = run_tiny(tmp_path / str(tasks), "ease", tiny_stream(tasks))
         passes[tasks] = result.figures["forward_passes"]["evaluate"]
-    images = 2 * 3  # test images a task
+    images = 2 * 4  # test images a task
     assert passes == {2: 2 * 2 * images, 4: 4 * 4 * images}
 
 
@@ -216,7 +217,7 @@ def test_a_class_that_comes_back_is_refused(tmp_path: Path) -> None:
     task = tiny_stream().tasks[0]
     from cl.learning.strategy import Model
 
-    with pytest.raises(BadInput, match="t0-a"):
+    with pytest.raises(BadInput, match="t0/c0"):
         ease.learn(task, Model().after(task, {}, False))
 
 

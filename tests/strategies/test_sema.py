@@ -26,9 +26,9 @@ from cl.learning.train import Optimisation
 from cl.parts import descriptors
 from cl.parts.shared_head import gathered, shrink
 from cl.seeds import Seeds
-from cl.testing import StrategyConformance
+from cl.testing import StrategyConformance, tiny_stream
 from strategies.sema import EXACT, OFFICIAL, Sema, SemaHyper, closed_column, scan
-from tests.helpers import builder, run_tiny, same, tiny_stream
+from tests.tiny import builder, run_tiny, same
 
 T = torch.tensor
 SCAN, SHRINK = scan, shrink  # a build is a plain function
@@ -336,10 +336,12 @@ def far(name: str) -> Task:
     """A task of white pictures with a little noise, unlike any other."""
     shards = []
     for split, count in (("train", 20), ("test", 3)):
-        labels = {f"{name}/{label}/{split}/{row:02d}": f"{name}-{label}" for label in "ab" for row in range(count)}
-        noise = np.random.default_rng(7).integers(0, 60, (len(labels), 16, 16, 3))
+        labels = {
+            f"{name}/{label}/{split}/{row:02d}": f"{name}/{label}" for label in ("c0", "c1") for row in range(count)
+        }
+        noise = np.random.default_rng(7).integers(0, 60, (len(labels), 32, 32, 3))
         shards.append(Samples.of(labels, ArrayPixels(list(labels), (255 - noise).astype(np.uint8))))
-    return Task(name, (f"{name}-a", f"{name}-b"), *shards)
+    return Task(name, (f"{name}/c0", f"{name}/c1"), *shards)
 
 
 @pytest.mark.parametrize("preset", [EXACT, OFFICIAL])

@@ -10,8 +10,9 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from cl.data.samples import ArrayPixels, Samples
+from cl.testing import tiny_stream
 from strategies.slda import discriminant, moments
-from tests.helpers import run_tiny, tiny_stream
+from tests.tiny import run_tiny
 
 NAMES = ["a", "b", "c", "d"]
 

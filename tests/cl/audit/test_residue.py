@@ -9,10 +9,10 @@ import pytest
 
 from cl.audit.residue import residue
 from cl.data.samples import Samples
-from cl.deletion.oracle import picked
-from cl.running.rerun import open_run
-from tests.cl import tiny
-from tests.cl.deleting import forget, started
+from cl.deletion.oracle import shards_with
+from cl.running.reopening import open_run
+from cl.testing import tiny_stream
+from tests.deleting import forget, started
 
 SAMPLE = "t1/c0/1"
 
@@ -24,7 +24,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def image() -> Samples:
-    return picked(tiny.stream(), {SAMPLE})[0]
+    return shards_with(tiny_stream(), {SAMPLE})[0]
 
 
 def content() -> str:

@@ -13,21 +13,8 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from cl.cli import app, main
-
-
-def palimpsest(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
-) -> tuple[int, str, str]:
-    """Exit code, standard output, standard error of one command."""
-    monkeypatch.setattr(sys, "argv", ["palimpsest", *words])
-    code = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = int(end.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+from cl.cli import app
+from tests.palimpsest import palimpsest
 
 
 @pytest.mark.parametrize("word", ["--help", "results"])

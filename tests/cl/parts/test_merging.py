@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cl.parts.merging import adapter_distances, mean_parameters, pull
-from tests.helpers import same
+from tests.tiny import same
 
 T = torch.tensor
 MEAN, DISTANCES = mean_parameters, adapter_distances  # builds are plain functions

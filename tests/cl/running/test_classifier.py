@@ -18,7 +18,6 @@ from PIL import Image
 from torch import Tensor
 
 import cl
-from cl import registry
 from cl.data.samples import Samples
 from cl.deletion.execution import execute
 from cl.deletion.forget_set import Selector
@@ -28,24 +27,17 @@ from cl.home.layout import MARKER
 from cl.home.results import Result
 from cl.home.runs import Runs
 from cl.home.store import Record, Store, Tensors
-from cl.learning.strategy import Strategy
 from cl.models.backbone import embed
 from cl.numerics import Numerics
-from cl.running.rerun import open_run
+from cl.running.reopening import open_run
 from cl.running.run import run
-from tests.cl import tiny
-from tests.cl.cli.test_cli import palimpsest
-from tests.homes import fast
-from tests.streams.test_folder import folder, toml
+from cl.testing import tiny_backbone, tiny_stream
+from tests.homes import files, key_of
+from tests.image_folder import folder, toml
+from tests.palimpsest import palimpsest
+from tests.tiny import BACKBONE, run_tiny
 
-PIXELS = tiny.stream().tasks[1].test.images()  # (n, 3, 32, 32)
-OWN = [name for name in registry.strategies.names() if ":" not in name]
-ADAPTING = [name for name in OWN if registry.strategies.get(name).adapt is not Strategy.adapt]
-
-
-def trained(home: Path, strategy: str = "ease", stream: str = tiny.STREAM, **more: Any) -> Result:
-    settings = {**fast(registry.strategies.get(strategy)), **more.pop("settings", {})}
-    return run(stream, strategy, backbone=tiny.BACKBONE, settings=settings, home=home, device="cpu", **more)
+PIXELS = tiny_stream().tasks[1].test.images()  # (n, 3, 32, 32)
 
 
 def driven_again(home: Path, made: str, pixels: Tensor) -> Tensor:
@@ -56,18 +48,13 @@ def driven_again(home: Path, made: str, pixels: Tensor) -> Tensor:
     return session.strategy().scores(model, visiting).open()["scores"]
 
 
-def files(home: Path) -> dict[Path, tuple[bytes, int]]:
-    """Content and time of every file."""
-    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in home.rglob("*") if path.is_file()}
-
-
 def no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on every stream is gone."""
 
     def gone(*_: object, **__: object) -> None:
         raise AssertionError("a stream was resolved")
 
-    monkeypatch.setattr("cl.running.rerun.resolve_stream", gone)
+    monkeypatch.setattr("cl.running.reopening.resolve_stream", gone)
 
 
 def check(home: Path, made: Result, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,21 +68,6 @@ def check(home: Path, made: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(opened.scores(PIXELS), expected)
     assert opened.components.items() <= made.figures["components"].items() and opened.components
     assert files(home) == before
-
-
-@pytest.mark.parametrize("name", OWN)
-def test_an_opened_model_scores_as_one_that_is_driven_again(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check(tmp_path, trained(tmp_path, name), monkeypatch)
-
-
-@pytest.mark.parametrize("name", [*ADAPTING, "simplecil"])
-def test_at_test_time_it_is_the_model_after_the_last_segment(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = trained(tmp_path, name, "cl.testing:tiny_drift", arguments={"size": 2})
-    check(tmp_path, made, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -112,17 +84,17 @@ def test_at_test_time_it_is_the_model_after_the_last_segment(
         ("sema", {"order": "batch"}),
     ],
 )
-def test_so_it_does_under_other_settings(
+def test_an_opened_model_scores_as_one_that_is_driven_again(
     name: str, settings: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check(tmp_path, trained(tmp_path, name, settings=settings), monkeypatch)
+    check(tmp_path, run_tiny(tmp_path, name, **settings), monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with one run of `ease`, to look at or to copy."""
     place = tmp_path_factory.mktemp("opened") / "home"
-    trained(place)
+    run_tiny(place)
     return place
 
 
@@ -140,7 +112,7 @@ def only(home: Path) -> str:
 def test_a_copied_home_is_enough_without_images_in_another_process(tmp_path: Path) -> None:
     place = folder(tmp_path / "data")
     made = run(
-        str(toml(place)), "ease", backbone="glyph-vit", settings={"epochs": 1}, home=tmp_path / "home", device="cpu"
+        str(toml(place)), "ease", backbone=BACKBONE, settings={"epochs": 1}, home=tmp_path / "home", device="cpu"
     )
     picture = tmp_path / "picture.png"
     shutil.copy(place / "images" / "test" / "owl" / "0.png", picture)
@@ -163,7 +135,7 @@ def test_what_is_printed_of_a_finished_run_needs_no_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, home = folder(tmp_path / "data"), tmp_path / "home"
-    made = run(str(toml(place)), "simplecil", backbone="glyph-vit", home=home, device="cpu").id
+    made = run(str(toml(place)), "simplecil", backbone=BACKBONE, home=home, device="cpu").id
     shutil.rmtree(place)
     for words in (
         ["results"],
@@ -225,8 +197,8 @@ def test_what_is_no_image_is_refused_in_one_line(home: Path, images: Any, told: 
 
 def test_what_is_said_of_the_model(home: Path) -> None:
     opened = cl.open(only(home)[:6], home)
-    stream = tiny.stream()
-    assert opened.classes == stream.classes and [task.id for task in opened.tasks] == ["t0", "t1", "t2"]
+    stream = tiny_stream()
+    assert opened.classes == stream.classes and [task.id for task in opened.tasks] == [task.id for task in stream.tasks]
     with pytest.raises(PalimpsestError, match="sealed"):
         _ = opened.tasks[0].train
     scores = opened.scores(PIXELS)
@@ -234,15 +206,15 @@ def test_what_is_said_of_the_model(home: Path) -> None:
     p = opened.predict_proba(PIXELS)
     assert p.dtype == torch.float64 and torch.allclose(p.sum(1), torch.ones(len(p), dtype=torch.float64))
     assert torch.equal(p.argmax(1), scores.argmax(1))
-    assert torch.equal(opened.embed(PIXELS), embed(tiny.backbone(), stream.tasks[1].test))
+    assert torch.equal(opened.embed(PIXELS), embed(tiny_backbone(), stream.tasks[1].test))
     assert opened.warnings == ()
 
 
 def test_only_the_entries_of_the_live_manifest_are_read(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = only(copied)
-    trained(copied, "ease", seed=1)
+    run_tiny(copied, seed=1)
     live = Runs(Store(copied)).served(made)
-    entries = {entry["key"] for entry in live.manifest["entries"].values()}
+    entries = {entry.key for entry in live.entries}
     read: list[str] = []
     for name in ("record", "load"):
         monkeypatch.setattr(Store, name, noted(getattr(Store, name), read))
@@ -282,7 +254,7 @@ def test_an_open_model_notices_a_deletion(copied: Path) -> None:
 
 
 def test_a_stale_run_is_built_again_first(copied: Path) -> None:
-    made, other = only(copied), trained(copied, "simplecil").id
+    made, other = only(copied), run_tiny(copied, "simplecil").id
     execute(copied, made, [Selector("sample", "t1/c0/1")])
     assert Runs(Store(copied)).stale(other)
     assert cl.open(other, copied).predict(PIXELS) and Runs(Store(copied)).stale(other) is None
@@ -291,7 +263,7 @@ def test_a_stale_run_is_built_again_first(copied: Path) -> None:
 @pytest.mark.parametrize("damage", ["blob", "bytes", "record", "checksum"])
 def test_a_damaged_part_is_one_line_with_the_command_that_mends_it(copied: Path, damage: str) -> None:
     made = only(copied)
-    key = Runs(Store(copied)).served(made).manifest["entries"]["t1/adapter"]["key"]
+    key = key_of(copied, "t1/adapter")
     record, blob = (copied / "store" / key[:2] / f"{key}.{suffix}" for suffix in ("json", "safetensors"))
     place = record if damage in ("record", "checksum") else blob
     content = bytearray(place.read_bytes())
@@ -334,8 +306,8 @@ def test_nothing_warns_on_standard_error(home: Path) -> None:
 
 
 def test_a_users_model_is_the_users_run(tmp_path: Path) -> None:
-    made = trained(tmp_path, "simplecil", "cl.testing:tiny_stream").id
-    own = trained(tmp_path, "simplecil", "cl.testing:tiny_stream", user="alice").id
+    made = run_tiny(tmp_path, "simplecil").id
+    own = run_tiny(tmp_path, "simplecil", user="alice").id
     opened = cl.open(made, tmp_path)
     alice = opened.as_user("alice")
     assert alice.user == "alice" and alice.classes == opened.classes
@@ -347,6 +319,6 @@ def test_a_users_model_is_the_users_run(tmp_path: Path) -> None:
 
 
 def test_a_users_model_that_needs_training_names_the_command(tmp_path: Path) -> None:
-    opened = cl.open(trained(tmp_path, "ease", "cl.testing:tiny_stream").id, tmp_path)
+    opened = cl.open(run_tiny(tmp_path).id, tmp_path)
     with pytest.raises(BadInput, match=r"palimpsest run .*--as alice"):
         opened.as_user("alice")

@@ -7,7 +7,7 @@ import numpy as np
 from cl.data.samples import ArrayPixels, Samples
 from cl.data.stream import Recipe, Stream, Task
 
-STREAM = "tests.strategies.newness:stream"
+STREAM = "tests.newness:stream"
 DARK, BRIGHT = 60, 190
 
 

@@ -52,7 +52,7 @@ def size(model: Model, blocks: int) -> Size:
     return Size(tuple(adapters), tuple(adapter_parameters), tuple(parameters), roles)
 
 
-def figures(
+def growth_figures(
     model: Model, sizes: Sequence[Size], domains: Sequence[str | None], accuracy: float | None
 ) -> dict[str, Any]:
     """The growth figures of a run as plain JSON; lists have one entry a task, lists within them one a block.

@@ -8,28 +8,27 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
-from cl import registry
 from cl.data.stream import Stream
-from cl.deletion.execution import Outcome, execute
+from cl.deletion.dossier import read_dossier
+from cl.deletion.execution import execute
 from cl.deletion.forget_set import Kind, Selector
 from cl.deletion.plan import Scope
+from cl.deletion.steps import Outcome
 from cl.deletion.vault import Vault
 from cl.home.results import Result
 from cl.home.runs import Runs
 from cl.home.store import Store
-from cl.running.rerun import replay
-from cl.running.run import run
-from cl.running.session import Session
-from tests.cl import tiny
+from cl.running.reopening import setup_of
+from cl.running.session import Session, session_on
+from tests.tiny import fast, run_tiny
 
 STRATEGIES = ("ease", "simplecil", "finetune", "joint", "mos", "ssiat", "sema")
 
 
 def start(home: Path, strategy: str, stream: Stream | None = None, seed: int = 0) -> Result:
     """A whole run of a fraction of a second."""
-    known = registry.strategies.get(strategy).Hyper.__dataclass_fields__
-    settings = {name: value for name, value in tiny.FAST.items() if name in known}
-    return run(stream or tiny.stream(), strategy, backbone=tiny.BACKBONE, settings=settings, home=home, seed=seed)
+    less = {"epochs": 1} if "epochs" in fast(strategy) else {}
+    return run_tiny(home, strategy, stream, seed, **less)
 
 
 @cache
@@ -54,22 +53,16 @@ def forget_ids(home: Path, run_id: str, ids: Iterable[str]) -> Outcome:
 
 
 def samples_of(home: Path, outcome: Outcome) -> set[str]:
-    return set(Vault(home).get(outcome.request)["samples"])
+    return set(read_dossier(Vault(home), outcome.request).forgotten.samples)
 
 
 def oracle(home: Path, run_id: str, ids: Iterable[str], cold: Path) -> tuple[Session, dict[str, str]]:
     """The same run on the empty home `cold`, as if the samples had never been: its session and components."""
     runs = Runs(Store(home))
-    session = replay(cold, runs.request(run_id), runs.source(run_id))
-    session.stream = session.whole.without(set(ids))
+    setup = setup_of(cold, runs.request(run_id), runs.source(run_id))
+    session = session_on(cold, setup, setup.whole.without(set(ids)))
     return session, session.drive().components
 
 
 def keys(home: Path) -> set[str]:
     return set(Store(home).keys())
-
-
-def files(home: Path) -> dict[str, bytes]:
-    """Every file of a home but its locks."""
-    found = {path.relative_to(home).as_posix(): path for path in sorted(home.rglob("*")) if path.is_file()}
-    return {name: path.read_bytes() for name, path in found.items() if not name.startswith("locks/")}

@@ -1,9 +1,8 @@
-"""Making a run again, in any process, from what its folder holds."""
+"""Driving a finished run again, in any process, from what its folder holds."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +15,7 @@ from cl.data.policy import Policy
 from cl.data.recipes import OBJECT, resolve_stream
 from cl.data.stream import Recipe, Stream
 from cl.errors import BadInput, CorruptComponent
+from cl.home.records import Request, RunSource
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.learning.hyper import resolve
@@ -25,43 +25,48 @@ from cl.models.vit import TimmBackbone
 from cl.numerics import Numerics, configure, device_kind
 from cl.progress import reporting, track
 from cl.running.grants import Grants
-from cl.running.online import adapted
-from cl.running.request import Request, Source, readable
-from cl.running.session import Session
+from cl.running.online import adaptations
+from cl.running.request import readable_by
+from cl.running.session import Session, session_on
+from cl.running.setup import Setup
 from cl.running.suppression import Suppression
 
 
 def open_run(home: Path, run: str) -> Session:
-    """The run whose id begins with `run`, ready to be driven again. Raises BadInput where it cannot be replayed."""
+    """The run whose id begins with `run`, ready to be driven again. Raises BadInput where it cannot be made again."""
     runs = Runs(Store(home))
     found = runs.find(run)
-    return replay(home, runs.request(found), runs.source(found))
+    return reopen(home, runs.request(found), runs.source(found))
 
 
-def replay(
+def reopen(home: Path, request: Request, source: RunSource) -> Session:
+    """The run `request` on the store of `home`, ready to be driven again. Errors are those of `setup_of`."""
+    return session_on(home, setup_of(home, request, source))
+
+
+def setup_of(
     home: Path,
-    request: Mapping[str, Any],
-    source: Mapping[str, Any],
+    request: Request,
+    source: RunSource,
     policy: Policy | None = None,
     backbone: str | TimmBackbone | None = None,
-) -> Session:
-    """The run `request` on the store of `home`, ready to be driven again.
+) -> Setup:
+    """What the run `request` is made of.
 
-    policy: who may read what, where the home's own word does not count. backbone: the run's, where its source does not
-    name it, or not as it is called here. Raises BadInput for a run made from bare Python objects, or whose backbone is
-    another one now.
+    home: where file digests and the home's own word on access lie. policy: who may read what, where that word does not
+    count. backbone: the run's, where its source does not name it, or not as it is called here. Raises BadInput for a
+    run made from bare Python objects, or whose backbone is another one now.
     """
-    wanted = Request(**request)
-    if source["stream"] is None:
-        raise BadInput(f"the stream of run {wanted.id} cannot be made again: {OBJECT}")
-    found = _found(source["stream"], home, wanted.user)
-    everything = Grants(home).govern(found) if policy is None else replace(found, policy=policy)
-    numerics = configure(source["device"], source["threads"])
-    network = own_backbone(wanted, backbone or source["backbone"], numerics)
-    method = strategy_of(wanted.strategy)
-    hyper: Any = resolve(method.Hyper, method.presets, [], wanted.hyper)
-    whole = readable(everything, wanted.user, method.isolates(hyper))
-    return Session(Store(home), network, numerics, wanted, Source(**source), whole, method, hyper)
+    if source.stream is None:
+        raise BadInput(f"the stream of run {request.id} cannot be made again: {OBJECT}")
+    stream = _stream_of(source.stream, home, request.user)
+    everything = Grants(home).govern(stream) if policy is None else replace(stream, policy=policy)
+    numerics = configure(source.device, source.threads)
+    network = own_backbone(request, backbone or source.backbone, numerics)
+    method = strategy_of(request.strategy)
+    hyper: Any = resolve(method.Hyper, method.presets, [], request.hyper)
+    whole = readable_by(request.user, everything, method.isolates(hyper))
+    return Setup(request, source, whole, method, hyper, network, numerics)
 
 
 def own_backbone(request: Request, backbone: str | TimmBackbone | None, numerics: Numerics) -> TimmBackbone:
@@ -90,17 +95,13 @@ def refresh(home: Path, run: str, told: bool) -> None:
         if not Suppression(home).reaches(store, run):
             return
     with nullcontext() if told else reporting(_silent):
-        replay(home, runs.request(run), runs.source(run)).run()
+        reopen(home, runs.request(run), runs.source(run)).run()
 
 
-def _silent(label: str, done: int, total: int) -> None:
-    pass
-
-
-def _found(recipe: Mapping[str, Any], home: Path, user: str | None) -> Stream:
+def _stream_of(recipe: Recipe, home: Path, user: str | None) -> Stream:
     """The stream of a recipe. What is wrong with it may name files that not every user may know of."""
     try:
-        return resolve_stream(Recipe(**recipe), home=home)
+        return resolve_stream(recipe, home=home)
     except BadInput as error:
         if user is None:
             raise
@@ -111,32 +112,25 @@ class View:
     """A finished run as `user` may read it now, if that takes no training: its strategy, stream, and model after the
     last task.
 
-    source, backbone: as of `replay`. Raises BadInput for a run that cannot be made again, or is another user's.
+    source, backbone: as of `setup_of`. Raises BadInput for a run that cannot be made again, or is another user's.
     """
 
     def __init__(
         self,
         home: Path,
-        request: Mapping[str, Any],
-        source: Mapping[str, Any],
+        request: Request,
+        source: RunSource,
         user: str,
         backbone: str | TimmBackbone | None = None,
     ) -> None:
-        run = Request(**request).id
-        if request["user"] not in (None, user):
+        run = request.id
+        if request.user not in (None, user):
             raise BadInput(f"run {run} is another user's view; give a run of the whole stream, or one made --as {user}")
-        session = replay(home, {**request, "user": user}, source, backbone=backbone)
-        session.builder = Frugal(
-            session.store,
-            session.backbone,
-            session.numerics,
-            session.request.seed,
-            refusal=f"what {user} may read was not trained on yet; do so with: "
-            + command(home, session.request, session.source),
-        )
+        setup = setup_of(home, replace(request, user=user), source, backbone=backbone)
+        session = session_on(home, setup, make_builder=measuring_builder)
         # What was deleted from this run alone is not in the views of it either.
-        self.stream = session.stream.without(session.suppression.of(session.whole, run))
-        self.strategy, self.backbone = session.strategy(), session.backbone
+        self.stream = session.stream.without(Suppression(home).of(session.whole, run))
+        self.strategy, self.backbone = session.strategy(), setup.backbone
         self._builder = session.builder
 
     @cached_property
@@ -154,11 +148,15 @@ class View:
             model = self.strategy.extended(model, task, len(tasks) - position - 1)
         segments = self.stream.segments if tasks else ()
         label = f"{self.stream.name} at test time, again"
-        return [model, *(step[-1] for step in adapted(self.strategy, self._builder, model, segments, label))][-1]
+        return [model, *(one.model for one in adaptations(self.strategy, self._builder, model, segments, label))][-1]
+
+
+def _silent(label: str, done: int, total: int) -> None:
+    pass
 
 
 @dataclass
-class Frugal(Builder):
+class MeasuringBuilder(Builder):
     """A builder that measures, but trains nothing."""
 
     refusal: str = ""
@@ -169,13 +167,20 @@ class Frugal(Builder):
         return super()._build(plan, store, before)
 
 
-def command(home: Path, request: Request, source: Source) -> str:
-    """The command that makes the run, where stream and backbone have names."""
+def measuring_builder(setup: Setup, store: Store) -> Builder:
+    """The builder for a user's view: what takes training is refused with the command that does it."""
+    trains = command(setup.request, setup.source, store.home)
+    refusal = f"what {setup.request.user} may read was not trained on yet; do so with: {trains}"
+    return MeasuringBuilder(store, setup.backbone, setup.numerics, setup.request.seed, refusal=refusal)
+
+
+def command(request: Request, source: RunSource, home: Path) -> str:
+    """The command that makes the run on `home`, where stream and backbone have names."""
     assert source.stream is not None and source.backbone is not None
-    place = source.stream["place"]
-    words = ["palimpsest", "run", place.get("file", source.stream["name"]), request.strategy]
+    place = source.stream.place
+    words = ["palimpsest", "run", place.get("file", source.stream.name), request.strategy]
     words += ["--data", place["data"]] if "data" in place else []
-    for name, value in source.stream["arguments"].items():
+    for name, value in source.stream.arguments.items():
         words += ["--set", f"stream.{name}={value}"]
     words += ["--as", request.user] if request.user is not None else []
     words += ["--backbone", source.backbone, "--seed", str(request.seed), "--home", str(home)]
