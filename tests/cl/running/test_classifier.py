@@ -136,12 +136,13 @@ def test_what_is_printed_of_a_finished_run_needs_no_images(
 ) -> None:
     place, home = folder(tmp_path / "data"), tmp_path / "home"
     made = run(str(toml(place)), "simplecil", backbone=BACKBONE, home=home, device="cpu").id
+    component = next(iter(cl.open(made, home).components))
     shutil.rmtree(place)
     for words in (
         ["results"],
         ["show", made],
         ["show", made, "--growth"],
-        ["show", made, "--lineage", "owl+cat/prototypes"],
+        ["show", made, "--lineage", component],
         ["store", "verify"],
     ):
         code, out, err = palimpsest(capsys, monkeypatch, *words, "--home", str(home))
@@ -150,18 +151,20 @@ def test_what_is_printed_of_a_finished_run_needs_no_images(
 
 def test_every_form_of_an_image_is_the_same_image(home: Path, tmp_path: Path) -> None:
     opened = cl.open(only(home), home)
-    whole = PIXELS[:2].permute(0, 2, 3, 1).numpy()  # (2, 32, 32, 3)
-    grey = whole[..., 0]
-    path = tmp_path / "0.png"
+    whole, path = PIXELS[:2].permute(0, 2, 3, 1).numpy(), tmp_path / "0.png"  # (2, 32, 32, 3)
     Image.fromarray(whole[0]).save(path)
     expected = opened.scores(PIXELS[:2])
     assert expected.shape == (2, len(opened.classes))
-    for several in (whole, grey, list(whole), list(grey), [Image.fromarray(row) for row in whole], list(PIXELS[:2])):
+    for several in (whole, list(whole), [Image.fromarray(row) for row in whole], list(PIXELS[:2])):
         assert torch.equal(opened.scores(several), expected)
-    for one in (path, str(path), Image.open(path), whole[0], grey[0], PIXELS[0], [path], (PIXELS[0],)):
+    for one in (path, str(path), Image.open(path), whole[0], PIXELS[0], [path], (PIXELS[0],)):
         assert torch.equal(opened.scores(one), expected[:1])
     mixed = opened.scores([path, PIXELS[1], Image.fromarray(whole[0]), whole[1]])
     assert torch.equal(mixed, expected[[0, 1, 0, 1]])
+    grey = whole[..., 0]  # (2, 32, 32)
+    expected = opened.scores(np.repeat(grey[..., None], 3, axis=-1))
+    for several in (grey, list(grey), [Image.fromarray(row) for row in grey]):
+        assert torch.equal(opened.scores(several), expected)
 
 
 def test_images_of_another_size_are_resized_as_files_are(home: Path, tmp_path: Path) -> None:
