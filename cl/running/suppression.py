@@ -26,6 +26,9 @@ class Suppressed:
     samples: tuple[str, ...]
 
 
+NOTHING = Suppressed(None, ())
+
+
 @dataclass(frozen=True)
 class SuppressionList(Document):
     """By request."""
@@ -56,7 +59,7 @@ class Suppression:
 
     def deleted_by(self, request: str, stream: Stream) -> set[str]:
         """The ids of `stream` that `request` deleted."""
-        return self._among(stream, self._load().requests.get(request, Suppressed(None, ())).samples)
+        return self._among(stream, self._load().requests.get(request, NOTHING).samples)
 
     def reaches(self, store: Store, run: str) -> bool:
         """Whether the live generation of `run` may have read what it must not read, as it has where runs and store were
@@ -93,7 +96,7 @@ class Suppression:
     def lift(self, store: Store, request: str) -> int:
         """Let the samples of `request` come again; how many there were."""
         entries = dict(self._load().requests)
-        entry = entries.pop(request, Suppressed(None, ()))
+        entry = entries.pop(request, NOTHING)
         self._save(store, entries)
         return len(entry.samples)
 
