@@ -23,6 +23,7 @@ def folders(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     """A new package of each kind, importable."""
     made = {}
     for what, name in NAMES.items():
+        monkeypatch.delitem(sys.modules, name.replace("-", "_"), raising=False)  # of the test before
         words = ("new", what, name, "--out", str(tmp_path / "made"), "--json")
         code, out, err = palimpsest(capsys, monkeypatch, *words)
         assert (code, err) == (0, "")
