@@ -96,7 +96,7 @@ class Stream:
     segments: what arrives at test time, in order; then `tasks` is the labelled source split, usually one task whose
     test shard is the clean test set. Its training shard may be empty: then a model must be given.
 
-    recipe: None for a stream made from bare objects; it trains, but no other process can replay it.
+    recipe: None for a stream made from bare objects; it trains, but no other process can make it again.
     """
 
     name: str

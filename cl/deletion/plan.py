@@ -72,9 +72,16 @@ class DeletionPlan:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON; it names samples, so it is for the person who asks, not for a record."""
-        shown = {name: plain(value) for name, value in self.__dict__.items() if name not in ("live", "resolution")}
-        forget = {**shown["forget"], "samples": sorted(self.forget.samples)}
-        return {**shown, "forget": forget, "tainted": len(self.steps), "revoked": len(self.revoked)}
+        others = ("forget", "steps", "live", "resolution")
+        own = {name: plain(value) for name, value in self.__dict__.items() if name not in others}
+        forget = {**plain(self.forget), "samples": sorted(self.forget.samples)}
+        return {
+            **own,
+            "forget": forget,
+            "tainted": len(self.steps),
+            "steps": plain(self.steps),
+            "revoked": len(self.revoked),
+        }
 
 
 def plan(

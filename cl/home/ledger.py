@@ -62,7 +62,7 @@ class LedgerRecord:
     signature: str
 
     def as_json(self) -> dict[str, Any]:
-        return plain(self)
+        return dict(sorted(plain(self).items()))  # as a line has them
 
 
 class Ledger:

@@ -19,6 +19,8 @@ from cl.home.store import Store
 UNFINISHED = "unfinished"  # a file in the folder of a run that has begun and not ended
 MANIFEST = "manifest.json"
 
+Generation = tuple[int, int, int]  # inode, size and time of the manifest
+
 Kept = TypeVar("Kept", bound=Document)
 
 
@@ -75,8 +77,8 @@ class Runs:
         """The deletion that made the run stale, until it is built again."""
         return self._mark(run, STALE)
 
-    def in_service(self, run: str) -> tuple[int, int, int]:
-        """What changes with every generation of the run. Raises DeletionError where there is none now."""
+    def in_service(self, run: str) -> Generation:
+        """Which generation of the run is live. Raises DeletionError where there is none now."""
         request = self._mark(run, QUARANTINED)
         if request is not None:
             raise DeletionError(f"run {run} is quarantined by deletion {request}; execute that again to finish it")
@@ -89,9 +91,7 @@ class Runs:
     def served(self, run: str) -> Manifest:
         """The live generation, for whoever shows or uses the model. Raises DeletionError where there is none now."""
         self.in_service(run)
-        live = self.live(run)
-        assert live is not None
-        return live
+        return self._load(run, MANIFEST, Manifest)
 
     def all_live(self) -> Iterator[tuple[str, Manifest]]:
         """Every run that has a live generation."""

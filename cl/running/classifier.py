@@ -7,7 +7,7 @@ entries that user's view has only the strategy can say, so it is driven on the v
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from cl.components.handles import Handle
 from cl.components.in_memory import InMemory
 from cl.data.samples import Samples
 from cl.data.visitors import squares
-from cl.errors import DeletionError
+from cl.errors import BadInput, DeletionError, shown
 from cl.home.layout import default_home, require_home
 from cl.home.records import Entry, Request, RunSource
-from cl.home.runs import Runs
+from cl.home.runs import Generation, Runs
 from cl.home.store import Store
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model, PastTask, Strategy, strategy_of
@@ -118,7 +118,7 @@ class Service:
     run: str
     device: str
     backbone: str | TimmBackbone | None
-    generation: tuple[int, int, int]
+    generation: Generation
 
     def check(self) -> None:
         """Raises DeletionError unless the run is as it was when it was opened."""
@@ -162,7 +162,7 @@ def _whole(service: Service, request: Request) -> Opened:
     store, source = Store(service.home), service.runs.source(service.run)
     manifest = service.runs.served(service.run)
     numerics = configure(_device(service, source), source.threads)
-    backbone = own_backbone(request, service.backbone or source.backbone, numerics)
+    backbone = own_backbone(request, _backbone(service, source), numerics)
     builder = InMemory(store, backbone, numerics, request.seed)
     method = strategy_of(request.strategy)
     hyper: Any = resolve(method.Hyper, method.presets, [], request.hyper)
@@ -176,8 +176,16 @@ def _seen_by(user: str, service: Service, request: Request) -> Opened:
     """The model of the user's view, from the strategy."""
     source = service.runs.source(service.run)
     here = replace(source, device=_device(service, source))
-    found = View(service.home, request, here, user, service.backbone)
+    found = View(service.home, request, here, user, _backbone(service, source))
     return found.model, found.strategy, found.backbone, found.stream.image_size or ANY_SIZE, ()
+
+
+def _backbone(service: Service, source: RunSource) -> str | TimmBackbone | None:
+    """The backbone as it was given, or as the run's own folder calls it. Raises BadInput for a file that is gone."""
+    found = service.backbone or source.backbone
+    if isinstance(found, str) and found.endswith(".toml") and not Path(found).is_file():
+        raise BadInput(f"backbone {shown(found)} of run {service.run} is not there; say with --backbone where it is")
+    return found
 
 
 def _device(service: Service, source: RunSource) -> str:
@@ -187,10 +195,9 @@ def _device(service: Service, source: RunSource) -> str:
 
 
 class Entries(Mapping[str, Handle]):
-    """A model's entries, each opened when it is first asked for. listed: as the manifest lists them; mend: what helps
-    where one is missing or damaged."""
+    """A model's entries, each opened when it is first asked for. mend: what helps where one is missing or damaged."""
 
-    def __init__(self, listed: Iterable[Entry], builder: InMemory, mend: str) -> None:
+    def __init__(self, listed: Sequence[Entry], builder: InMemory, mend: str) -> None:
         self._listed, self._builder, self._mend = {entry.name: entry for entry in listed}, builder, mend
         self._opened: dict[str, Handle] = {}
 
@@ -212,7 +219,7 @@ class Entries(Mapping[str, Handle]):
 
 def _mend(home: Path, request: Request, source: RunSource) -> str:
     named = source.stream is not None and source.backbone is not None
-    return f"build it again with: {command(home, request, source)}" if named else "run it again, on the same objects"
+    return f"build it again with: {command(request, source, home)}" if named else "run it again, on the same objects"
 
 
 def _warnings(run: str, entries: Entries, numerics: Numerics) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Opening a finished run, in any process, from what its folder holds."""
+"""Driving a finished run again, in any process, from what its folder holds."""
 
 from __future__ import annotations
 
@@ -111,10 +111,6 @@ def refresh(home: Path, run: str, told: bool) -> None:
         reopen(home, runs.request(run), runs.source(run)).run()
 
 
-def _silent(label: str, done: int, total: int) -> None:
-    pass
-
-
 def _stream_of(recipe: Recipe, home: Path, user: str | None) -> Stream:
     """The stream of a recipe. What is wrong with it may name files that not every user may know of."""
     try:
@@ -168,6 +164,10 @@ class View:
         return [model, *(one.model for one in adaptations(self.strategy, self._builder, model, segments, label))][-1]
 
 
+def _silent(label: str, done: int, total: int) -> None:
+    pass
+
+
 @dataclass
 class MeasuringBuilder(Builder):
     """A builder that measures, but trains nothing."""
@@ -182,13 +182,13 @@ class MeasuringBuilder(Builder):
 
 def measuring_builder(setup: Setup, store: Store) -> Builder:
     """The builder for a user's view: what takes training is refused with the command that does it."""
-    user, how = setup.request.user, command(store.home, setup.request, setup.source)
-    refusal = f"what {user} may read was not trained on yet; do so with: {how}"
+    trains = command(setup.request, setup.source, store.home)
+    refusal = f"what {setup.request.user} may read was not trained on yet; do so with: {trains}"
     return MeasuringBuilder(store, setup.backbone, setup.numerics, setup.request.seed, refusal=refusal)
 
 
-def command(home: Path, request: Request, source: RunSource) -> str:
-    """The command that makes the run, where stream and backbone have names."""
+def command(request: Request, source: RunSource, home: Path) -> str:
+    """The command that makes the run on `home`, where stream and backbone have names."""
     assert source.stream is not None and source.backbone is not None
     place = source.stream.place
     words = ["palimpsest", "run", place.get("file", source.stream.name), request.strategy]

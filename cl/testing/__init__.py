@@ -5,7 +5,7 @@
         settings = {"epochs": 2}
 
     class TestShapes(StreamConformance):
-        stream = "shapes"                 # a registered name, or a factory whose recipe another process can replay
+        stream = "shapes"                 # a registered name, or a factory with a recipe for other processes
 
 Ours run it by being registered. A strategy runs over `tiny_stream()` on `tiny_backbone()` unless it sets its own. Both
 have names, `cl.testing:tiny_stream` and `cl.testing:tiny_backbone`, by which any command can use them; only the suites

@@ -13,6 +13,8 @@ from cl.data import veil
 from cl.data.samples import ArrayPixels, Samples
 from cl.data.stream import Segment, Stream
 from cl.home.store import Store
+from cl.learning.strategy import Model, Strategy
+from cl.running.online import adaptations
 from cl.testing.strategies import StrategyConformance
 from cl.testing.tiny import CONDITIONS, tiny_drift
 
@@ -57,6 +59,11 @@ class OnlineConformance(StrategyConformance):
         assert all(0 <= error <= 1 for error in online["online_error"].values())
         batches = sum(len(segment.batches) for segment in self.stream.segments)
         assert {len(values) for values in online["test_time"]["batches"].values()} == {batches}
+
+    def _finished(self, home: Path) -> tuple[Strategy, Model]:
+        strategy, model = self._learnt(home)
+        steps = adaptations(strategy, strategy._builder, model, self.stream.segments, "test time, again")
+        return strategy, [model, *(one.model for one in steps)][-1]
 
     def _components(self, home: Path, segment: Segment) -> set[tuple[str, str]]:
         """(name, key) of what was built for a segment."""

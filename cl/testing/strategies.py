@@ -22,13 +22,14 @@ from cl.deletion.oracle import with_noise
 from cl.deletion.taint import closure
 from cl.digests import digest_bytes, digest_tensors
 from cl.home.records import Manifest
-from cl.home.runs import read_manifest
+from cl.home.runs import Runs, read_manifest
 from cl.home.shards import Traces
 from cl.home.store import Store
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model, Strategy, strategy_of
 from cl.models.vit import TimmBackbone
 from cl.numerics import configure
+from cl.running.classifier import open as open_model
 from cl.running.run import run
 from cl.seeds import global_state
 from cl.testing.tiny import tiny_backbone, tiny_stream
@@ -176,6 +177,17 @@ class StrategyConformance:
             assert torch.equal(self._scores(strategy, model, visiting), self._scores(strategy, model, test))
         assert sorted(warm.rglob("*")) == files
 
+    def test_a_finished_run_opens_from_its_manifest(self, warm: Path) -> None:
+        """Scores need the model's entries and its table of tasks: no image, nothing that the strategy remembers."""
+        strategy, model = self._finished(warm)
+        pixels = self.stream.tasks[0].test.images()
+        visiting = Samples.visiting(pixels.permute(0, 2, 3, 1).numpy())
+        files, (run_id,) = sorted(warm.rglob("*")), Runs(Store(warm)).ids()
+        opened = open_model(run_id, warm, backbone=self.backbone)
+        assert opened.tasks and opened.components == {name: part.digest for name, part in model.parts}
+        assert torch.equal(opened.scores(pixels), self._scores(strategy, model, visiting))
+        assert sorted(warm.rglob("*")) == files
+
     @classmethod
     def _run(cls, home: Path, stream: Stream | None = None, user: str | None = None) -> Mapping[str, Any]:
         result = run(
@@ -224,6 +236,10 @@ class StrategyConformance:
         for position, task in enumerate(self.stream.tasks):
             model = strategy.extended(model, task, len(self.stream.tasks) - position - 1)
         return strategy, model
+
+    def _finished(self, home: Path) -> tuple[Strategy, Model]:
+        """The strategy, and the model that a run comes to."""
+        return self._learnt(home)
 
     def _scores(self, strategy: Strategy, model: Model, samples: Samples) -> Tensor:
         return strategy.scores(model, samples).open()["scores"]

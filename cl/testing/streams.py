@@ -45,7 +45,7 @@ class StreamConformance:
     def test_it_resolves_to_the_same_stream_twice(self, made: Stream) -> None:
         assert content_digest(self._make()) == content_digest(made)
 
-    def test_another_process_replays_its_recipe(self, made: Stream) -> None:
+    def test_another_process_makes_it_again(self, made: Stream) -> None:
         assert made.recipe is not None, "give the stream a Recipe, so that a run of it can be verified"
         seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}

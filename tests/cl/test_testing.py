@@ -33,7 +33,7 @@ def test_a_cheating_strategy_is_found(pytester: Pytester, strategy: str, found_b
 
 @pytest.mark.parametrize(
     ("factory", "found_by"),
-    [("unsteady", "test_it_resolves_to_the_same_stream_twice"), ("blind", "test_another_process_replays_its_recipe")],
+    [("unsteady", "test_it_resolves_to_the_same_stream_twice"), ("blind", "test_another_process_makes_it_again")],
 )
 def test_a_faulty_stream_is_found(pytester: Pytester, factory: str, found_by: str) -> None:
     body = f"stream = staticmethod(cheating.{factory})"

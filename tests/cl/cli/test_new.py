@@ -23,6 +23,7 @@ def folders(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     """A new package of each kind, importable."""
     made = {}
     for what, name in NAMES.items():
+        monkeypatch.delitem(sys.modules, name.replace("-", "_"), raising=False)  # of the test before
         words = ("new", what, name, "--out", str(tmp_path / "made"), "--json")
         code, out, err = palimpsest(capsys, monkeypatch, *words)
         assert (code, err) == (0, "")
@@ -55,9 +56,9 @@ def test_they_pass_their_own_tests(folders: dict[str, Path], what: str, pytester
 @pytest.mark.parametrize("what", NAMES)
 def test_what_is_written_is_tidy_and_named(folders: dict[str, Path], what: str) -> None:
     name, ruff = NAMES[what], str(Path(sys.executable).with_name("ruff"))
-    options = ["--no-cache", "--isolated", "--line-length", "120", str(folders[what])]
-    subprocess.run([ruff, "check", "--select", "E,F,W,I,B,UP,SIM", *options], check=True, capture_output=True)
-    subprocess.run([ruff, "format", "--check", *options], check=True, capture_output=True)
+    options = ["--no-cache", "--isolated", "--line-length", "120", "."]
+    subprocess.run([ruff, "check", "--select", "E,F,W,I,B,UP,SIM", *options], check=True, cwd=folders[what])
+    subprocess.run([ruff, "format", "--check", *options], check=True, cwd=folders[what])
     project = tomllib.loads((folders[what] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     points = {"strategy": {name: "first_means:FirstMeans"}, "stream": {name: "first_bars:first_bars"}}[what]
     assert project["name"] == name and list(project["entry-points"].values()) == [points]

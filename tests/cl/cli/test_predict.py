@@ -37,11 +37,10 @@ def test_predictions_are_printed_and_nothing_of_the_image_is_stored(
     assert len(rows[0]["top"]) == 5 and {name for name, _ in rows[0]["top"]} <= set(tiny_stream().classes)
     assert palimpsest(capsys, monkeypatch, *words)[0] == 0
     after = files(home)
-    assert after.keys() == before.keys()
+    assert after == before
     pixels = np.asarray(Image.open(path))
     for data in after.values():
         assert path.name.encode() not in data and pixels[0, :4].tobytes() not in data
-    assert {p for p in after if after[p] != before[p]} <= {home / "results.sqlite-shm", home / "results.sqlite-wal"}
 
 
 def test_names_are_shown_as_they_are(
@@ -61,20 +60,34 @@ def test_names_are_shown_as_they_are(
 
 
 def test_a_run_of_python_objects_is_opened_but_for_its_backbone(tmp_path: Path) -> None:
-    bare = run_tiny(tmp_path, stream=Stream("bare", tiny_stream().tasks))
     picture = str(visitor(tmp_path))
+    bare = run_tiny(tmp_path, stream=Stream("bare", tiny_stream().tasks))
     assert cl.open(bare.id, tmp_path).predict(picture)[0] in tiny_stream().classes
-    made = run(tiny_stream(), "simplecil", backbone=tiny_backbone(), home=tmp_path / "object")
+    of_objects = run(tiny_stream(), "simplecil", backbone=tiny_backbone(), home=tmp_path / "object")
     with pytest.raises(BadInput, match=r"backbone of run .* made from Python objects"):
-        cl.open(made.id, tmp_path / "object")
-    assert cl.open(made.id, tmp_path / "object", backbone=BACKBONE).predict(picture)
+        cl.open(of_objects.id, tmp_path / "object")
+    answers = [
+        cl.open(of_objects.id, tmp_path / "object", backbone=given).predict(picture)
+        for given in (BACKBONE, tiny_backbone())
+    ]
+    assert answers[0] == answers[1]
 
 
-def test_another_backbone_is_refused(tmp_path: Path) -> None:
-    from_file = run_tiny(tmp_path / "described", "simplecil", backbone=described(tmp_path))
-    save_weights(tmp_path, tiny_backbone(seed=1))
+def test_another_backbone_is_refused_and_one_at_another_place_can_be_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    made = run_tiny(tmp_path / "home", "simplecil", backbone=described(first)).id
+    words = ("predict", made, str(visitor(tmp_path)), "--home", str(tmp_path / "home"), "--json")
+    expected = palimpsest(capsys, monkeypatch, *words)
+    shutil.move(first, second)
+    code, _, err = palimpsest(capsys, monkeypatch, *words)
+    assert code == 2 and err.count("\n") == 1 and "--backbone" in err
+    assert palimpsest(capsys, monkeypatch, *words, "--backbone", str(second / "mine.toml")) == expected
+    save_weights(second, tiny_backbone(seed=1))
     with pytest.raises(BadInput, match="not the one of run"):
-        cl.open(from_file.id, tmp_path / "described")
+        cl.open(made, tmp_path / "home", backbone=str(second / "mine.toml"))
 
 
 def test_bad_images_and_runs_are_one_line(

@@ -211,6 +211,11 @@ def newer(home: Path) -> None:
     (home / "format.json").write_text(f'{{"format":{FORMAT + 1}}}')
 
 
+def older(home: Path) -> None:
+    home.mkdir()
+    (home / "format.json").write_text(f'{{"format":{FORMAT - 1}}}')
+
+
 def unreadable_format(home: Path) -> None:
     home.mkdir()
     (home / "format.json").write_bytes(b"\xff\x00")
@@ -246,6 +251,7 @@ def another_database(home: Path) -> None:
 SPOILT = {
     occupied: "it is a file",
     newer: "newer palimpsest",
+    older: "build it again in another --home",
     unreadable_format: "damaged",
     odd_format: "damaged",
     blocked: "it is a file",
