@@ -46,6 +46,7 @@ def unkeyed(why: str) -> Callable[[Marked], Marked]:
     return mark
 
 
+@unkeyed("it makes keys")
 @cache
 def code_digest(function: Callable[..., Any]) -> str:
     """Digest of `function` and of all project code it reaches; 64 hexadecimal digits.
@@ -134,7 +135,7 @@ class _Graph:
         modules = {node.module for node in nodes}
         loaded = {name for node in nodes for name in self.form(node).loads if self._project.holds(name)}
         modules |= {live(name).__name__ for name in loaded if is_module(name)}
-        effects = [Effects(name) for name in self._project.loaded_with(modules) if source_of(name).effects]
+        effects = [Effects(name) for name in self._project.loaded_with(modules)]
         return [node for node in effects if self.form(node).digest != _NO_EFFECTS]
 
 

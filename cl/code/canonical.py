@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cl.code import scopes, speech
-from cl.code.names import Definition, Effects, Node, Outside, Project, Target, Whole, running
+from cl.code.effects import effects
+from cl.code.names import Definition, Effects, Node, Outside, Project, Raised, Target, Whole, running
 from cl.code.scopes import Scope, parameters
 from cl.code.sources import Comprehension, Function, Import, Source, is_text, source_of
 from cl.digests import digest_json
@@ -34,12 +35,10 @@ PLAIN = frozenset(
 )
 # Annotations that say what a field is, not what it holds.
 KINDS = ("ClassVar", "InitVar", "KW_ONLY", "Annotated")
-# Whose code decides no bits of what it is handed to; see `unkeyed`.
-UNKEYED = Definition("cl.code", "unkeyed")
 # Names that every module has, and that say where it lies; `__class__` is what `super()` needs.
 OF_PLACE = ("__class__", "__file__", "__path__", "__spec__", "__loader__", "__package__", "__builtins__")
 # By these, code is reached that no source names.
-BY_NAME = ("importlib.import_module", "builtins.__import__")
+BY_NAME = ("builtins.__import__", "importlib.import_module", "importlib.reload", "importlib.util", "sys.modules")
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,9 @@ def form_of(node: Node, project: Project, writer: type[Canonical]) -> Form:
         names = sorted({*source.defined, *source.imported})
         text: Any = ["module", [[name, written.name(name)] for name in names]]
     elif isinstance(node, Effects):
-        text = ["effects", written.block(source.effects)]
+        text = ["effects", written.block(effects(source, project))]
+    elif isinstance(node, Raised):
+        text = ["raised", *written.raised(node.name)]
     else:
         text = ["definition", *written.definition(node.name)]
     return Form(
@@ -96,6 +97,14 @@ class Canonical:
             yield self.reference(self._project.origin(*self._source.imported[name]))
         yield self.block(self._source.defined.get(name, []))
         yield [self.name(writer) for writer in self._source.writers.get(name, []) if writer != name]
+
+    def raised(self, name: str) -> Iterator[Any]:
+        """A top-level class of exceptions, without what only makes its message."""
+        match self._source.defined.get(name):
+            case [ast.ClassDef(keywords=[]) as node] if speech.is_message_of(node, self._source.name):
+                yield from (name, [self._kind_of_error(base) for base in node.bases])
+            case _:
+                yield self.name(name)
 
     def is_unkeyed(self, name: str) -> bool:
         """Whether a top-level name is marked by `unkeyed`."""
@@ -164,7 +173,7 @@ class Canonical:
         """How a form names what it reaches."""
         if isinstance(target, Outside):
             self.reads_words |= speech.reads_words(target)
-            if target.name in BY_NAME:
+            if any(target.name == name or target.name.startswith(f"{name}.") for name in BY_NAME):
                 raise BadInput(f"{self._source.name}, which a build reaches, imports by name; import what it needs")
             if target.name in ("builtins.globals", "builtins.eval", "builtins.exec"):
                 return ["outside", target.name, self._number(Whole(self._source.name))]
@@ -238,7 +247,7 @@ class Canonical:
 
     def _ExceptHandler(self, node: ast.ExceptHandler) -> Any:
         name = self.name(node.name) if node.name else None
-        return ["except", self.form(node.type) if node.type else None, name, self.block(node.body)]
+        return ["except", self._kind_of_error(node.type) if node.type else None, name, self.block(node.body)]
 
     def _MatchAs(self, node: ast.MatchAs) -> Any:
         pattern = self.form(node.pattern) if node.pattern else None
@@ -274,7 +283,16 @@ class Canonical:
         positional = node.args if isinstance(node, ast.Call) else []
         named = node.keywords if isinstance(node, ast.Call) else []
         given = [len(positional), [one.arg for one in named]] if isinstance(target, Definition) else []
-        return ["error", self.form(called), given, self.doings([*positional, *(one.value for one in named)])]
+        return ["error", self._kind_of_error(called), given, self.doings([*positional, *(one.value for one in named)])]
+
+    def _kind_of_error(self, node: ast.expr) -> Any:
+        """A class of exceptions, or several, where they are raised or caught."""
+        if isinstance(node, ast.Tuple):
+            return [self._kind_of_error(one) for one in node.elts]
+        target = self.target(node)
+        if isinstance(target, Definition) and speech.is_error(target):
+            return self._number(Raised(target.module, target.name))
+        return self.form(node)
 
     def _holds_error(self, name: str) -> bool:
         owner = self._scope.owner(name) if self._scope else None
@@ -424,17 +442,10 @@ class Canonical:
 
     def _class(self, node: ast.ClassDef) -> list[Any]:
         decorators, bases = self.form(node.decorator_list), self.form([*node.bases, *node.keywords])
-        if self._is_message(node):
-            return ["message", bases]
         plain = not node.keywords and all(map(self._is_plain, [*node.decorator_list, *node.bases]))
         with self._inside(scopes.of_class(node, self._scope, self._source)):
             body = [form for one in node.body for form in self._member(one, plain)]
         return [decorators, bases, body]
-
-    def _is_message(self, node: ast.ClassDef) -> bool:
-        """Whether a top-level class is one of exceptions that are only a message."""
-        own = Definition(self._source.name, node.name)
-        return self._scope is None and speech.is_error(own) and speech.is_message_of(node, self._source.name)
 
     def _member(self, node: ast.stmt, plain: bool) -> list[Any]:
         if self._is_unkeyed(node):
@@ -449,7 +460,7 @@ class Canonical:
 
     def _is_unkeyed(self, node: ast.stmt) -> bool:
         marks = node.decorator_list if isinstance(node, Function | ast.ClassDef) else []
-        return any(isinstance(mark, ast.Call) and self.target(mark.func) == UNKEYED for mark in marks)
+        return any(isinstance(mark, ast.Call) and self.target(mark.func) == speech.UNKEYED for mark in marks)
 
     # Comprehensions.
 
@@ -497,8 +508,8 @@ class Verbatim(Canonical):
     def _annotations(self, node: Function, plain: bool) -> Any:
         return super()._annotations(node, plain=False)
 
-    def _is_message(self, node: ast.ClassDef) -> bool:
-        return False
+    def _kind_of_error(self, node: ast.expr) -> Any:
+        return self.form(node)
 
     def _member(self, node: ast.stmt, plain: bool) -> list[Any]:
         return super()._member(node, plain=False)

@@ -53,7 +53,15 @@ class Outside:
     name: str
 
 
-Node = Definition | Whole | Effects
+@dataclass(frozen=True)
+class Raised:
+    """A class of exceptions where it is raised or caught: which one it is, not what it says."""
+
+    module: str
+    name: str
+
+
+Node = Definition | Whole | Effects | Raised
 Target = Definition | Whole | Outside
 
 
@@ -182,7 +190,8 @@ def _is_local(top: str) -> bool:
 
 
 def _of_module(module: ModuleType) -> list[str]:
-    return [module.__file__] if getattr(module, "__file__", None) else list(getattr(module, "__path__", ()))
+    file = getattr(module, "__file__", None)
+    return [file] if file else list(getattr(module, "__path__", ()))
 
 
 def _of_spec(top: str) -> list[str]:

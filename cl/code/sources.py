@@ -25,7 +25,8 @@ class Source:
 
     defined: name -> the statements that bind it. imported: name -> where it comes from. hinted: the same of imports
     under `if TYPE_CHECKING`, which bind nothing when the module runs. writers: name -> top-level functions and classes
-    that declare it `global`. effects: statements that bind nothing, so that all they do is to change something.
+    that declare it `global`. statements: those that run on import. effects: of these,
+    such as bind nothing, so that all they do is to change something. loads: modules that may be imported.
     """
 
     def __init__(self, name: str, tree: ast.Module) -> None:
@@ -36,7 +37,8 @@ class Source:
         self.writers: dict[str, list[str]] = {}
         self.effects: list[ast.stmt] = []
         self.loads: list[str] = []
-        for node in _run(tree.body):
+        self.statements = list(_run(tree.body))
+        for node in self.statements:
             self._index(node)
         for node in tree.body:
             if isinstance(node, ast.If) and _is_for_types(node.test):

@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterator
 
 from cl.code.names import Definition, Outside, Project, Target, running
 from cl.code.scopes import parameters
-from cl.code.sources import Comprehension, Function, bound, source_of
+from cl.code.sources import Comprehension, bound, is_text, source_of
 
 Resolve = Callable[[ast.expr], Target | None]
 
 PROGRESS = "cl.progress"
 LEVELS = frozenset({"debug", "info", "warning", "error", "critical", "exception", "log"})
 QUIET = frozenset({"ignore", "default", "always", "module", "once"})  # `error` turns warnings into exceptions
+
+# Whose code decides no bits of what it is handed to; see `cl.code.unkeyed`.
+UNKEYED = Definition("cl.code", "unkeyed")
 
 # Exceptions whose argument is a value that running code receives.
 CARRIERS = (StopIteration, StopAsyncIteration)
@@ -40,6 +43,7 @@ METHODS = _names(
 )
 # These go through their arguments, which takes something away from an iterator.
 ITERATES = _names("all any bytes dict enumerate frozenset list map max min set sorted sum super tuple zip")
+MESSAGE_METHODS = ("__init__", "__str__", "__repr__", "__reduce__")
 TEXT_MODULES = ("difflib.", "textwrap.", "reprlib.", "shlex.")
 
 # Who mentions one of these looks at code or at what was said, so that words may decide what it does.
@@ -138,7 +142,8 @@ def doings(node: ast.expr, resolve: Resolve) -> Iterator[ast.expr]:
     if is_idle(node, resolve):
         return
     if isinstance(node, ast.Call) and _calls_idly(node, resolve):
-        for part in [*node.args, *(keyword.value for keyword in node.keywords)]:
+        owner = [node.func.value] if isinstance(node.func, ast.Attribute) else []
+        for part in [*owner, *node.args, *(keyword.value for keyword in node.keywords)]:
             yield from doings(part, resolve)
     elif isinstance(node, ast.JoinedStr | ast.FormattedValue | ast.BinOp | ast.Tuple):
         for child in ast.iter_child_nodes(node):
@@ -167,7 +172,7 @@ def _calls_idly(call: ast.Call, resolve: Resolve) -> bool:
         return False
     target = resolve(call.func)
     if isinstance(target, Outside):
-        return target.name.startswith("builtins.") and target.name.removeprefix("builtins.") in LOOKS
+        return is_error(target) or (target.name.startswith("builtins.") and target.name[len("builtins.") :] in LOOKS)
     if isinstance(target, Definition):
         return _is_formatter(target)
     return target is None and isinstance(call.func, ast.Attribute) and call.func.attr in METHODS
@@ -192,8 +197,11 @@ def _iterates(node: ast.AST) -> bool:
 
 def is_message_of(node: ast.ClassDef, module: str) -> bool:
     """Whether a class of exceptions does nothing but to put its message together, going through its arguments."""
-    methods = [one for one in node.body if isinstance(one, Function)]
-    return not node.decorator_list and not node.keywords and all(_only_makes(one, module, True) for one in methods)
+    lines = [one for one in node.body if not is_text(one)]
+    return not node.decorator_list and all(
+        isinstance(one, ast.FunctionDef) and one.name in MESSAGE_METHODS and _only_makes(one, module, True)
+        for one in lines
+    )
 
 
 Acts = (
