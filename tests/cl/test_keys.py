@@ -5,10 +5,16 @@ First on small modules, edit by edit, as someone would who wants to break it; th
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import pytest
 
 from cl.code import code_digest
+from cl.deletion.plan import _has
+from cl.home.store import Store
 from tests.cl.sources import Write
+from tests.helpers import builder
 
 HEAD = """
     from __future__ import annotations
@@ -203,7 +209,7 @@ WORLDS = [
             except ValueError as error:
                 raise RuntimeError(f"no: {error}") from error
      """), [("is large", "is too large"), ("no: {error}", "{error}!"), (" from error", "")],
-     [("ValueError(f", "OSError(f"), ("raise RuntimeError(f\"no: {error}\") from error", "return 0"), ("x > 9", "x > 8")]),
+     [("ValueError(f", "OSError(f"), ("RuntimeError", "KeyError"), ("x > 9", "x > 8")]),
     ("caught message that is read", one("""
         def inner(x):
             raise ValueError("three")
@@ -401,7 +407,9 @@ WORLDS = [
         def build(x):
             from HERE.helpers import helper as h
             return h(x)
-     """, helpers="def helper(x):\n    return x + 1"), [("import helper as h\n            return h(x)", "import helper\n            return helper(x)")], [("x + 1", "x + 2")]),
+     """, helpers="def helper(x):\n    return x + 1"),
+     [("import helper as h\n            return h(x)", "import helper\n            return helper(x)")],
+     [("x + 1", "x + 2")]),
     ("an import that may fail", one("""
         try:
             from HERE.helpers import helper
@@ -420,7 +428,8 @@ WORLDS = [
         from HERE.helpers import *
         def build(x):
             return helper(x) + OFFSET
-     """, helpers="OFFSET = 1\ndef helper(x):\n    return x + 1"), [], [("x + 1", "x + 2"), ("OFFSET = 1", "OFFSET = 2")]),
+     """, helpers="OFFSET = 1\ndef helper(x):\n    return x + 1"), [],
+     [("x + 1", "x + 2"), ("OFFSET = 1", "OFFSET = 2")]),
     ("a lazy front door", one("""
         from HERE import Tool, helper
         def build(tool: Tool, x):
@@ -457,7 +466,8 @@ WORLDS = [
                 "How it is used."
         def build(tool: Tool):
             return tool.use()
-     """), [("is used", "may be used"), ('def use(self):\n                "How', 'def also(self):\n                "How')],
+     """),
+     [("is used", "may be used"), ('def use(self):\n                "How', 'def also(self):\n                "How')],
      [('"How it is used."', "return 1")]),
     ("what is marked", one("""
         from cl.code import unkeyed
@@ -599,9 +609,9 @@ PLACES = [
             return HALF * x * x
         def edge(x):
             return SIDE * math.sqrt(area(x))
-        HALF, = (0.5,)
+        HALF = 0.5
         SIDE = 3
-     """.replace("HALF, = (0.5,)", "HALF = 0.5")),
+     """),
     one("""
         from HERE.builds import build
      """, builds="""
@@ -611,13 +621,13 @@ PLACES = [
             return HERE.sizes.edge(x) + sizes.area(x)
      """, sizes="from HERE.shapes import area, edge", shapes="""
         from math import sqrt as root
+        from HERE.numbers import HALF
         SIDE = 3
         def edge(x):
             return SIDE * root(area(x))
         def area(x):
-            from HERE.numbers import HALF
             return HALF * x * x
-     """.replace("            from HERE.numbers import HALF\n", "").replace("SIDE = 3", "from HERE.numbers import HALF\n        SIDE = 3"),
+     """,
         numbers="HALF = 0.5"),
 ]  # fmt: skip
 
@@ -630,3 +640,31 @@ def test_moved_functions_keep_the_key(write: Write, place: int) -> None:
 def test_code_that_is_not_reached_keeps_the_key(write: Write) -> None:
     beside = edited_world(MOVED, "SIDE = 3", "SIDE = 3\n    def beside(x):\n        return SIDE + area(x)")
     assert digest(write, beside) == digest(write, MOVED)
+
+
+STORED = """
+    import torch
+    from cl.components.builder import builds
+    @builds("statistics")
+    def build(*, start: float) -> dict:
+        if start < 0:
+            raise ValueError("is negative")
+        return {"value": torch.tensor(2 * start)}
+"""
+
+
+def test_a_build_that_moved_finds_what_it_built(tmp_path: Path, write: Write) -> None:
+    store = Store(tmp_path / "home")
+    first = builder(store).component("value", write(STORED).build, start=1.0)
+    moved = write("from HERE.elsewhere import build", elsewhere=STORED.replace("is negative", "must not be negative"))
+    later = builder(store)
+    assert later.component("value", moved.build, start=1.0).key == first.key
+    assert not later.uses[0].built and first.record.build == f"{first.record.build.split('.')[0]}.main.build"
+    assert later.component("value", write(STORED.replace("2 *", "3 *")).build, start=1.0).key != first.key
+
+
+def test_a_plan_knows_a_build_that_moved(write: Write) -> None:
+    old, new = write(STORED).build, write("x = 1", elsewhere=STORED)
+    importlib.import_module(f"{new.__package__}.elsewhere")
+    assert _has("gone.build", code_digest(old)) and _has(f"{old.__module__}.build", code_digest(old))
+    assert not _has(f"{old.__module__}.build", "another") and not _has("gone.other", code_digest(old))
