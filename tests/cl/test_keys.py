@@ -12,7 +12,6 @@ import pytest
 
 from cl.code import code_digest
 from cl.deletion.plan import _has
-from cl.home.store import Store
 from tests.cl.sources import Write
 from tests.helpers import builder
 
@@ -654,10 +653,10 @@ STORED = """
 
 
 def test_a_build_that_moved_finds_what_it_built(tmp_path: Path, write: Write) -> None:
-    store = Store(tmp_path / "home")
-    first = builder(store).component("value", write(STORED).build, start=1.0)
+    home = tmp_path / "home"
+    first = builder(home).component("value", write(STORED).build, start=1.0)
     moved = write("from HERE.elsewhere import build", elsewhere=STORED.replace("is negative", "must not be negative"))
-    later = builder(store)
+    later = builder(home)
     assert later.component("value", moved.build, start=1.0).key == first.key
     assert not later.uses[0].built and first.record.build == f"{first.record.build.split('.')[0]}.main.build"
     assert later.component("value", write(STORED.replace("2 *", "3 *")).build, start=1.0).key != first.key
