@@ -15,9 +15,11 @@ their releases are part of the numerics.
 
 In doubt code counts: a false new key costs time, a false old one breaks exactness. So everything counts to the letter
 where code reads what else would not (a caught exception's text, `__doc__`, annotations, `locals()`), and what leads to
-no source is refused. How: `sources` (modules as syntax trees), `names` (where a name leads), `scopes` (which names are
-local), `speech` (what is only said), `canonical` (one definition), and here the graph of definitions. A definition
-stands in it by what it is and what it reaches, never by where it lies.
+no source is refused.
+
+How: `sources` (modules as syntax trees), `names` (where a name leads), `scopes` (which names are local), `speech` (what
+is only said), `hints` (annotations), `effects` (what importing does), `canonical` and `verbatim` (one definition), and
+here the graph of definitions. A definition stands in it by what it is and what it reaches, never by where it lies.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeVar
 
-from cl.code.canonical import Canonical, Form, Verbatim, form_of
+from cl.code.canonical import Canonical, Form, form_of
 from cl.code.names import ROOMS, Definition, Effects, Node, Project, is_module
 from cl.code.sources import live, source_of
+from cl.code.verbatim import Verbatim
 from cl.digests import digest_json
 from cl.errors import BadInput
 

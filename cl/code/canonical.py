@@ -11,30 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cl.code import scopes, speech
+from cl.code import hints, scopes, speech
 from cl.code.effects import effects
-from cl.code.names import Definition, Effects, Node, Outside, Project, Raised, Target, Whole, running
+from cl.code.names import Definition, Effects, Node, Outside, Project, Raised, Target, Whole
 from cl.code.scopes import Scope, parameters
 from cl.code.sources import Comprehension, Function, Import, Source, is_text, source_of
 from cl.digests import digest_json
 from cl.errors import BadInput
 
-# These read no annotation of what they decorate, nor of the classes that inherit from them.
-PLAIN = frozenset(
-    [
-        *("builtins.property", "builtins.staticmethod", "builtins.classmethod", "builtins.object"),
-        *("functools.cache", "functools.lru_cache", "functools.cached_property", "functools.wraps"),
-        *("functools.total_ordering", "contextlib.contextmanager", "abc.abstractmethod", "abc.ABC"),
-        *("dataclasses.dataclass", "enum.Enum", "enum.StrEnum", "enum.IntEnum"),
-        *("typing.Protocol", "typing.Generic", "typing.final", "typing.overload", "typing.override"),
-        *("typing_extensions.override", "typing.runtime_checkable", "typing.NamedTuple"),
-        *("torch.no_grad", "torch.inference_mode", "torch.enable_grad", "torch.nn.Module"),
-        *("collections.abc.Mapping", "collections.abc.Sequence"),
-        "cl.learning.hyper.hyperparameters",  # its values come from outside a build, and are arguments of it
-    ]
-)
-# Annotations that say what a field is, not what it holds.
-KINDS = ("ClassVar", "InitVar", "KW_ONLY", "Annotated")
 # Names that every module has, and that say where it lies; `__class__` is what `super()` needs.
 OF_PLACE = ("__class__", "__file__", "__path__", "__spec__", "__loader__", "__package__", "__builtins__")
 # By these, code is reached that no source names.
@@ -384,9 +368,9 @@ class Canonical:
         scope = scopes.of_function(node, self._scope, self._source)
         if node.name in ("__exit__", "__aexit__"):
             scope.errors |= {one.arg for one in parameters(node.args)[1:]}
-        annotations = self._annotations(node, all(map(self._is_plain, node.decorator_list)))
+        written = self._annotations(node, not self._read_by(node.decorator_list))
         with self._inside(scope):
-            return [decorators, defaults, annotations, self._signature(node.args), self.block(node.body)]
+            return [decorators, defaults, written, self._signature(node.args), self.block(node.body)]
 
     def _Lambda(self, node: ast.Lambda) -> Any:
         defaults = self._defaults(node.args)
@@ -413,27 +397,14 @@ class Canonical:
     def annotation(self, node: ast.expr | None) -> None:
         """Note the project's classes that an annotation names."""
         if node is not None:
-            self.annotated |= _classes(node, self._source.name, self._project, frozenset())
+            self.annotated |= hints.classes(node, self._source.name, self._project)
+
+    def _read_by(self, others: Sequence[ast.expr]) -> bool:
+        """Whether any of these decorators or base classes may read annotations."""
+        return any(hints.may_be_read_by(one, self.target, self._project) for one in others)
 
     def _written(self, node: ast.expr | None) -> Any:
         return ast.unparse(node) if node is not None else None
-
-    def _is_plain(self, node: ast.expr) -> bool:
-        """Whether a decorator or base class is known not to read annotations; the project's own are walked."""
-        node = node.func if isinstance(node, ast.Call) else node.value if isinstance(node, ast.Subscript) else node
-        target = self.target(node)
-        if isinstance(target, Definition):
-            statements = source_of(target.module).defined.get(target.name, [])
-            if not all(isinstance(one, Function | ast.ClassDef) for one in statements):
-                return f"{target.module}.{target.name}" in PLAIN
-            return all(map(self._is_plain_base, getattr(running(target), "__mro__", ())))
-        if isinstance(target, Outside):
-            return target.name in PLAIN or speech.is_error(target)
-        return isinstance(node, ast.Attribute) and node.attr in ("setter", "getter", "deleter")
-
-    def _is_plain_base(self, kind: type) -> bool:
-        plain = f"{kind.__module__}.{kind.__qualname__}" in PLAIN or kind.__module__ == "builtins"
-        return plain or self._project.holds(kind.__module__) or issubclass(kind, BaseException)
 
     def _ClassDef(self, node: ast.ClassDef) -> Any:
         binding = self.name(node.name, binds=True) if self._scope else None
@@ -442,7 +413,7 @@ class Canonical:
 
     def _class(self, node: ast.ClassDef) -> list[Any]:
         decorators, bases = self.form(node.decorator_list), self.form([*node.bases, *node.keywords])
-        plain = not node.keywords and all(map(self._is_plain, [*node.decorator_list, *node.bases]))
+        plain = not node.keywords and not self._read_by([*node.decorator_list, *node.bases])
         with self._inside(scopes.of_class(node, self._scope, self._source)):
             body = [form for one in node.body for form in self._member(one, plain)]
         return [decorators, bases, body]
@@ -454,7 +425,7 @@ class Canonical:
             return self.statement(node)
         self.annotation(node.annotation)
         written = self._written(node.annotation)
-        counts = not plain or any(kind in str(written) for kind in KINDS)
+        counts = not plain or hints.says_kind(written)
         value = self.form(node.value) if node.value else None
         return [["field", self.form(node.target), value, written if counts else None]]
 
@@ -477,70 +448,3 @@ class Canonical:
     def _loop(self, node: ast.comprehension, source: Any) -> Any:
         source = self._gone_through(node.iter) if source is None else source
         return [node.is_async, source, self.form(node.target), self.form(node.ifs)]
-
-
-class Verbatim(Canonical):
-    """Writes everything as it stands, words and names of locals too: for code that reads them."""
-
-    def statement(self, node: ast.stmt) -> list[Any]:
-        if isinstance(node, ast.Global | ast.Nonlocal):
-            return []
-        if isinstance(node, ast.AnnAssign) and self._kind != "class":
-            self.annotation(node.annotation)
-            return [self._assign(node), self._written(node.annotation)]
-        return [self.form(node)]
-
-    def doings(self, words: Sequence[ast.expr]) -> list[Any]:
-        return [self.form(one) for one in words]
-
-    def slot(self, owner: Scope, name: str) -> Any:
-        return [*super().slot(owner, name), name]
-
-    def _error(self, node: ast.expr) -> Any:
-        return None
-
-    def _gone_through(self, node: ast.expr) -> Any:
-        return self.form(node)
-
-    def _Call(self, node: ast.Call) -> Any:
-        return self._fields(node)
-
-    def _annotations(self, node: Function, plain: bool) -> Any:
-        return super()._annotations(node, plain=False)
-
-    def _kind_of_error(self, node: ast.expr) -> Any:
-        return self.form(node)
-
-    def _member(self, node: ast.stmt, plain: bool) -> list[Any]:
-        return super()._member(node, plain=False)
-
-
-def _classes(node: ast.expr, module: str, project: Project, seen: frozenset[str]) -> set[Node]:
-    """The project's classes that an annotation names, through the aliases that it uses."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        try:
-            return _classes(ast.parse(node.value, mode="eval").body, module, project, seen)
-        except SyntaxError:
-            return set()
-    if not isinstance(node, ast.Name | ast.Attribute):
-        parts = [one for one in ast.iter_child_nodes(node) if isinstance(one, ast.expr)]
-        return {found for one in parts for found in _classes(one, module, project, seen)}
-    target = _hinted(node, module, project)
-    if not isinstance(target, Definition) or f"{target.module}.{target.name}" in seen:
-        return set()
-    found = source_of(target.module).defined.get(target.name, [])
-    if found and all(isinstance(one, ast.ClassDef) for one in found):
-        return {target}
-    seen |= {f"{target.module}.{target.name}"}
-    values = [one.value for one in found if isinstance(one, ast.Assign | ast.AnnAssign) and one.value is not None]
-    return {one for value in values for one in _classes(value, target.module, project, seen)}
-
-
-def _hinted(node: ast.expr, module: str, project: Project) -> Target | None:
-    if isinstance(node, ast.Name):
-        return project.hinted(module, node.id)
-    base = _hinted(node.value, module, project) if isinstance(node, ast.Attribute) else None
-    try:
-        return project.attribute(base, node.attr) if isinstance(node, ast.Attribute) else None
-    except BadInput:
-        return None

@@ -96,8 +96,10 @@ class Project:
 
     def called(self, module: str, name: str) -> Target | None:
         """What a global name in the code of `module` stands for: something there, or else a builtin."""
-        found = self.member(module, name)
-        return Outside(f"builtins.{name}") if found is None and hasattr(builtins, name) else found
+        source = source_of(module)
+        if any(name in one for one in (source.defined, source.imported, source.writers, vars(live(module)))):
+            return self.member(module, name)
+        return Outside(f"builtins.{name}") if hasattr(builtins, name) else None
 
     def attribute(self, base: Target | None, name: str) -> Target | None:
         """What `base.name` stands for, where `base` is a module or outside."""

@@ -1,8 +1,8 @@
 """What code only says: error messages, progress, logging, warnings, and the functions that format them.
 
 Words are no identity, but evaluating them may do something: `log(next(batches))` takes a batch away. So of what is
-said, those parts are kept that could change anything; reading attributes, indexing, operators and formatting are taken
-to change nothing.
+said, those parts are kept that could change anything, or fail where that is caught; reading attributes, operators but
+division, and formatting are taken to do neither.
 """
 
 from __future__ import annotations
@@ -32,10 +32,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 # These look at their arguments and leave them as they are.
-LOOKS = _names(
-    "abs ascii bool callable chr complex divmod float format getattr hasattr hash hex id int isinstance issubclass len "
-    "oct ord pow range repr round str type"
-)
+LOOKS = _names("abs ascii bool callable hasattr hex id isinstance issubclass len oct range repr round str type")
 METHODS = _names(
     "capitalize casefold center decode encode endswith expandtabs format isprintable item ljust lower lstrip numel "
     "partition removeprefix removesuffix replace rjust rpartition rsplit rstrip split splitlines startswith strip "
@@ -145,6 +142,8 @@ def doings(node: ast.expr, resolve: Resolve) -> Iterator[ast.expr]:
         owner = [node.func.value] if isinstance(node.func, ast.Attribute) else []
         for part in [*owner, *node.args, *(keyword.value for keyword in node.keywords)]:
             yield from doings(part, resolve)
+    elif _may_fail(node):
+        yield node
     elif isinstance(node, ast.JoinedStr | ast.FormattedValue | ast.BinOp | ast.Tuple):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.expr):
@@ -154,7 +153,9 @@ def doings(node: ast.expr, resolve: Resolve) -> Iterator[ast.expr]:
 
 
 def is_idle(node: ast.AST, resolve: Resolve) -> bool:
-    """Whether evaluating an expression changes nothing."""
+    """Whether evaluating an expression changes nothing and, as far as can be told, succeeds."""
+    if _may_fail(node):
+        return False
     if isinstance(node, ast.NamedExpr | ast.Await | ast.Yield | ast.YieldFrom | Comprehension):
         return False
     if isinstance(node, ast.Starred):  # goes through an iterator
@@ -164,6 +165,13 @@ def is_idle(node: ast.AST, resolve: Resolve) -> bool:
     if isinstance(node, ast.Call) and not _calls_idly(node, resolve):
         return False
     return all(is_idle(child, resolve) for child in ast.iter_child_nodes(node))
+
+
+def _may_fail(node: ast.AST) -> bool:
+    """Division, and the item at a place; a text before `%` is formatted."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div | ast.FloorDiv | ast.Mod | ast.Pow):
+        return not isinstance(node.left, ast.JoinedStr | ast.Constant) or not isinstance(node.op, ast.Mod)
+    return isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Slice)
 
 
 def _calls_idly(call: ast.Call, resolve: Resolve) -> bool:

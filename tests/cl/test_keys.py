@@ -160,6 +160,8 @@ OTHER = [
     ("log that goes through an iterator", "total = 0.0\n", 'total = 0.0\n        LOG.info("%s", list(rows))\n'),
     ("log that unpacks an iterator", "total = 0.0\n", 'total = 0.0\n        LOG.info("%s", *rows)\n'),
     ("method on what a log takes", "total = 0.0\n", 'total = 0.0\n        LOG.info(rows.pop().strip())\n'),
+    ("log that may fail", "total = 0.0\n", 'total = 0.0\n        LOG.info("%s", rows[5])\n'),
+    ("log that may divide by zero", "total = 0.0\n", 'total = 0.0\n        LOG.info(f"{1 / depth}")\n'),
     ("message that assigns", "is {x}; make", "is {(x := 3)}; make"),
     ("formatter with a memory", 'return f"<{name}>"', "SEEN.append(name)\n        return name\n    SEEN = []"),
     ("print into a file", "total = 0.0\n", "total = 0.0\n        print(1, file=rows)\n"),
@@ -527,6 +529,12 @@ WORLDS = [
             total = 1
             return f"{total=}"
      """), [], [("total", "whole")]),
+    ("a module that has every name for others", one("""
+        def __getattr__(name):
+            return abs
+        def build(x):
+            return min(x)
+     """), [], [("min", "max")]),
     ("where a module lies", one("""
         def build(x):
             return __name__
