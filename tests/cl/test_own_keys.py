@@ -30,7 +30,7 @@ OURS = ("cl.", "strategies.")
 def project_builds() -> list[Callable[..., Any]]:
     """Every build of the project that is loaded here, the backbone, and what makes pixels of files."""
     found = [build for same in builder._builds.values() for build in same if build.__module__.startswith(OURS)]
-    others = [cl.models.vit.TimmBackbone, cl.data.images.decode, cl.data.images.pixels]
+    others = [cl.models.vit.TimmBackbone, cl.data.images.decode, cl.data.images.seen]
     return [*others, *(build for build in found if "." not in build.__qualname__)]
 
 
