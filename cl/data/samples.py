@@ -70,6 +70,7 @@ class ArrayPixels:
         image = np.ascontiguousarray(self._images[self._row[sample]])
         return digest_bytes(f"{image.shape}".encode() + image.tobytes())
 
+    @unkeyed("a deletion alone asks for them")
     def marks(self, sample: str) -> tuple[str, ...]:
         return (pixels_digest(self._images[self._row[sample]]),)
 
