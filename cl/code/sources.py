@@ -84,7 +84,10 @@ class Source:
 @cache
 def source_of(module: str) -> Source:
     """The parsed module. Raises BadInput if its source cannot be read."""
-    return Source(module, ast.parse(text_of(module)))
+    try:
+        return Source(module, ast.parse(text_of(module)))
+    except (SyntaxError, ValueError) as error:
+        raise BadInput(f"the source of module {module} changed and is no Python now ({error}); mend it") from error
 
 
 def text_of(module: str) -> str:
@@ -94,8 +97,10 @@ def text_of(module: str) -> str:
     try:
         if not file and hasattr(found, "__path__"):
             return ""
-        return Path(file).read_text(encoding="utf-8") if file.endswith(".py") else inspect.getsource(found)
-    except (OSError, TypeError, UnicodeError) as error:
+        if file.endswith(".py"):
+            return importlib.util.decode_source(Path(file).read_bytes())
+        return inspect.getsource(found)
+    except (OSError, TypeError, SyntaxError, UnicodeError) as error:
         raise BadInput(f"the source of module {module} cannot be read; put build functions into a file") from error
 
 
