@@ -29,6 +29,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from cl.code.canonical import Canonical, Form, form_of
+from cl.code.effects import Change, changes
 from cl.code.names import ROOMS, Definition, Effects, Node, Project, is_module
 from cl.code.sources import live, source_of
 from cl.code.verbatim import Verbatim
@@ -84,6 +85,7 @@ class _Graph:
         self._project, self._writer = project, writer
         self._forms: dict[Node, Form] = {}
         self._digests: dict[Node, str] = {}
+        self._changed: dict[str, dict[int, Change]] = {}
 
     def form(self, node: Node) -> Form:
         if node not in self._forms:
@@ -109,15 +111,20 @@ class _Graph:
         return self._digests[root]
 
     def everything(self, root: Node) -> set[Node]:
-        """What `root` reaches, the classes of what it is handed, and what importing all their modules does."""
+        """What `root` reaches, the classes of what it is handed, and what importing all their modules changes of it."""
+        found = self._with_handed({root})
+        effects: set[Node] = set()
+        while (now := self._effects(found)) != effects:
+            effects = now
+            found |= self._with_handed(effects) - effects
+        return found | effects
+
+    def _with_handed(self, roots: set[Node]) -> set[Node]:
         found: set[Node] = set()
-        todo = [root]
-        while todo:
-            new = {one for node in todo for one in self.reached(node)} - found
+        while roots:
+            new = {one for root in roots for one in self.reached(root)} - found
             found |= new
-            todo = [one for node in new for one in self._handed(node)]
-            todo += self._effects(found) if not set(todo) - found else []
-            todo = [node for node in todo if node not in found]
+            roots = {one for node in new for one in self._handed(node)} - found
         return found
 
     def _handed(self, node: Node) -> Iterable[Node]:
@@ -134,12 +141,20 @@ class _Graph:
             elif not written.is_unkeyed(one.name):
                 yield one
 
-    def _effects(self, nodes: Iterable[Node]) -> list[Node]:
-        modules = {node.module for node in nodes}
-        loaded = {name for node in nodes for name in self.form(node).loads if self._project.holds(name)}
-        modules |= {live(name).__name__ for name in loaded if is_module(name)}
-        effects = [Effects(name) for name in self._project.loaded_with(modules)]
-        return [node for node in effects if self.form(node).digest != _NO_EFFECTS]
+    def _effects(self, found: set[Node]) -> set[Node]:
+        """What running the modules of these definitions changes that they may see."""
+        loaded = {name for node in found for name in self.form(node).loads if self._project.holds(name)}
+        modules = {node.module for node in found} | {live(name).__name__ for name in loaded if is_module(name)}
+        effects = set[Node]()
+        for module in self._project.loaded_with(modules):
+            places = [place for place, change in self._changes(module).items() if change.concerns(found)]
+            effects |= {Effects(module, tuple(places))} if places else set()
+        return {node for node in effects if self.form(node).digest != _NO_EFFECTS}
+
+    def _changes(self, module: str) -> dict[int, Change]:
+        if module not in self._changed:
+            self._changed[module] = changes(source_of(module), self._project)
+        return self._changed[module]
 
 
 @cache

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cl.code import hints, scopes, speech
-from cl.code.effects import effects
 from cl.code.names import Definition, Effects, Node, Outside, Project, Raised, Target, Whole
 from cl.code.scopes import Scope, parameters
 from cl.code.sources import Comprehension, Function, Import, Source, is_text, source_of
@@ -45,7 +44,7 @@ def form_of(node: Node, project: Project, writer: type[Canonical]) -> Form:
         names = sorted({*source.defined, *source.imported})
         text: Any = ["module", [[name, written.name(name)] for name in names]]
     elif isinstance(node, Effects):
-        text = ["effects", written.block(effects(source, project))]
+        text = ["effects", written.block([source.statements[place] for place in node.places])]
     elif isinstance(node, Raised):
         text = ["raised", *written.raised(node.name)]
     else:

@@ -41,9 +41,10 @@ class Whole:
 
 @dataclass(frozen=True)
 class Effects:
-    """What importing a project module does beside binding names."""
+    """Those top-level statements of a project module that change something else than the names they bind."""
 
     module: str
+    places: tuple[int, ...]  # in the module's statements
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ class Source:
 
     defined: name -> the statements that bind it. imported: name -> where it comes from. hinted: the same of imports
     under `if TYPE_CHECKING`, which bind nothing when the module runs. writers: name -> top-level functions and classes
-    that declare it `global`. statements: those that run on import. effects: of these,
-    such as bind nothing, so that all they do is to change something. loads: modules that may be imported.
+    that declare it `global`. statements: those that run on import. loads: modules that
+    these may import.
     """
 
     def __init__(self, name: str, tree: ast.Module) -> None:
@@ -35,7 +35,6 @@ class Source:
         self.imported: dict[str, Origin] = {}
         self.hinted: dict[str, Origin] = {}
         self.writers: dict[str, list[str]] = {}
-        self.effects: list[ast.stmt] = []
         self.loads: list[str] = []
         self.statements = list(_run(tree.body))
         for node in self.statements:
@@ -74,8 +73,6 @@ class Source:
         names = bound([node])
         for name in names:
             self.defined.setdefault(name, []).append(node)
-        if not names - {"_"} and not is_text(node):
-            self.effects.append(node)
         if isinstance(node, Function | ast.ClassDef):
             for name in {name for inner in ast.walk(node) if isinstance(inner, ast.Global) for name in inner.names}:
                 self.writers.setdefault(name, []).append(node.name)

@@ -364,6 +364,39 @@ WORLDS = [
         def build(x):
             return TOTAL
      """), [], [("TOTAL = 3", "TOTAL = 4")]),
+    ("commands beside a build", one("""
+        import typer
+        import cl
+        app = typer.Typer()
+        @app.command()
+        def main():
+            cl.run("split-digits", "ease")
+        def build(x):
+            return 2 * x
+        result = build(3)
+        print(result)
+        result = cl.BadInput if False else result
+     """), [("split-digits", "glyphs"), ("print(result)", "print(result, result)")], [("2 * x", "3 * x")]),
+    ("a table that a function is given", one("""
+        TABLE = []
+        def fill(table, value):
+            table.append(value)
+        fill(TABLE, 4)
+        def build(x):
+            return TABLE[x]
+     """), [], [("4", "5"), ("append(value)", "append(-value)")]),
+    ("a patch of an object, beside one of another", one("""
+        import math
+        class Tool:
+            size = 1
+        class Other:
+            size = 1
+        tool, other = Tool(), Other()
+        tool.size = 2
+        other.size = 3
+        def build(x):
+            return tool.size
+     """), [("other.size = 3", "other.size = 4")], [("tool.size = 2", "tool.size = 3")]),
     ("a function replaced on import", one("""
         from HERE import helpers, patches
         def build(x):

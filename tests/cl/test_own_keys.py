@@ -62,7 +62,7 @@ def forget() -> None:
     for cached in (sources.source_of, code._graph, code.code_digest):
         cached.cache_clear()
     speech._formatters.clear()
-    effects._acting.clear()
+    effects._changes.clear()
 
 
 @pytest.fixture
