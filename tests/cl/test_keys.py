@@ -391,7 +391,8 @@ WORLDS = [
             size = 1
         class Other:
             size = 1
-        tool, other = Tool(), Other()
+        tool = Tool()
+        other = Other()
         tool.size = 2
         other.size = 3
         def build(x):
