@@ -84,6 +84,11 @@ def whole(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
+def seen(image: Image.Image, size: int, view: View | None) -> np.ndarray:
+    """The image as a network sees it, uint8 `(size, size, 3)`: through `view`, or its largest central square."""
+    return np.asarray(view.of(image, (size, size)) if view is not None else whole(image, size))
+
+
 def side_of(path: Path) -> int:
     """Height and width of an image file that is a square. Raises BadInput naming the file."""
     with _named(path, _content(path)) as image:
@@ -112,8 +117,8 @@ def _named(path: Path, content: bytes) -> Image.Image:
 
 
 def decoder_digest() -> str:
-    """Identity of what turns bytes into pixels: this module's code and Pillow's release."""
-    return digest_json([code_digest(decode), code_digest(whole), PIL.__version__])
+    """Identity of what turns bytes into pixels: the code of both steps and Pillow's release."""
+    return digest_json([code_digest(decode), code_digest(seen), PIL.__version__])
 
 
 @dataclass(frozen=True)
@@ -173,9 +178,7 @@ class FilePixels:
 
     def _one(self, job: tuple[str, View | None]) -> np.ndarray:
         sample, view = job
-        image = self._decoded(sample, self._checked[sample].stamp)
-        seen = view.of(image, (self._size, self._size)) if view is not None else whole(image, self._size)
-        return np.asarray(seen)
+        return seen(self._decoded(sample, self._checked[sample].stamp), self._size, view)
 
     def _decoded(self, sample: str, stamp: Stamp) -> Image.Image:
         path = self._paths[sample]

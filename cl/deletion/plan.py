@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cl.code import code_digest
+from cl.components.builder import builds_named
 from cl.data.stream import Stream
 from cl.deletion.dry_run import DryBuilder, dry_run
 from cl.deletion.forget_set import ForgetSet, Selector, candidates, forget_set_of
@@ -245,13 +247,20 @@ def changed_builds(session: Session, uses: Sequence[tuple[str, Record]]) -> tupl
     """Builds whose code, or libraries and device, are not those of the run: then nothing could be reused."""
     numerics = session.setup.numerics.as_json()
     codes = {(record.build, record.code) for _, record in uses}
-    changed = {build for build, code in codes if _code(build) != code}
+    changed = {build for build, code in codes if not _has(build, code)}
     return tuple(sorted(changed | {record.build for _, record in uses if record.numerics != numerics}))
 
 
-def _code(build: str) -> str | None:
+def _has(build: str, code: str) -> bool:
+    """Whether a build of this name still has this code, in the module where it was or in another one by now."""
     module, _, name = build.rpartition(".")
+    with suppress(ImportError):
+        importlib.import_module(module)
+    return any(_code(one) == code for one in builds_named(name))
+
+
+def _code(build: Callable[..., Any]) -> str | None:
     try:
-        return code_digest(getattr(importlib.import_module(module), name))
-    except (ImportError, AttributeError, PalimpsestError):
+        return code_digest(build)
+    except PalimpsestError:
         return None
