@@ -81,6 +81,7 @@ class Model:
 
     entries: Mapping[str, Handle] = field(default_factory=dict)
     tasks: tuple[PastTask, ...] = ()
+    _remembered: dict[str, Handle] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> Handle:
         return self.entries[name]
@@ -99,6 +100,12 @@ class Model:
         for name, handle in self.entries.items():
             for part in durable(handle):
                 yield (f"{name}/{part.name}" if part.name else name), part
+
+    def remembered(self, name: str, make: Callable[[], Handle]) -> Handle:
+        """What `make` gives from this model's entries, asked for once however many shards the model scores."""
+        if name not in self._remembered:
+            self._remembered[name] = make()
+        return self._remembered[name]
 
     def with_entries(self, entries: Mapping[str, Handle]) -> Model:
         """The model with these entries added or replaced."""
@@ -136,7 +143,7 @@ class Strategy(ABC, Generic[H]):
     Hyper: ClassVar[type] = NoHyper
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     preset_notes: ClassVar[Mapping[str, str]] = {}
-    rehearsal: ClassVar[bool] = False
+    rehearsal: bool = False
 
     def __init__(self, hyper: H, builder: Builder) -> None:
         self.hyper = hyper

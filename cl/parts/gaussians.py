@@ -19,15 +19,16 @@ from cl.components.checkpoint import Checkpoint
 from cl.data.samples import Samples
 from cl.errors import NonFinite
 from cl.home.store import Tensors
-from cl.learning.train import Optimisation, Parameters, descend
+from cl.learning.train import Optimisation, descend
 from cl.seeds import Seeds
 
 Drawn = tuple[Tensor, Tensor]  # vectors (n, d), class rows (n,)
 
 
-def lone_classes(samples: Samples) -> list[str]:
-    """Classes of one image: of these a Gaussian knows the mean alone."""
-    return sorted(name for name, count in Counter(samples.labels).items() if count == 1)
+def lone_class_warning(task: str, samples: Samples, ridge: float) -> str | None:
+    """A line about a class of one image, of which a Gaussian knows the mean alone; None where there is none."""
+    alone = sorted(name for name, count in Counter(samples.labels).items() if count == 1)
+    return f"class '{alone[0]}' of task '{task}' has one image; its Gaussian is {ridge} x identity" if alone else None
 
 
 @builds("statistics")
@@ -93,20 +94,20 @@ class Gaussians:
 
 
 def align(
-    head: Parameters,
-    logits: Callable[[Parameters, Tensor], Tensor],
+    head: Tensors,
+    logits: Callable[[Tensors, Tensor], Tensor],
     gaussians: Gaussians,
     how: Optimisation,
     seeds: Seeds,
     checkpoint: Checkpoint,
-) -> Parameters:
+) -> Tensors:
     """The head after cross-entropy on fresh draws, a batch of them for each class and epoch, shuffled into steps."""
 
     def batches(epoch: int) -> Iterator[Drawn]:
         vectors, targets = gaussians.draw(how.batch_size, seeds, epoch)
         return zip(vectors.split(how.batch_size), targets.split(how.batch_size), strict=True)
 
-    def loss(live: Parameters, drawn: Drawn) -> Tensor:
+    def loss(live: Tensors, drawn: Drawn) -> Tensor:
         return F.cross_entropy(logits(live, drawn[0]), drawn[1])
 
     start = {name: value.to(gaussians.means.device) for name, value in head.items()}
