@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
 
 from cl.errors import BadInput
 from cl.models.backbone import Backbone
@@ -82,7 +81,7 @@ def attached(
     keep: factors `(n, 1, r)` on the hidden vectors, by `LAYER.low` and `LAYER.high`: a dropout mask.
     """
 
-    def hook(site: str) -> RemovableHandle:
+    def hook(site: str) -> object:
         def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             for branch, factor in (("low", low), ("high", high)):
                 hidden = F.linear(inputs[0], pairs[f"{site}.{branch}.down"])
@@ -97,4 +96,4 @@ def attached(
         yield
     finally:
         for one in hooks:
-            one.remove()
+            one.remove()  # type: ignore[attr-defined]
