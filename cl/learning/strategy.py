@@ -143,7 +143,7 @@ class Strategy(ABC, Generic[H]):
     Hyper: ClassVar[type] = NoHyper
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     preset_notes: ClassVar[Mapping[str, str]] = {}
-    rehearsal: bool = False
+    rehearsal: ClassVar[bool] = False
 
     def __init__(self, hyper: H, builder: Builder) -> None:
         self.hyper = hyper
@@ -171,6 +171,11 @@ class Strategy(ABC, Generic[H]):
         """The scores of a segment's images, each batch scored before it is learnt from, and what was learnt. A method
         without test-time adaptation scores with the model as it is."""
         return Adaptation(self.scores(model, segment.samples))
+
+    @property
+    def rehearses(self) -> bool:
+        """Whether images of past tasks may be read: as the class says, unless a setting decides."""
+        return self.rehearsal
 
     @property
     def batches_kept(self) -> int | None:
@@ -205,7 +210,7 @@ class Strategy(ABC, Generic[H]):
         self.forget_decisions()
         entries = self.learn(task, model) if self.learns(task, remaining) else {}
         self.forget_decisions()
-        return model.after(task, entries, self.rehearsal)
+        return model.after(task, entries, self.rehearses)
 
     def component(self, name: str, build: Callable[..., Any], *reads: Read, **arguments: Any) -> Handle:
         """The component `name` = `build(*reads, **arguments)`, from the store or built now (see `cl.components`)."""

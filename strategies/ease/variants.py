@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from cl import BadInput, Handle, Model, PastTask, Samples, Seeds, Task, Tensors, builds
-from cl.components.builder import Builder
-from strategies.ease.method import EaseHyper, PaperEase
+from strategies.ease.method import PaperEase
 
 SHARDING = Seeds("ease")  # of no run: a sample stays in its shard whatever the run's seed
 
@@ -25,9 +24,9 @@ def join(features: list[Tensors]) -> Tensors:
 class Ease(PaperEase):
     """An adapter for each task; prototypes in every space, old ones synthesised in new spaces."""
 
-    def __init__(self, hyper: EaseHyper, builder: Builder) -> None:
-        super().__init__(hyper, builder)
-        self.rehearsal = hyper.exemplars
+    @property
+    def rehearses(self) -> bool:
+        return self.hyper.exemplars
 
     def learn(self, task: Task, model: Model) -> dict[str, Handle]:
         if self.hyper.complete == "oracle" and not self.hyper.exemplars:
