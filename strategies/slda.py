@@ -28,7 +28,7 @@ class SldaHyper:
 @builds("statistics")
 def moments(samples: Samples, features: Tensors, *, classes: list[str]) -> Tensors:
     """Count `(classes,)`, sum `(classes, d)`, and the upper triangle of sum x x^T `(d (d+1) / 2,)`, float64."""
-    rows, targets = features["features"].double(), samples.targets(classes)
+    rows, targets = features["features"].double(), samples.targets(classes)  # (n, d), (n,)
     sums = torch.zeros(len(classes), rows.shape[1], dtype=torch.float64).index_add_(0, targets, rows)
     row, column = torch.triu_indices(rows.shape[1], rows.shape[1])
     count = torch.bincount(targets, minlength=len(classes))

@@ -101,7 +101,7 @@ class Model:
             for part in durable(handle):
                 yield (f"{name}/{part.name}" if part.name else name), part
 
-    def remembered(self, name: str, make: Callable[[], Handle]) -> Handle:
+    def once(self, name: str, make: Callable[[], Handle]) -> Handle:
         """What `make` gives from this model's entries, asked for once however many shards the model scores."""
         if name not in self._remembered:
             self._remembered[name] = make()

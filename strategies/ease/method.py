@@ -135,7 +135,8 @@ def synthesise(own: Tensors, sources_own: list[Tensors], sources_new: list[Tenso
     """
     here = torch.cat([mean["mean"] for mean in sources_own])  # (sources, d), as there
     there = torch.cat([mean["mean"] for mean in sources_new])
-    return {"mean": mixing_weights(cosine(own["mean"], here), tau) @ there}
+    weights = mixing_weights(cosine(own["mean"], here), tau)  # (classes, sources)
+    return {"mean": weights @ there}  # (classes, d)
 
 
 # Subspace ensemble (section 3.4): a class counts most in its own space.
@@ -236,9 +237,9 @@ class PaperEase(Strategy[EaseHyper]):
         spaces = self._spaces(known, [*(past.id for past in model.tasks), task.id])
         features = self._features(task.train.plain, known, spaces)
         for space, there in zip(spaces, features, strict=True):
-            entries[f"{task.id}/prototypes/{space}"] = self._measured(task, there)
+            entries[f"{task.id}/prototypes/{space}"] = self._true_prototypes(task, there)
         if self._bare:
-            entries[f"{task.id}/prototypes/bare"] = self._measured(task, self.features(task.train.plain))
+            entries[f"{task.id}/prototypes/bare"] = self._true_prototypes(task, self.features(task.train.plain))
         return entries
 
     def scores(self, model: Model, samples: Samples) -> Handle:
@@ -249,7 +250,7 @@ class PaperEase(Strategy[EaseHyper]):
             ensemble_scores,
             self._features(samples, model.entries, spaces),
             self.features(samples) if bare else None,
-            model.remembered("prototypes", lambda: self._gathered(model)),
+            model.once("prototypes", lambda: self._all_prototypes(model)),
             [model[f"{task.id}/prototypes/bare"] for task in model.tasks] if bare else [],
             own=[self._own(model, task, spaces) for task in model.tasks],
             weighting=Weighting(h.alpha, h.beta, h.reweight),
@@ -266,7 +267,7 @@ class PaperEase(Strategy[EaseHyper]):
         """Features of the images in each of the spaces."""
         return self.features_under(images, [entries[f"{space}/adapter"] for space in spaces], self.hyper.scale)
 
-    def _measured(self, task: Task | PastTask, features: Handle) -> Handle:
+    def _true_prototypes(self, task: Task | PastTask, features: Handle) -> Handle:
         """True prototypes: means of the task's own images, in evaluation mode."""
         return self.component("prototypes", class_means, task.train.plain, features, classes=list(task.classes))
 
@@ -286,7 +287,7 @@ class PaperEase(Strategy[EaseHyper]):
         """Whether prototypes in the bare backbone's space are needed."""
         return self.hyper.beta > 0
 
-    def _gathered(self, model: Model) -> Handle:
+    def _all_prototypes(self, model: Model) -> Handle:
         """The prototypes of all tasks in all spaces."""
         spaces = self._spaces_of(model)
         table = [[self._prototype(model, task, j, spaces) for j in range(len(spaces))] for task in model.tasks]
@@ -294,7 +295,7 @@ class PaperEase(Strategy[EaseHyper]):
 
     def _prototype(self, model: Model, task: PastTask, place: int, spaces: list[str]) -> Handle | None:
         """Prototypes of `task` in the space at `place`, measured or synthesised; None where a variant has none."""
-        space, similar = spaces[place], self._compared_in(task)
+        space, similar = spaces[place], self._comparison_space(task)
         if f"{task.id}/prototypes/{space}" in model:
             return model[f"{task.id}/prototypes/{space}"]
         sources = spaces[place:] if self.hyper.synthesis == "recalc" else [space]
@@ -307,6 +308,6 @@ class PaperEase(Strategy[EaseHyper]):
             tau=self.hyper.tau,
         )
 
-    def _compared_in(self, task: PastTask) -> str:
+    def _comparison_space(self, task: PastTask) -> str:
         """The space in which a task's classes are compared with newer ones: its own."""
         return task.id

@@ -72,8 +72,8 @@ class Ease(PaperEase):
     def _bare(self) -> bool:
         return super()._bare or self.hyper.complete == "ptm"
 
-    def _compared_in(self, task: PastTask) -> str:
-        return "bare" if self.hyper.complete == "ptm" else super()._compared_in(task)
+    def _comparison_space(self, task: PastTask) -> str:
+        return "bare" if self.hyper.complete == "ptm" else super()._comparison_space(task)
 
     def _prototype(self, model: Model, task: PastTask, place: int, spaces: list[str]) -> Handle | None:
         h, space = self.hyper, spaces[place]
@@ -81,5 +81,5 @@ class Ease(PaperEase):
         if h.complete == "diagonal" and (not measured or (h.adapt == "each" and space != task.id)):
             return None
         if h.complete == "oracle" and not measured:
-            return self._measured(task, self._features(task.train.plain, model.entries, [space])[0])
+            return self._true_prototypes(task, self._features(task.train.plain, model.entries, [space])[0])
         return super()._prototype(model, task, place, spaces)

@@ -54,7 +54,7 @@ from strategies.mos.merging import adapter_distances, mean_parameters, pull
 from strategies.mos.presets import MOS_PRESETS
 from strategies.mos.retrieval import first_guess, refine, retrieval_figures, two_stage_scores
 
-RIDGE = 1e-4  # on the diagonal of a class's covariance, as released
+MOS_RIDGE = 1e-4  # on the diagonal of a class's covariance, as released
 EVALUATIONS = 4  # head evaluations an image gets at most, as released
 TEMPERATURE = 0.8  # of the orthogonality loss, as released
 
@@ -182,8 +182,8 @@ def tune_and_merge(
 
 
 def orthogonality(features: Tensor, means: Sequence[Tensor]) -> Tensor:
-    """Cross-entropy of M M^T / 0.8 against the identity, M the earlier class means and the batch, `(rows, d)`."""
-    rows = torch.cat([*means, features])
+    """Cross-entropy of M M^T / 0.8 against the identity, M the earlier class means and the batch."""
+    rows = torch.cat([*means, features])  # (earlier classes + batch, d)
     return F.cross_entropy(rows @ rows.T / TEMPERATURE, torch.arange(len(rows), device=rows.device))
 
 
@@ -206,7 +206,7 @@ def aligned_head(
 
     head: where it begins; new rows are added where it lacks some. 0 epochs leave it as it is.
     """
-    centres = torch.cat([mean["mean"] for mean in means])
+    centres = torch.cat([mean["mean"] for mean in means])  # (classes, d)
     gaussians = Gaussians(classes, centres, spreads, numerics.device)
     start = linear_head(head, classes, gaussians.dim, seeds, normal_rows)
     return align(start, lambda live, vectors: linear(vectors, live), gaussians, how, seeds, checkpoint)
@@ -223,7 +223,7 @@ class PaperMos(Strategy[MosHyper]):
 
     def learn(self, task: Task, model: Model) -> dict[str, Handle]:
         self._check(task, model)
-        tuned = self._tuned(task, model)
+        tuned = self._adapter_and_head(task, model)
         measured = self._statistics(task, tuned["adapter"], model)
         return self._with_head(task, model, {f"{task.id}/tuned": tuned, **measured}, tuned["head"])
 
@@ -232,7 +232,7 @@ class PaperMos(Strategy[MosHyper]):
         return self.component("scores", two_stage_scores, walk, sharpness=len(model.tasks), ensemble=h.ensemble)
 
     def figures(self, models: Sequence[Model], tasks: Sequence[Task]) -> dict[str, Handle]:
-        adapters = [self._trained(models[-1], place) for place in range(len(models[-1].tasks))]
+        adapters = [self._adapter(models[-1], place) for place in range(len(models[-1].tasks))]
         blocks = {"distances": self.component("distances", adapter_distances, adapters)}
         tests = {task.id: task.test for task in tasks if len(task.test)}
         if not all(task.id in tests for task in models[-1].tasks):
@@ -242,7 +242,7 @@ class PaperMos(Strategy[MosHyper]):
 
     # Merging: A_t begins where the last adapter ended, and is pulled to the mean of all earlier ones.
 
-    def _tuned(self, task: Task, model: Model) -> Handle:
+    def _adapter_and_head(self, task: Task, model: Model) -> Handle:
         """A_t, and the head after it."""
         head = self._earlier_head(model)
         return self.component(
@@ -262,7 +262,7 @@ class PaperMos(Strategy[MosHyper]):
 
     def _start(self, model: Model) -> Part | Handle | None:
         """Where A_t begins, None for a fresh adapter."""
-        return self._trained(model, -1) if model.tasks else None
+        return self._adapter(model, -1) if model.tasks else None
 
     def _towards(self, model: Model) -> Part | Handle | None:
         """What A_t is pulled to."""
@@ -281,10 +281,10 @@ class PaperMos(Strategy[MosHyper]):
 
     def _mean_adapter(self, model: Model, count: int) -> Handle:
         """The mean of the first `count` adapters as trained."""
-        adapters = [self._trained(model, place) for place in range(count)]
+        adapters = [self._adapter(model, place) for place in range(count)]
         return self.component(f"{model.tasks[count - 1].id}/mean-adapter", mean_parameters, adapters)
 
-    def _trained(self, model: Model, place: int) -> Part:
+    def _adapter(self, model: Model, place: int) -> Part:
         return model[f"{model.tasks[place].id}/tuned"]["adapter"]
 
     # Statistics, and the head that is aligned on them.
@@ -292,20 +292,23 @@ class PaperMos(Strategy[MosHyper]):
     def _statistics(self, task: Task, adapter: Part, model: Model) -> dict[str, Handle]:
         """A Gaussian of each new class under its task's adapter, and its prototype under the first."""
         images, classes = task.train.plain, list(task.classes)
-        features, under_first = self._measured(task, adapter, model), self._under_first(task, adapter, model)
+        features, under_first = (
+            self._statistics_features(task, adapter, model),
+            self._prototype_features(task, adapter, model),
+        )
         name, kind = f"{task.id}/spread", self.hyper.spread
-        spread = self.component(name, class_spread, images, features, classes=classes, ridge=RIDGE, kind=kind)
+        spread = self.component(name, class_spread, images, features, classes=classes, ridge=MOS_RIDGE, kind=kind)
         means = self.component(f"{task.id}/means", class_means, images, features, classes=classes)
         prototypes = self.component(f"{task.id}/prototypes", class_means, images, under_first, classes=classes)
         return {name: spread, f"{task.id}/means": means, f"{task.id}/prototypes": prototypes}
 
-    def _measured(self, task: Task, adapter: Part, model: Model) -> Handle:
+    def _statistics_features(self, task: Task, adapter: Part, model: Model) -> Handle:
         """The task's features for its class statistics."""
         return self.features(task.train.plain, adapter, self.hyper.scale)
 
-    def _under_first(self, task: Task, adapter: Part, model: Model) -> Handle:
+    def _prototype_features(self, task: Task, adapter: Part, model: Model) -> Handle:
         """The task's features under A_0, for its prototypes."""
-        first = self._trained(model, 0) if model.tasks else adapter
+        first = self._adapter(model, 0) if model.tasks else adapter
         return self.features(task.train.plain, first, self.hyper.scale)
 
     def _with_head(
@@ -313,9 +316,9 @@ class PaperMos(Strategy[MosHyper]):
     ) -> dict[str, Handle]:
         """The task's entries and the shared head after alignment, from `rows`. The first one stays as trained."""
         how = self.hyper.alignment if model.tasks else replace(self.hyper.alignment, epochs=0)
-        return {**entries, "head": self._aligned(f"{task.id}/head", task, model, entries, rows, how)}
+        return {**entries, "head": self._head(f"{task.id}/head", task, model, entries, rows, how)}
 
-    def _aligned(
+    def _head(
         self,
         name: str,
         task: Task,
@@ -336,14 +339,14 @@ class PaperMos(Strategy[MosHyper]):
         """The shard's images after retrieval. Only blocks (adapter, shard) that some image needs are computed."""
         tasks = self._columns(model)
         prototypes = [model[f"{task.id}/prototypes"] for task in model.tasks]
-        features = self.features(samples, self._trained(model, 0), self.hyper.scale)
+        features = self.features(samples, self._adapter(model, 0), self.hyper.scale)
         name = f"{model.tasks[-1].id}/{_tag(model, samples)}"
         state = self.component(f"{name}/guess", first_guess, features, prototypes, tasks=tasks)
         for number in range(EVALUATIONS):
             now = state.open()
             wanted = set(now["next"][~now["settled"]].tolist())
             places = [place for place in range(len(model.tasks)) if place in wanted]
-            adapters = [self._evaluated(model, place) for place in places]
+            adapters = [self._adapter_at_test(model, place) for place in places]
             blocks = self.features_under(samples, adapters, self.hyper.scale)
             spaces = {str(place): block for place, block in zip(places, blocks, strict=True)}
             state = self.component(f"{name}/round-{number}", refine, state, spaces, model["head"], tasks=tasks)
@@ -353,13 +356,13 @@ class PaperMos(Strategy[MosHyper]):
         """Of each class column, the place of the adapter that its task has."""
         return [place for place, task in enumerate(model.tasks) for _ in task.classes]
 
-    def _evaluated(self, model: Model, place: int) -> Part | Handle:
+    def _adapter_at_test(self, model: Model, place: int) -> Part | Handle:
         """The adapter at `place`."""
-        return self._trained(model, place)
+        return self._adapter(model, place)
 
     def _check(self, task: Task, model: Model) -> None:
         self.require_new_classes(task, model)
-        warning = lone_class_warning(task.id, task.train, RIDGE)
+        warning = lone_class_warning(task.id, task.train, MOS_RIDGE)
         if warning is not None:
             self.warn(warning)
 

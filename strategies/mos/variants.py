@@ -28,12 +28,12 @@ class Mos(PaperMos):
             return None
         if self.hyper.init == "mbar":
             return self._mean_adapter(model, max(1, len(model.tasks) - 1))
-        return self._trained(model, 0) if self.hyper.init == "anchor" else super()._start(model)
+        return self._adapter(model, 0) if self.hyper.init == "anchor" else super()._start(model)
 
     def _towards(self, model: Model) -> Part | Handle | None:
         if not model.tasks or self.hyper.merge == "none":
             return None
-        return self._trained(model, 0) if self.hyper.merge == "anchor" else super()._towards(model)
+        return self._adapter(model, 0) if self.hyper.merge == "anchor" else super()._towards(model)
 
     def _surgery(self, model: Model) -> Surgery:
         h = self.hyper
@@ -54,7 +54,7 @@ class Mos(PaperMos):
         """`fresh`: from the class statistics alone, the task's private head being thrown away."""
         if self.hyper.head == "chain":
             return super()._with_head(task, model, entries, rows)
-        return {**entries, "head": self._aligned("head", task, model, entries, None, self.hyper.alignment)}
+        return {**entries, "head": self._head("head", task, model, entries, None, self.hyper.alignment)}
 
     # `one_adapter`: the first one serves all tasks, and there is nothing to retrieve.
 
@@ -62,37 +62,37 @@ class Mos(PaperMos):
         if not self.hyper.one_adapter or not model.tasks:
             return super().learn(task, model)
         self._check(task, model)
-        return self._with_head(task, model, self._statistics(task, self._trained(model, 0), model), model["head"])
+        return self._with_head(task, model, self._statistics(task, self._adapter(model, 0), model), model["head"])
 
     def figures(self, models: Sequence[Model], tasks: Sequence[Task]) -> dict[str, Handle]:
         if not self.hyper.one_adapter:
             return super().figures(models, tasks)
-        return {"distances": self.component("distances", adapter_distances, [self._trained(models[-1], 0)])}
+        return {"distances": self.component("distances", adapter_distances, [self._adapter(models[-1], 0)])}
 
     def _columns(self, model: Model) -> list[int]:
         return [0] * len(model.classes) if self.hyper.one_adapter else super()._columns(model)
 
     # `stats_pull`, `proto_dropout` and `eval_pull`: statistics and evaluation as the released passes leave adapters.
 
-    def _measured(self, task: Task, adapter: Part, model: Model) -> Handle:
+    def _statistics_features(self, task: Task, adapter: Part, model: Model) -> Handle:
         h = self.hyper
         if h.stats_pull == "none" or not model.tasks:
-            return super()._measured(task, adapter, model)
+            return super()._statistics_features(task, adapter, model)
         mean = self._mean_adapter(model, len(model.tasks))
         arguments = {"scale": h.scale, "momentum": h.merge_momentum, "batch": 3 * h.batch_size}
         return self.component("features", pulled_features, task.train.plain, adapter, mean, **arguments)
 
-    def _under_first(self, task: Task, adapter: Part, model: Model) -> Handle:
+    def _prototype_features(self, task: Task, adapter: Part, model: Model) -> Handle:
         h = self.hyper
         if not h.proto_dropout or not model.tasks:
-            return super()._under_first(task, adapter, model)
-        name, first = f"{task.id}/dropout-features", self._trained(model, 0)
+            return super()._prototype_features(task, adapter, model)
+        name, first = f"{task.id}/dropout-features", self._adapter(model, 0)
         return self.component(name, dropout_features, task.train.plain, first, scale=h.scale, rate=h.dropout)
 
-    def _evaluated(self, model: Model, place: int) -> Part | Handle:
+    def _adapter_at_test(self, model: Model, place: int) -> Part | Handle:
         """The adapter at `place`, or what stands for it."""
         if self.hyper.eval_pull == "first":
-            return self._trained(model, 0)
+            return self._adapter(model, 0)
         if self.hyper.eval_pull == "official" and place > 0:
             return self._mean_adapter(model, place)
-        return super()._evaluated(model, place)
+        return super()._adapter_at_test(model, place)

@@ -51,7 +51,7 @@ from cl.parts.gaussians import Gaussians, align, class_spread, lone_class_warnin
 from strategies.ssiat.presets import SSIAT_PRESETS
 from strategies.ssiat.shift import Shift, shift_figures, shifted_means
 
-RIDGE = 1e-3  # on the diagonal of a class's covariance, as released
+SSIAT_RIDGE = 1e-3  # on the diagonal of a class's covariance, as released
 
 
 @hyperparameters
@@ -265,7 +265,7 @@ class PaperSsiat(Strategy[SsiatHyper]):
     def learn(self, task: Task, model: Model) -> dict[str, Handle]:
         self._check(task, model)
         session = Session(task, self._past(model), model)
-        tuned = self._tuned(session)
+        tuned = self._adapter_and_head(session)
         now = tuned or session.before("tuned")
         spread, new = self._statistics(task, now)
         means = self._means(session, now, new) if session.past else new
@@ -296,7 +296,7 @@ class PaperSsiat(Strategy[SsiatHyper]):
         """The sessions that the next one goes on from."""
         return model.tasks
 
-    def _tuned(self, session: Session) -> Handle | None:
+    def _adapter_and_head(self, session: Session) -> Handle | None:
         """Stage 1: the adapter and the head after it; None where the session tunes nothing."""
         h, task, before = self.hyper, session.task, session.before("tuned")
         return self.component(
@@ -318,27 +318,27 @@ class PaperSsiat(Strategy[SsiatHyper]):
         images, classes = task.train.plain, list(task.classes)
         features, kind = self.features(images, adapter_of(tuned), self.hyper.scale), self.hyper.spread
         name = f"{task.id}/spread"
-        spread = self.component(name, class_spread, images, features, classes=classes, ridge=RIDGE, kind=kind)
+        spread = self.component(name, class_spread, images, features, classes=classes, ridge=SSIAT_RIDGE, kind=kind)
         return spread, self.component(f"{task.id}/means", class_means, images, features, classes=classes)
 
     def _means(self, session: Session, now: Handle | None, new: Handle) -> Handle:
         """Stage 2: means of every class so far in the space of `now`; the old ones are estimated."""
         h, task = self.hyper, session.task
-        e1 = self._seen(task, session.before("tuned"), "before")
-        e2 = self._seen(task, now, "after")
+        e1 = self._shift_features(task, session.before("tuned"), "before")
+        e2 = self._shift_features(task, now, "after")
         old, shift = means_of(session.model[f"{session.chain}/means"]), Shift(h.shift, h.sigma, h.floor)
         return self.component(f"{task.id}/moved-means", shifted_means, old, new, e1, e2, shift=shift)
 
-    def _seen(self, task: Task, tuned: Handle | None, when: str) -> Handle:
+    def _shift_features(self, task: Task, tuned: Handle | None, when: str) -> Handle:
         """E1 or E2: the session's features under an adapter, as the shift is measured."""
         return self.features(task.train.plain, adapter_of(tuned), self.hyper.scale)
 
     def _heads(self, session: Session, tuned: Handle | None, means: Handle, spreads: list[Handle]) -> Handle:
         """Stage 3: the classifier over the chain's classes."""
         rows = tuned["head"] if tuned is not None else session.before("heads")
-        return self._unified(f"{session.task.id}/heads", session, rows, means, spreads)
+        return self._unified_head(f"{session.task.id}/heads", session, rows, means, spreads)
 
-    def _unified(
+    def _unified_head(
         self, name: str, session: Session, rows: Part | Handle | None, means: Handle, spreads: list[Handle]
     ) -> Handle:
         """The classifier from `rows` on. The first one stays as trained where it goes on from stage 1."""
@@ -353,7 +353,7 @@ class PaperSsiat(Strategy[SsiatHyper]):
 
     def _check(self, task: Task, model: Model) -> None:
         self.require_new_classes(task, model)
-        warning = lone_class_warning(task.id, task.train, RIDGE)
+        warning = lone_class_warning(task.id, task.train, SSIAT_RIDGE)
         if warning is not None and self.hyper.spread == "covariance":
             self.warn(warning)
 

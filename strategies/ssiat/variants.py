@@ -73,9 +73,11 @@ class Ssiat(PaperSsiat):
 
     # `adapt`: the adapter is tuned in the first session only, or never, and nothing drifts.
 
-    def _tuned(self, session: Session) -> Handle | None:
+    def _adapter_and_head(self, session: Session) -> Handle | None:
         adapt = self.hyper.adapt
-        return super()._tuned(session) if adapt == "each" or (adapt == "first" and not session.past) else None
+        return (
+            super()._adapter_and_head(session) if adapt == "each" or (adapt == "first" and not session.past) else None
+        )
 
     # `shift` and `pairing`: old means stay, or follow a shift between rows of other images.
 
@@ -85,9 +87,9 @@ class Ssiat(PaperSsiat):
         old = means_of(session.model[f"{session.chain}/means"])
         return self.component(f"{session.task.id}/moved-means", joined_means, old, new)
 
-    def _seen(self, task: Task, tuned: Handle | None, when: str) -> Handle:
+    def _shift_features(self, task: Task, tuned: Handle | None, when: str) -> Handle:
         if self.hyper.pairing == "paired":
-            return super()._seen(task, tuned, when)
+            return super()._shift_features(task, tuned, when)
         name, adapter = f"{task.id}/loaded-{when}", adapter_of(tuned)
         return self.component(name, loaded_features, task.train, adapter, scale=self.hyper.scale)
 
@@ -100,5 +102,5 @@ class Ssiat(PaperSsiat):
         if self.hyper.head == "lda":
             return self.component("heads", lda_head, means_of(means), spreads)
         if self.hyper.ca_init == "fresh":
-            return self._unified(f"{session.chain}/heads", session, None, means, spreads)
+            return self._unified_head(f"{session.chain}/heads", session, None, means, spreads)
         return super()._heads(session, tuned, means, spreads)
