@@ -292,10 +292,8 @@ class PaperMos(Strategy[MosHyper]):
     def _statistics(self, task: Task, adapter: Part, model: Model) -> dict[str, Handle]:
         """A Gaussian of each new class under its task's adapter, and its prototype under the first."""
         images, classes = task.train.plain, list(task.classes)
-        features, under_first = (
-            self._statistics_features(task, adapter, model),
-            self._prototype_features(task, adapter, model),
-        )
+        features = self._statistics_features(task, adapter, model)
+        under_first = self._prototype_features(task, adapter, model)
         name, kind = f"{task.id}/spread", self.hyper.spread
         spread = self.component(name, class_spread, images, features, classes=classes, ridge=MOS_RIDGE, kind=kind)
         means = self.component(f"{task.id}/means", class_means, images, features, classes=classes)

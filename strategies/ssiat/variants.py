@@ -74,10 +74,8 @@ class Ssiat(PaperSsiat):
     # `adapt`: the adapter is tuned in the first session only, or never, and nothing drifts.
 
     def _adapter_and_head(self, session: Session) -> Handle | None:
-        adapt = self.hyper.adapt
-        return (
-            super()._adapter_and_head(session) if adapt == "each" or (adapt == "first" and not session.past) else None
-        )
+        tunes = self.hyper.adapt == "each" or (self.hyper.adapt == "first" and not session.past)
+        return super()._adapter_and_head(session) if tunes else None
 
     # `shift` and `pairing`: old means stay, or follow a shift between rows of other images.
 
