@@ -48,6 +48,7 @@ from cl.learning.features import adapter_features, backbone_features, features_t
 from cl.learning.hyper import hyperparameters
 from cl.numerics import Numerics
 
+Made = TypeVar("Made")
 H = TypeVar("H", default=Any)  # a strategy's hyperparameters; plain `Strategy` is one of any
 
 
@@ -81,7 +82,15 @@ class Model:
 
     entries: Mapping[str, Handle] = field(default_factory=dict)
     tasks: tuple[PastTask, ...] = ()
-    _remembered: dict[str, Handle] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _made: dict[Callable[[Model], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, make: Callable[[Model], Made]) -> Made:
+        """`make(self)`, made when it is first asked for and kept as long as this model: for what many queries need and
+        follows from the model alone. make: a function or method; another object's method is another one."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: Made = self._made[make]
+        return made
 
     def __getitem__(self, name: str) -> Handle:
         return self.entries[name]
@@ -100,12 +109,6 @@ class Model:
         for name, handle in self.entries.items():
             for part in durable(handle):
                 yield (f"{name}/{part.name}" if part.name else name), part
-
-    def once(self, name: str, make: Callable[[], Handle]) -> Handle:
-        """What `make` gives from this model's entries, asked for once however many shards the model scores."""
-        if name not in self._remembered:
-            self._remembered[name] = make()
-        return self._remembered[name]
 
     def with_entries(self, entries: Mapping[str, Handle]) -> Model:
         """The model with these entries added or replaced."""

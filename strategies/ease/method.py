@@ -250,7 +250,7 @@ class PaperEase(Strategy[EaseHyper]):
             ensemble_scores,
             self._features(samples, model.entries, spaces),
             self.features(samples) if bare else None,
-            model.once("prototypes", lambda: self._all_prototypes(model)),
+            model.once(self._all_prototypes),
             [model[f"{task.id}/prototypes/bare"] for task in model.tasks] if bare else [],
             own=[self._own(model, task, spaces) for task in model.tasks],
             weighting=Weighting(h.alpha, h.beta, h.reweight),
