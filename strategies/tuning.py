@@ -111,10 +111,10 @@ def linear_scores(features: Tensors, head: Tensors) -> Tensors:
     return {"scores": linear(features["features"], head)}
 
 
-H = TypeVar("H", bound=TuningHyper, default=TuningHyper)
+AnyTuning = TypeVar("AnyTuning", bound=TuningHyper, default=TuningHyper)
 
 
-class OneNetwork(Strategy[H]):
+class OneNetwork(Strategy[AnyTuning]):
     """What `finetune` and `joint` share: the network, and how it scores."""
 
     Hyper = TuningHyper

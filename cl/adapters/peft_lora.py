@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
 Kind = Literal["lora", "rslora", "pissa", "dora"]
-NAME = "default"  # PEFT's name for the only adapter
+_NAME = "default"  # PEFT's name for the only adapter
 
 
 def release() -> str:
@@ -63,15 +63,15 @@ class Grown:
     def _layer(self, block: int, name: str, trained: Mapping[str, Tensor]) -> Tensors:
         place = f"network.blocks.{block}.{name}"
         layer = cast("LoraLayer", self._tree.get_submodule(place))
-        scale = float(layer.scaling[NAME])
-        down, up = (f"{place}.lora_{which}.{NAME}.weight" for which in "AB")
+        scale = float(layer.scaling[_NAME])
+        down, up = (f"{place}.lora_{which}.{_NAME}.weight" for which in "AB")
         a, b = trained[down], scale * trained[up]  # (r, inputs), (outputs, r)
         if self._kind == "pissa":  # PEFT changes W to W - s B0 A0; over W itself the adapter is s (B A - B0 A0)
             a0, b0 = self.start[down].cpu(), scale * self.start[up].cpu()
             return {"down": torch.cat([a, a0]), "up": torch.cat([b, -b0], dim=1)}
         if self._kind == "dora":
             base = cast(nn.Linear, layer.get_base_layer())
-            magnitude = trained[f"{place}.lora_magnitude_vector.{NAME}.weight"]
+            magnitude = trained[f"{place}.lora_magnitude_vector.{_NAME}.weight"]
             gain = magnitude / torch.linalg.vector_norm(base.weight.cpu() + b @ a, dim=1)
             shift = (1 - gain) * base.bias.cpu() if base.bias is not None else torch.zeros_like(gain)
             return {"down": a, "up": gain[:, None] * b, "gain": gain, "shift": shift}

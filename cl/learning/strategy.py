@@ -137,8 +137,7 @@ class Strategy(ABC, Generic[H]):
     `learn` and `scores`.
 
     title, paper: what `list` and `describe` show. Hyper: a dataclass made with `hyperparameters`. presets: named
-    sets of hyperparameter values. preset_notes: what a preset stands for, in a line. rehearsal: whether images of past
-    tasks may be read.
+    sets of hyperparameter values. preset_notes: what a preset stands for, in a line.
     """
 
     title: ClassVar[str] = ""
@@ -146,7 +145,6 @@ class Strategy(ABC, Generic[H]):
     Hyper: ClassVar[type] = NoHyper
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     preset_notes: ClassVar[Mapping[str, str]] = {}
-    rehearsal: ClassVar[bool] = False
 
     def __init__(self, hyper: H, builder: Builder) -> None:
         self.hyper = hyper
@@ -176,9 +174,9 @@ class Strategy(ABC, Generic[H]):
         return Adaptation(self.scores(model, segment.samples))
 
     @property
-    def rehearses(self) -> bool:
-        """Whether images of past tasks may be read: as the class says, unless a setting decides."""
-        return self.rehearsal
+    def rehearsal(self) -> bool:
+        """Whether images of past tasks may be read. A method that always does sets the attribute `rehearsal = True`."""
+        return False
 
     @property
     def batches_kept(self) -> int | None:
@@ -213,7 +211,7 @@ class Strategy(ABC, Generic[H]):
         self.forget_decisions()
         entries = self.learn(task, model) if self.learns(task, remaining) else {}
         self.forget_decisions()
-        return model.after(task, entries, self.rehearses)
+        return model.after(task, entries, self.rehearsal)
 
     def component(self, name: str, build: Callable[..., Any], *reads: Read, **arguments: Any) -> Handle:
         """The component `name` = `build(*reads, **arguments)`, from the store or built now (see `cl.components`)."""

@@ -25,7 +25,7 @@ class Ease(PaperEase):
     """An adapter for each task; prototypes in every space, old ones synthesised in new spaces."""
 
     @property
-    def rehearses(self) -> bool:
+    def rehearsal(self) -> bool:
         return self.hyper.exemplars
 
     def learn(self, task: Task, model: Model) -> dict[str, Handle]:

@@ -221,7 +221,7 @@ def cosine_scores(features: Tensors, head: Tensors) -> Tensors:
 
 
 @dataclass(frozen=True)
-class Session:
+class TuningSession:
     """A task to learn, and the chain of sessions that it goes on from. The chain's entries are called after its first
     session."""
 
@@ -264,7 +264,7 @@ class PaperSsiat(Strategy[SsiatHyper]):
 
     def learn(self, task: Task, model: Model) -> dict[str, Handle]:
         self._check(task, model)
-        session = Session(task, self._past(model), model)
+        session = TuningSession(task, self._past(model), model)
         tuned = self._adapter_and_head(session)
         now = tuned or session.before("tuned")
         spread, new = self._statistics(task, now)
@@ -296,7 +296,7 @@ class PaperSsiat(Strategy[SsiatHyper]):
         """The sessions that the next one goes on from."""
         return model.tasks
 
-    def _adapter_and_head(self, session: Session) -> Handle | None:
+    def _adapter_and_head(self, session: TuningSession) -> Handle | None:
         """Stage 1: the adapter and the head after it; None where the session tunes nothing."""
         h, task, before = self.hyper, session.task, session.before("tuned")
         return self.component(
@@ -309,7 +309,7 @@ class PaperSsiat(Strategy[SsiatHyper]):
             cosface_head=CosFaceHead(h.cosine_scale, h.margin, h.old_heads),
         )
 
-    def _rows(self, session: Session) -> Handle | None:
+    def _rows(self, session: TuningSession) -> Handle | None:
         """The head's rows that stage 1 goes on from."""
         return session.before("heads")
 
@@ -321,7 +321,7 @@ class PaperSsiat(Strategy[SsiatHyper]):
         spread = self.component(name, class_spread, images, features, classes=classes, ridge=SSIAT_RIDGE, kind=kind)
         return spread, self.component(f"{task.id}/means", class_means, images, features, classes=classes)
 
-    def _means(self, session: Session, now: Handle | None, new: Handle) -> Handle:
+    def _means(self, session: TuningSession, now: Handle | None, new: Handle) -> Handle:
         """Stage 2: means of every class so far in the space of `now`; the old ones are estimated."""
         h, task = self.hyper, session.task
         e1 = self._shift_features(task, session.before("tuned"), "before")
@@ -333,13 +333,13 @@ class PaperSsiat(Strategy[SsiatHyper]):
         """E1 or E2: the session's features under an adapter, as the shift is measured."""
         return self.features(task.train.plain, adapter_of(tuned), self.hyper.scale)
 
-    def _heads(self, session: Session, tuned: Handle | None, means: Handle, spreads: list[Handle]) -> Handle:
+    def _heads(self, session: TuningSession, tuned: Handle | None, means: Handle, spreads: list[Handle]) -> Handle:
         """Stage 3: the classifier over the chain's classes."""
         rows = tuned["head"] if tuned is not None else session.before("heads")
         return self._unified_head(f"{session.task.id}/heads", session, rows, means, spreads)
 
     def _unified_head(
-        self, name: str, session: Session, rows: Part | Handle | None, means: Handle, spreads: list[Handle]
+        self, name: str, session: TuningSession, rows: Part | Handle | None, means: Handle, spreads: list[Handle]
     ) -> Handle:
         """The classifier from `rows` on. The first one stays as trained where it goes on from stage 1."""
         h = self.hyper

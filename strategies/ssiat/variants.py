@@ -10,7 +10,7 @@ from cl.adapters import bottleneck
 from cl.learning.train import augmented, epoch_batches
 from cl.models.backbone import BATCH, on_device
 from cl.parts.gaussians import covariance
-from strategies.ssiat.method import PaperSsiat, Session, adapter_of, means_of
+from strategies.ssiat.method import PaperSsiat, TuningSession, adapter_of, means_of
 
 
 @builds("prototype")
@@ -73,13 +73,13 @@ class Ssiat(PaperSsiat):
 
     # `adapt`: the adapter is tuned in the first session only, or never, and nothing drifts.
 
-    def _adapter_and_head(self, session: Session) -> Handle | None:
+    def _adapter_and_head(self, session: TuningSession) -> Handle | None:
         tunes = self.hyper.adapt == "each" or (self.hyper.adapt == "first" and not session.past)
         return super()._adapter_and_head(session) if tunes else None
 
     # `shift` and `pairing`: old means stay, or follow a shift between rows of other images.
 
-    def _means(self, session: Session, now: Handle | None, new: Handle) -> Handle:
+    def _means(self, session: TuningSession, now: Handle | None, new: Handle) -> Handle:
         if self.hyper.shift != "none" and self.hyper.adapt == "each":
             return super()._means(session, now, new)
         old = means_of(session.model[f"{session.chain}/means"])
@@ -93,10 +93,10 @@ class Ssiat(PaperSsiat):
 
     # `ca_init` and `head`: a classifier from the Gaussians alone.
 
-    def _rows(self, session: Session) -> Handle | None:
+    def _rows(self, session: TuningSession) -> Handle | None:
         return super()._rows(session) if self.hyper.ca_init == "chain" and self.hyper.head == "aligned" else None
 
-    def _heads(self, session: Session, tuned: Handle | None, means: Handle, spreads: list[Handle]) -> Handle:
+    def _heads(self, session: TuningSession, tuned: Handle | None, means: Handle, spreads: list[Handle]) -> Handle:
         if self.hyper.head == "lda":
             return self.component("heads", lda_head, means_of(means), spreads)
         if self.hyper.ca_init == "fresh":
