@@ -21,7 +21,7 @@ from torch import Tensor
 from cl.data.augment import View
 from cl.data.images import FilePixels, side_of
 from cl.data.recipes import TOML, resolve_stream
-from cl.data.samples import ArrayPixels, Pixels, Samples
+from cl.data.samples import ArrayPixels, Pixels, Samples, marks_of, pixels_digest, prepare
 from cl.data.stream import Recipe, Stream, Task
 from cl.digests import digest_bytes, digest_json
 from cl.errors import BadInput, shown
@@ -167,6 +167,9 @@ class _MappedPixels:
     def digest(self, sample: str) -> str:
         return digest_bytes(np.ascontiguousarray(self._row(sample)).data)
 
+    def marks(self, sample: str) -> tuple[str, ...]:
+        return (pixels_digest(self._row(sample)),)
+
     def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
         return ArrayPixels(samples, np.stack([self._row(sample) for sample in samples])).read(samples, views)
 
@@ -249,6 +252,12 @@ class _VisitedPixels:
 
     def digest(self, sample: str) -> str:
         return self._pixels.digest(sample.rpartition("|")[0])
+
+    def marks(self, sample: str) -> tuple[str, ...]:
+        return marks_of(self._pixels, sample.rpartition("|")[0])
+
+    def prepare(self, samples: Sequence[str]) -> None:
+        prepare(self._pixels, [sample.rpartition("|")[0] for sample in samples])
 
     def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
         return self._pixels.read([sample.rpartition("|")[0] for sample in samples], views)

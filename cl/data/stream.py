@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from cl.data.policy import Policy
-from cl.data.samples import Samples, concat
+from cl.data.samples import Origin, Pixels, Samples, concat, prepare
 from cl.digests import digest_json
 from cl.errors import BadInput
 
@@ -60,6 +60,10 @@ class Segment:
     def samples(self) -> Samples:
         """All its samples as one shard, in the order of their ids."""
         return concat(list(self.batches.values()))
+
+    def of(self, origin: Origin) -> Segment:
+        """The segment whose samples say that they come from there."""
+        return replace(self, batches={name: batch.of_origin(origin) for name, batch in self.batches.items()})
 
     def pieces(self, length: int | None) -> Iterator[Segment]:
         """This segment cut after every `length` declared batches (None: whole); a piece without batches is left out.
@@ -120,7 +124,9 @@ class Stream:
 
     def __post_init__(self) -> None:
         _check(self)
-        object.__setattr__(self, "tasks", tuple(self._told(task) for task in self.tasks))
+        origin = Origin(self.name, self.subjects)
+        object.__setattr__(self, "tasks", tuple(self._told(task, origin) for task in self.tasks))
+        object.__setattr__(self, "segments", tuple(segment.of(origin) for segment in self.segments))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -139,6 +145,14 @@ class Stream:
     def ids(self) -> set[str]:
         """Every sample id, training, test and at test time."""
         return {sample for shard in self.shards for sample in shard.ids}
+
+    def prepare(self) -> None:
+        """Read and check every image, before anything is learnt. Raises BadInput for one that cannot be used."""
+        places: dict[int, tuple[Pixels, list[str]]] = {}
+        for shard in self.shards:
+            places.setdefault(id(shard.pixels), (shard.pixels, []))[1].extend(shard.ids)
+        for pixels, ids in places.values():
+            prepare(pixels, ids)
 
     def without(self, ids: Collection[str]) -> Stream:
         """The stream as if these samples had never been. A class without training images leaves its task's label map
@@ -201,12 +215,13 @@ class Stream:
             ],
         }
 
-    def _told(self, task: Task) -> Task:
+    def _told(self, task: Task, origin: Origin) -> Task:
         """The task with what the stream knows of its samples."""
         mine = [sample for shard in (task.train, task.test) for sample in shard.ids]
         subjects = {sample: self.subjects[sample] for sample in mine if sample in self.subjects}
         access = {sample: self.access[sample] for sample in mine if sample in self.access}
-        return replace(task, subjects=subjects, access=access)
+        train, test = task.train.of_origin(origin), task.test.of_origin(origin)
+        return replace(task, train=train, test=test, subjects=subjects, access=access)
 
     def _rows(self, shard: Samples) -> list[list[Any]]:
         return [
