@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from cl.data.augment import View
+from cl.data.names import normalised
 from cl.digests import digest_bytes, digest_json
 from cl.errors import BadInput
 from cl.home.shards import Shard, ShardRow
@@ -109,6 +110,9 @@ class Samples:
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.labels):
             raise BadInput(f"{len(self.ids)} sample ids, but {len(self.labels)} labels")
+        spelled = {label: normalised(label) for label in set(self.labels)}
+        if any(label != name for label, name in spelled.items()):
+            object.__setattr__(self, "labels", tuple(spelled[label] for label in self.labels))
         if any(first >= second for first, second in zip(self.ids, self.ids[1:], strict=False)):
             raise BadInput("sample ids must be unique and in sorted order; use Samples.of")
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from cl.data.names import composed, normalised
 from cl.data.policy import Policy
 from cl.data.samples import Origin, Pixels, Samples, concat, prepare
-from cl.digests import digest_json
 from cl.errors import BadInput
 
 
@@ -34,6 +34,9 @@ class Task:
     capacity: int | None = None
     subjects: Mapping[str, str] = field(default_factory=dict, repr=False)
     access: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(map(normalised, self.classes)))
 
 
 @dataclass(frozen=True)
@@ -89,18 +92,21 @@ class Segment:
 class Recipe:
     """How to make a stream again in another process: a registry name, `module:factory` or TOML file, and arguments.
 
-    content: digest of what the stream's files hold, where it has files. place: where they lie on this machine
-    (`file`: the TOML file, or `data`: a folder); needed to replay, but no part of the run's name.
+    declared: what a TOML file says of the stream that stays true while the stream grows. place: where its files lie on
+    this machine (`file`: the TOML file, or `data`: a folder); needed to make it again, but no part of the run's name.
+
+    A run is named by what was declared, never by what its images hold: a name made of content would tell for good
+    whether a deleted image was among them.
     """
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    content: str | None = None
+    declared: Mapping[str, Any] = field(default_factory=dict)
     place: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         named = {"name": self.name, "arguments": dict(self.arguments)}
-        return named if self.content is None else {**named, "content": self.content}
+        return {**named, "declared": dict(self.declared)} if self.declared else named
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,10 @@ class Stream:
     policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
+        people = {sample: normalised(who) for sample, who in self.subjects.items()}
+        labels = {sample: tuple(map(normalised, told)) for sample, told in self.access.items()}
+        object.__setattr__(self, "subjects", {sample: who for sample, who in people.items() if who})
+        object.__setattr__(self, "access", labels)
         _check(self)
         origin = Origin(self.name, self.subjects)
         object.__setattr__(self, "tasks", tuple(self._told(task, origin) for task in self.tasks))
@@ -175,10 +185,10 @@ class Stream:
         )
 
     def view(self, user: str) -> Stream:
-        """What `user` may read, as if there were nothing else: not even notes, other users, or a digest of the rest."""
+        """What `user` may read, as if there were nothing else: not even notes or other users."""
         hidden = {sample for sample in self.ids if not self.policy.reads(user, self.access.get(sample, ()))}
         seen = self.without(hidden)
-        return replace(seen, recipe=_renamed(seen), notes=(), policy=self.policy.only(user))
+        return replace(seen, notes=(), policy=self.policy.only(user))
 
     def tested_by(self, user: str) -> Stream:
         """Everybody's training images, but of the test images only those that `user` may read. No view: it leaks."""
@@ -230,15 +240,6 @@ class Stream:
         ]
 
 
-def _renamed(view: Stream) -> Recipe | None:
-    """The recipe of a view: what its name says of the content covers nothing outside it."""
-    recipe = view.recipe
-    if recipe is None or recipe.content is None:
-        return recipe
-    first = [[task.id, task.train.digest, task.test.digest] for task in view.tasks[:1]]
-    return replace(recipe, content=digest_json(first))
-
-
 def _task_without(task: Task, gone: set[str]) -> Task | None:
     if gone.isdisjoint(task.train.ids) and gone.isdisjoint(task.test.ids):
         return task
@@ -275,6 +276,9 @@ def _check(stream: Stream) -> None:
     for segment in stream.segments:
         _check_segment(stream, segment)
     for shard in stream.shards:
+        odd = [sample for sample in shard.ids if composed(sample) != sample]
+        if odd:
+            raise BadInput(f"sample id '{odd[0]}' of stream '{stream.name}' has letters in parts; compose them (NFC)")
         twice = seen.intersection(shard.ids)
         if twice:
             raise BadInput(f"sample '{min(twice)}' is in stream '{stream.name}' twice; ids must be unique")
