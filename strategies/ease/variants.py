@@ -31,7 +31,19 @@ class Ease(PaperEase):
     def learn(self, task: Task, model: Model) -> dict[str, Handle]:
         if self.hyper.complete == "oracle" and not self.hyper.exemplars:
             raise BadInput("complete = oracle reads old tasks' images; allow it with --set exemplars=true")
-        return super().learn(task, model)
+        entries = super().learn(task, model)
+        return {**entries, **self._old_prototypes(task, model, entries)}
+
+    def _old_prototypes(self, task: Task, model: Model, entries: Mapping[str, Handle]) -> dict[str, Handle]:
+        """With `complete = oracle`, prototypes of the old classes in the space that the task adds, if it adds one."""
+        if self.hyper.complete != "oracle" or not self._in_space(entries, task.id):
+            return {}
+        return {
+            f"{past.id}/measured/{task.id}": self._true_prototypes(
+                past, self._features(past.train.plain, entries, [task.id])[0]
+            )
+            for past in model.tasks
+        }
 
     # One adapter for all tasks (`adapt`), or several for each (`shards`).
 
@@ -81,5 +93,5 @@ class Ease(PaperEase):
         if h.complete == "diagonal" and (not measured or (h.adapt == "each" and space != task.id)):
             return None
         if h.complete == "oracle" and not measured:
-            return self._true_prototypes(task, self._features(task.train.plain, model.entries, [space])[0])
+            return model[f"{task.id}/measured/{space}"]
         return super()._prototype(model, task, place, spaces)
