@@ -20,9 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.adapters import bottleneck
+from cl.home.store import Tensors
 from cl.models.backbone import Attach
-
-Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from cl.data.stream import Stream
 from cl.errors import BadInput, UndeclaredRead
 from cl.models.heads import cosine
 from cl.testing import tiny_backbone, tiny_stream
-from strategies.ease import SHARDING, Ease, joined_cosines, mixing_weights, other_weight, synthesise, weighted_cosines
+from strategies.ease import Ease
+from strategies.ease.method import Weighting, joined_cosines, mixing_weights, synthesise, weighted_cosines
+from strategies.ease.variants import SHARDING
 from tests.tiny import QUICK, builder, learn, run_tiny, same
 
 T = torch.tensor
@@ -41,14 +43,14 @@ def test_completion_by_hand() -> None:  # invariant 2
 )
 def test_logit_by_hand(spaces: int, reading: str, expected: float) -> None:  # invariant 4: own cosine 1, the others 0.5
     feature, near, half = T([[1.0, 0.0]]), T([[1.0, 0.0]]), T([[1.0, 3.0**0.5]])
-    weights = [1.0] + [other_weight(0.1, reading, spaces)] * (spaces - 1)
+    weights = [1.0] + [Weighting(0.1, 0.0, reading).elsewhere(spaces)] * (spaces - 1)
     score = weighted_cosines([feature] * spaces, [[near] + [half] * (spaces - 1)], [weights])
     assert score.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_one_task_is_the_own_cosine_without_division() -> None:
     feature, mean = T([[3.0, 4.0]]), T([[1.0, 0.0]])
-    assert other_weight(0.1, "official", 1) == 0.1
+    assert Weighting(0.1, 0.0, "official").elsewhere(1) == 0.1
     assert weighted_cosines([feature], [[mean]], [[1.0]]).item() == pytest.approx(0.6)
     assert joined_cosines([feature], [[mean]]).item() == pytest.approx(0.6)
 

@@ -15,16 +15,18 @@ from cl.errors import BadInput
 from cl.home.store import Store, Tensors
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model
-from cl.learning.train import Optimisation
-from cl.parts.merging import mean_parameters
+from cl.learning.train import Optimisation, Tuning
 from cl.seeds import Seeds
 from cl.testing import tiny_backbone, tiny_stream
-from strategies.mos import Mos, first_guess, orthogonality, refine, tune, two_stage_scores
-from strategies.mos_released import pulled
+from strategies.mos import Mos
+from strategies.mos.merging import mean_parameters
+from strategies.mos.method import Surgery, orthogonality, tune_and_merge
+from strategies.mos.released import adapter_in_pass
+from strategies.mos.retrieval import first_guess, refine, two_stage_scores
 from tests.tiny import QUICK, builder, learn, run_tiny, same
 
 T = torch.tensor
-TUNE, GUESS, REFINE, SCORES = tune, first_guess, refine, two_stage_scores  # builds are plain functions
+TUNE, GUESS, REFINE, SCORES = tune_and_merge, first_guess, refine, two_stage_scores  # builds are plain functions
 SMALL = {**QUICK, "align_epochs": 3}
 FREE = {"merge": "none", "init": "fresh", "orth": "batch", "head": "fresh"}
 OLD_HEAD = {"weight": torch.full((2, 32), 0.5), "bias": torch.ones(2)}
@@ -44,24 +46,24 @@ def tuned(
     lr: float = 0.05,
     weight_decay: float = 0.0,
     classes: int = 2,
-    **merging: Any,
+    **surgery: Any,
 ) -> dict[str, Tensors]:
     """Task 1 of the tiny stream after training, task 0's head being `OLD_HEAD`."""
     stream = tiny_stream(2, classes)
-    settings = {"head_rate": 0.1, "reg": 0.1, "momentum": 0.1, "pulls": 1, "final_pulls": 0}
+    head = {name: rows[:classes] for name, rows in OLD_HEAD.items()}
     return TUNE(
         stream.tasks[1].train,
-        start,
-        towards,
-        {name: rows[:classes] for name, rows in OLD_HEAD.items()},
-        [],
+        {"start": start, "towards": towards, "head": head, "means": []},
         backbone=tiny_backbone(),
         seeds=Seeds("mos"),
         checkpoint=Checkpoint(None),
         classes=list(stream.classes),
-        shape=bottleneck.Shape(4, scale=0.1, dropout=0.0),
-        how=Optimisation(epochs=2, batch_size=4, lr=lr, weight_decay=weight_decay),
-        **{**settings, **merging},
+        tuning=Tuning(
+            bottleneck.Shape(4, scale=0.1, dropout=0.0),
+            Optimisation(epochs=2, batch_size=4, lr=lr, weight_decay=weight_decay),
+            head_rate=0.1,
+        ),
+        surgery=Surgery(**{"reg": 0.1, "momentum": 0.1, "pulls": 1, **surgery}),
     )
 
 
@@ -103,10 +105,10 @@ def test_orthogonality_by_hand() -> None:  # invariant 8
 
 def test_the_released_forward_pass_pulls_each_block_once_a_block() -> None:  # invariant 5
     own, mean = ({"up.bias": torch.full((12, 1), value)} for value in (1.0, 0.0))
-    first = pulled(own, mean, 0.1, 0)["up.bias"][:, 0]
+    first = adapter_in_pass(own, mean, 0.1, 0)["up.bias"][:, 0]
     assert torch.allclose(first, T([0.9 ** (block + 1) for block in range(12)]))
     assert first[-1].item() == pytest.approx(0.28243, abs=1e-6)
-    assert pulled(own, mean, 0.1, 5)["up.bias"][0].item() == pytest.approx(0.9**61, rel=1e-5)
+    assert adapter_in_pass(own, mean, 0.1, 5)["up.bias"][0].item() == pytest.approx(0.9**61, rel=1e-5)
 
 
 def test_the_released_statistics_pass_leaves_where_the_next_adapter_starts(tmp_path: Path) -> None:  # quirk 6.2
@@ -114,7 +116,7 @@ def test_the_released_statistics_pass_leaves_where_the_next_adapter_starts(tmp_p
     adapters = [models[-1][f"t{task}/tuned"]["adapter"].open() for task in range(4)]
     for task in (1, 2):
         mean = mean_parameters(adapters[:task])
-        left, start = pulled(adapters[task], mean, 0.1, 50), mos._start(models[task])
+        left, start = adapter_in_pass(adapters[task], mean, 0.1, 50), mos._start(models[task])
         assert start is not None and apart(start.open(), left) < 1e-4 < apart(adapters[task], mean)
     assert apart(mos._start(models[0]).open(), adapters[0]) == 0  # nothing pulls the first
 

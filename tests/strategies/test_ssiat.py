@@ -20,34 +20,27 @@ from cl.errors import BadInput
 from cl.home.store import Tensors
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model
-from cl.learning.train import Optimisation
+from cl.learning.train import Optimisation, Tuning
 from cl.models.backbone import embed
 from cl.models.heads import cosface
 from cl.seeds import Seeds
 from cl.testing import tiny_backbone, tiny_stream
-from strategies.ssiat import (
-    Ssiat,
-    chain_scores,
-    loaded_features,
-    log_kernel,
-    nearness,
-    session_factors,
-    shifted_means,
-    squared_distances,
-    tune,
-)
+from strategies.ssiat import Ssiat
+from strategies.ssiat.method import CosFaceHead, cosine_scores, session_factors, tune_on_session
+from strategies.ssiat.shift import Shift, log_kernel, nearness, shifted_means, squared_distances
+from strategies.ssiat.variants import loaded_features
 from tests.tiny import QUICK, builder, learn, run_tiny, same
 
 T = torch.tensor
-SHIFT, TUNE, SCORES, LOADED = shifted_means, tune, chain_scores, loaded_features  # builds are plain functions
+SHIFT, TUNE, SCORES, LOADED = shifted_means, tune_on_session, cosine_scores, loaded_features  # plain functions
 SMALL = {**QUICK, "first_epochs": 2, "align_epochs": 2, "draws": 32}
 
 
 def moved(e1: list[float], e2: list[float], mean: float = 0.0, **settings: Any) -> float:
     """The one old mean after the shift of a session whose images lie on a line."""
-    how = {"shift": "weighted", "sigma": 4.0, "floor": 1e-5, **settings}
+    shift = Shift(**{"kind": "weighted", "sigma": 4.0, "floor": 1e-5, **settings})
     rows = [{"features": T(values, dtype=torch.float32)[:, None]} for values in (e1, e2)]
-    found = SHIFT({"mean": T([[mean]])}, {"mean": torch.zeros(0, 1)}, *rows, **how)
+    found = SHIFT({"mean": T([[mean]])}, {"mean": torch.zeros(0, 1)}, *rows, shift=shift)
     return found["mean"]["mean"].item()
 
 
@@ -69,7 +62,7 @@ def test_shift_by_hand() -> None:  # invariant 3
     before, after = [0.0, 4.0, 400.0], [1.0, 7.0, 500.0]
     assert moved(before, after) == pytest.approx(1.75570, abs=1e-5)
     assert moved(before, after, floor=0.0) == pytest.approx(1.75508, abs=1e-5)
-    assert moved(before, after, shift="mean") == pytest.approx(104 / 3, abs=1e-4)
+    assert moved(before, after, kind="mean") == pytest.approx(104 / 3, abs=1e-4)
 
 
 def test_far_images_give_the_plain_mean_or_stay_finite() -> None:  # invariant 4
@@ -125,8 +118,8 @@ def test_decay_depends_on_sizes_in_the_released_code_only() -> None:
 
 def test_lengths_change_no_prediction() -> None:  # invariant 8
     features, weight = torch.randn(5, 3, generator=Seeds("s").generator("f")), torch.eye(3)
-    plain = SCORES([{"features": features}], [{"weight": weight}])["scores"]
-    scaled = SCORES([{"features": 7 * features}], [{"weight": 7 * weight}])["scores"]
+    plain = SCORES({"features": features}, {"weight": weight})["scores"]
+    scaled = SCORES({"features": 7 * features}, {"weight": 7 * weight})["scores"]
     assert torch.allclose(plain, scaled)
 
 
@@ -138,17 +131,16 @@ def stage_1(
     stream = tiny_stream(2, classes)
     found = TUNE(
         stream.tasks[1].train,
-        start,
-        {"weight": head},
+        {"adapter": start, "head": {"weight": head}},
         backbone=tiny_backbone(),
         seeds=Seeds("s"),
         checkpoint=Checkpoint(None),
         classes=list(stream.tasks[1].classes),
-        shape=bottleneck.Shape(4, scale=0.1, dropout=0.1),
-        how=Optimisation(epochs=2, batch_size=4, lr=0.01, weight_decay=weight_decay),
-        cosine_scale=20.0,
-        margin=0.0,
-        old_heads=old_heads,
+        tuning=Tuning(
+            bottleneck.Shape(4, scale=0.1, dropout=0.1),
+            Optimisation(epochs=2, batch_size=4, lr=0.01, weight_decay=weight_decay),
+        ),
+        cosface_head=CosFaceHead(scale=20.0, margin=0.0, old_rows=old_heads),
     )
     return head, found
 

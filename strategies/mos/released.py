@@ -7,20 +7,18 @@ between the method and the released code's results only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from cl.adapters import bottleneck as adapters
-from cl.components.builder import builds
-from cl.data.samples import Samples
-from cl.home.store import Tensors
-from cl.models.backbone import Backbone, batches, embed, on_device
-from cl.seeds import Seeds
+from cl import Backbone, Samples, Seeds, Tensors, builds
+from cl.adapters import bottleneck
+from cl.models.backbone import batches, embed, on_device
 
 
-def pulled(adapter: Tensors, mean: Tensors, momentum: float, forwards: int) -> Tensors:
-    """The adapter as the released code runs it in a forward pass that `forwards` others came before.
+def adapter_in_pass(adapter: Tensors, mean: Tensors, momentum: float, forwards: int) -> Tensors:
+    """What is left of the adapter in a forward pass of the released code that `forwards` others came before.
 
     Each pass pulls all blocks once per block, so block l runs after (blocks * forwards + l + 1) pulls.
     """
@@ -39,7 +37,7 @@ def pulled_features(
     found = torch.zeros(len(samples), backbone.dim)
     groups = [torch.nonzero(samples.targets([name]) == 0)[:, 0] for name in samples.classes]
     for number, rows in enumerate(chunk for group in groups for chunk in group.split(batch)):
-        attach = adapters.attach(on_device(pulled(adapter, mean, momentum, number), backbone), scale)
+        attach = bottleneck.attach(on_device(adapter_in_pass(adapter, mean, momentum, number), backbone), scale)
         found[rows] = embed(backbone, samples.keep({samples.ids[row] for row in rows.tolist()}), attach)
     return {"features": found}
 
@@ -51,12 +49,12 @@ def dropout_features(
 ) -> Tensors:
     """Features `(n, d)` with the adapter's dropout on."""
     shape = (len(adapter["up.bias"]), backbone.tokens, adapter["down.bias"].shape[1])
-    live, rows = on_device(adapter, backbone), []
+    live, rows = on_device(adapter, backbone), list[Tensor]()
     for real, images in batches(samples, "features"):
         ids = list(samples.ids[len(rows) :][:real])
-        padded = [*ids, *[""] * (len(images) - real)]
-        keep = adapters.dropout(rate, shape, lambda size, ids=padded: _draws(backbone, seeds, ids, size))
-        rows += list(backbone.features(images, adapters.attach(live, scale, keep))[:real].cpu())
+        draws = partial(_draws, backbone, seeds, [*ids, *[""] * (len(images) - real)])
+        keep = bottleneck.dropout(rate, shape, draws)  # (blocks, batch, tokens, r)
+        rows += list(backbone.features(images, bottleneck.attach(live, scale, keep))[:real].cpu())
         backbone.passes -= len(images) - real
     return {"features": torch.stack(rows)}
 

@@ -1,4 +1,4 @@
-"""Merging parameters: means of adapters, and the pull of one adapter towards a mean."""
+"""MOS's merging of parameters: means of adapters, and the pull of one adapter towards a mean."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cl.components.builder import builds
-from cl.home.store import Tensors
+from cl import Tensors, builds
 
 
 @builds("cache")

@@ -1,11 +1,11 @@
-"""Means and pulls of parameters."""
+"""MOS's means and pulls of parameters."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from cl.parts.merging import adapter_distances, mean_parameters, pull
+from strategies.mos.merging import adapter_distances, mean_parameters, pull
 from tests.tiny import same
 
 T = torch.tensor
