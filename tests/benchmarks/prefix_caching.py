@@ -25,9 +25,9 @@ from cl.learning.train import Optimisation
 from cl.models.loading import load_backbone
 from cl.models.vit import TimmBackbone
 from cl.numerics import configure
-from cl.parts.mixtures import mixture_features, pooled_inputs
 from cl.seeds import Seeds
-from strategies.sema import train_addition
+from strategies.sema.method import train_addition
+from strategies.sema.passes import mixture_features, pooled_inputs
 
 GROWING = 3
 IMAGES = 240

@@ -28,7 +28,7 @@ from cl.running.grants import Grants
 from cl.running.rerun import Replay, open_run
 from cl.running.run import run
 from cl.testing import StrategyConformance, tiny_stream
-from strategies.adapterswap import AdapterSwap, shard_id, shards
+from strategies.adapterswap.method import AdapterSwap, shard_id, shards
 from tests.cl.cli.test_cli import palimpsest
 from tests.cl.cli.test_predict import visitor
 from tests.homes import named_backbone as named_backbone

@@ -23,11 +23,11 @@ from cl.home.store import Tensors
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model
 from cl.learning.train import Optimisation
-from cl.parts import descriptors
-from cl.parts.shared_head import gathered, shrink
 from cl.seeds import Seeds
 from cl.testing import StrategyConformance
-from strategies.sema import EXACT, OFFICIAL, Sema, SemaHyper, closed_column, scan
+from strategies.sema import descriptors
+from strategies.sema.method import EXACT, OFFICIAL, Sema, SemaHyper, closed_column, scan
+from strategies.sema.shared_head import gathered, shrink
 from tests.helpers import builder, run_tiny, same, tiny_stream
 
 T = torch.tensor

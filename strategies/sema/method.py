@@ -37,11 +37,11 @@ from cl.learning.strategy import Model, Strategy
 from cl.learning.train import Batch, Frozen, Optimisation, fit, fit_parts
 from cl.models.backbone import Attach, Backbone, on_device
 from cl.models.heads import linear
-from cl.parts import descriptors
-from cl.parts.descriptors import Inputs
-from cl.parts.mixtures import frozen, mean_weights, mixture_features, pooled_inputs, pooling, ragged
-from cl.parts.shared_head import Places, head_scores, newest_rows, shrink, start_rows
 from cl.seeds import Seeds
+from strategies.sema import descriptors
+from strategies.sema.descriptors import Inputs
+from strategies.sema.passes import frozen, mean_weights, mixture_features, pooled_inputs, pooling, ragged
+from strategies.sema.shared_head import Places, head_scores, newest_rows, shrink, start_rows
 
 # JSON has no infinity, so that the threshold that is never passed is a word.
 Threshold = Annotated[

@@ -5,7 +5,7 @@ Guarantees", CAMLIS 2024, arXiv 2404.08417. The published domain is text; this i
 
 A shard is (task, set of access labels, bucket); its bucket follows from a hash of the person. Adapter and head of a
 shard are trained on the shard alone. A part of it, chosen by hash, is held out: its embeddings e(x) feed a
-Gaussian mixture with one component a shard (`cl.parts.retrieval`). With the t best shards that the user may use, and
+Gaussian mixture with one component a shard (`retrieval`). With the t best shards that the user may use, and
 posterior w,
 
     outputs:  p(c | x) = sum_i w_i p_i(c | f_i(x))        f_i: features under adapter i, p_i: head i
@@ -42,11 +42,11 @@ from cl.learning.strategy import Model, Strategy
 from cl.learning.train import Batch, Frozen, Optimisation, fit
 from cl.models.backbone import Backbone, batches, on_device, real_passes
 from cl.models.heads import cosine, uniform_rows
-from cl.parts.composition import SHARPNESS, bare_scores, mixed_scores, pooled, uniform_scores
-from cl.parts.retrieval import Covariance, Prior, discriminant, isolated, route, spread
-from cl.parts.routing import RANKS, at_home, hit_rates, routing_losses
 from cl.parts.statistics import class_sums, embedding_sums, in_order, totals, touched, tree
 from cl.seeds import Seeds
+from strategies.adapterswap.composition import SHARPNESS, bare_scores, mixed_scores, pooled, uniform_scores
+from strategies.adapterswap.figures import RANKS, at_home, hit_rates, routing_losses
+from strategies.adapterswap.retrieval import Covariance, Prior, discriminant, isolated, route, spread
 
 
 @hyperparameters

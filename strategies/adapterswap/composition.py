@@ -39,7 +39,7 @@ def mixed_scores(
 ) -> Tensors:
     """log p(c | x), `(n, classes)`.
 
-    routing: see `cl.parts.retrieval.route`; its picks count in `adapters` and `heads`, which are opened when a row
+    routing: see `retrieval.route`; its picks count in `adapters` and `heads`, which are opened when a row
     needs them. columns: where the classes of each head stand, see `Classifier`. bare: log p of the backbone alone,
     mixed in half where a row is far from everything. normalise: heads take normalised features.
     """

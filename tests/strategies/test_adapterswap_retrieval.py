@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.home.store import Tensors
-from cl.parts.retrieval import discriminant, isolated, lda, route, scatters, spread
 from cl.parts.statistics import embedding_sums, totals
+from strategies.adapterswap.retrieval import discriminant, isolated, lda, route, scatters, spread
 
 SHARDS, ROWS, DIM = 5, 30, 8
 
