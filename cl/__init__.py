@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cl.components.builder import builds as builds
+    from cl.components.checkpoint import Checkpoint as Checkpoint
     from cl.components.handles import Handle as Handle
+    from cl.components.handles import Library as Library
     from cl.components.handles import Part as Part
     from cl.data.policy import Policy as Policy
     from cl.data.samples import ArrayPixels as ArrayPixels
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from cl.learning.strategy import Adaptation as Adaptation
     from cl.learning.strategy import Model as Model
     from cl.learning.strategy import Strategy as Strategy
+    from cl.learning.train import Optimisation as Optimisation
     from cl.models.backbone import Backbone as Backbone
     from cl.running.run import assembled as assembled
     from cl.running.run import run as run
@@ -37,8 +40,11 @@ _HOME_OF = {
     "Adaptation": "cl.learning.strategy",
     "ArrayPixels": "cl.data.samples",
     "Backbone": "cl.models.backbone",
+    "Checkpoint": "cl.components.checkpoint",
     "Handle": "cl.components.handles",
+    "Library": "cl.components.handles",
     "Model": "cl.learning.strategy",
+    "Optimisation": "cl.learning.train",
     "Part": "cl.components.handles",
     "Policy": "cl.data.policy",
     "Recipe": "cl.data.stream",
