@@ -48,6 +48,7 @@ from cl.learning.features import adapter_features, backbone_features, features_t
 from cl.learning.hyper import hyperparameters
 from cl.numerics import Numerics
 
+Made = TypeVar("Made")
 H = TypeVar("H", default=Any)  # a strategy's hyperparameters; plain `Strategy` is one of any
 
 
@@ -81,6 +82,15 @@ class Model:
 
     entries: Mapping[str, Handle] = field(default_factory=dict)
     tasks: tuple[PastTask, ...] = ()
+    _made: dict[Callable[[Model], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, make: Callable[[Model], Made]) -> Made:
+        """`make(self)`, made when it is first asked for and kept as long as this model: for what many queries need and
+        follows from the model alone. make: a function or method; another object's method is another one."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: Made = self._made[make]
+        return made
 
     def __getitem__(self, name: str) -> Handle:
         return self.entries[name]

@@ -7,80 +7,104 @@ needs them, so that a library may be larger than the memory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cl import Backbone, Samples, Tensors, builds
 from cl.adapters import lowrank
-from cl.components.builder import builds
-from cl.data.samples import Samples
-from cl.home.store import Tensors
-from cl.models.backbone import BATCH, Backbone, batches, on_device, real_passes
+from cl.models.backbone import BATCH, batches, on_device, real_passes
 from cl.models.heads import cosine
 
 SHARPNESS = 16.0  # factor of a cosine to a class mean before the softmax
 FLOOR = 1e-12  # smallest probability whose logarithm is a score
 
 
+class ShardLibrary(TypedDict):
+    """Adapters and heads by shard, in one order, opened when a row needs them."""
+
+    adapters: Mapping[str, Tensors]
+    heads: Mapping[str, Tensors]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Over how many classes the heads answer together, and whether they take normalised features."""
+
+    classes: int
+    normalise: bool
+
+
 @builds("cache")
 def mixed_scores(
     samples: Samples,
     routing: Tensors,
-    adapters: Mapping[str, Tensors],
-    heads: Mapping[str, Tensors],
+    library: ShardLibrary,
     bare: Tensors | None,
     *,
     backbone: Backbone,
     columns: list[list[int]],
-    classes: int,
-    mixing: str,
-    normalise: bool,
+    answers: Answers,
+    mixing: Literal["outputs", "weights"],
 ) -> Tensors:
     """log p(c | x), `(n, classes)`.
 
-    routing: see `retrieval.route`; its picks count in `adapters` and `heads`, which are opened when a row
-    needs them. columns: where the classes of each head stand, see `Classifier`. bare: log p of the backbone alone,
-    mixed in half where a row is far from everything. normalise: heads take normalised features.
+    routing: see `retrieval.route`; its picks count in the library. columns: where the classes of each head stand, see
+    `Classifier`. bare: log p of the backbone alone, mixed in half where a row is far from everything.
     """
-    shards, classifier = list(adapters), Classifier(heads, columns, classes, normalise)
+    mixture = Mixture(library, Classifier(library["heads"], columns, answers), backbone)
+    answer = mixture.by_weights if mixing == "weights" else mixture.by_outputs
     found = []
     for number, (real, images) in enumerate(batches(samples, "scores")):
         rows = torch.arange(BATCH).clamp(max=real - 1) + number * BATCH
-        pick, weight = (routing[name][rows].to(backbone.device) for name in ("pick", "weight"))
+        pick, weight = (routing[name][rows].to(backbone.device) for name in ("pick", "weight"))  # (BATCH, t)
         with torch.no_grad(), real_passes(backbone, real):
-            found.append(_mixed(backbone, images, adapters, shards, pick, weight, classifier, mixing)[:real].cpu())
-    p = torch.cat(found)
+            found.append(answer(images, pick, weight)[:real].cpu())
+    p = torch.cat(found)  # (n, classes)
     if bare is not None:
         p = torch.where(routing["far"][:, None], (p + bare["scores"].exp()) / 2, p)
     return {"scores": p.clamp(min=FLOOR).log()}
 
 
-def _mixed(
-    backbone: Backbone,
-    images: Tensor,
-    adapters: Mapping[str, Tensors],
-    shards: Sequence[str],
-    pick: Tensor,
-    weight: Tensor,
-    classifier: Classifier,
-    mixing: str,
-) -> Tensor:
-    """p `(BATCH, classes)` of one batch; pick and weight `(BATCH, t)`."""
-    used, place = torch.unique(pick, return_inverse=True)
-    opened = [on_device(adapters[shards[number]], backbone) for number in used.tolist()]
-    names = lowrank.layers(opened[0])
-    slots = range(pick.shape[1])
-    if mixing == "weights":
-        merged = backbone.changed(images, names, lowrank.mixed(opened, place, weight))
-        features = [merged for _ in slots]
-    else:
+class Mixture:
+    """p `(BATCH, classes)` of a batch of images by the adapters that each row picked.
+
+    pick, weight: `(BATCH, t)`, which of the library's shards, and in which shares.
+    """
+
+    def __init__(self, library: ShardLibrary, classifier: Classifier, backbone: Backbone) -> None:
+        self._adapters, self._shards = library["adapters"], list(library["adapters"])
+        self._classifier, self._backbone = classifier, backbone
+
+    def by_weights(self, images: Tensor, pick: Tensor, weight: Tensor) -> Tensor:
+        """All heads on the features under the weighted sum of the adapters' deltas."""
+        opened, place = self._opened(pick)
+        features = self._features(images, opened, place, weight)
+        return self._weighted([features] * pick.shape[1], pick, weight)
+
+    def by_outputs(self, images: Tensor, pick: Tensor, weight: Tensor) -> Tensor:
+        """Each head on the features under its own adapter."""
+        opened, place = self._opened(pick)
         alone = torch.ones_like(weight[:, :1])
-        features = [
-            backbone.changed(images, names, lowrank.mixed(opened, place[:, slot, None], alone)) for slot in slots
-        ]
-    found = [weight[:, slot, None] * classifier(features[slot], pick[:, slot]) for slot in slots]
-    return torch.stack(found).sum(0)
+        features = [self._features(images, opened, place[:, slot, None], alone) for slot in range(pick.shape[1])]
+        return self._weighted(features, pick, weight)
+
+    def _opened(self, pick: Tensor) -> tuple[list[Tensors], Tensor]:
+        """The adapters that any row picked, and which of these each pick is `(BATCH, t)`."""
+        used, place = torch.unique(pick, return_inverse=True)
+        return [on_device(self._adapters[self._shards[one]], self._backbone) for one in used.tolist()], place
+
+    def _features(self, images: Tensor, opened: Sequence[Tensors], place: Tensor, weight: Tensor) -> Tensor:
+        """Features `(BATCH, d)` of each row under the weighted sum of its own adapters."""
+        return self._backbone.changed(images, lowrank.layers(opened[0]), lowrank.mixed(opened, place, weight))
+
+    def _weighted(self, features: Sequence[Tensor], pick: Tensor, weight: Tensor) -> Tensor:
+        """The heads' answers, one of the features for each pick, in the shares of their weights."""
+        p = [weight[:, slot, None] * self._classifier(one, pick[:, slot]) for slot, one in enumerate(features)]
+        return torch.stack(p).sum(0)  # (t, BATCH, classes) -> (BATCH, classes)
 
 
 class Classifier:
@@ -90,16 +114,15 @@ class Classifier:
     all, as a row's bits must not depend on its neighbours.
     """
 
-    def __init__(
-        self, heads: Mapping[str, Tensors], columns: Sequence[Sequence[int]], classes: int, normalise: bool
-    ) -> None:
+    def __init__(self, heads: Mapping[str, Tensors], columns: Sequence[Sequence[int]], answers: Answers) -> None:
         self._heads, self._shards, self._columns = heads, list(heads), torch.tensor(columns)
-        self._total, self._normalise = classes, normalise
+        self._total, self._normalise = answers.classes, answers.normalise
 
     def __call__(self, features: Tensor, pick: Tensor) -> Tensor:
         """p `(n, classes)` of the features `(n, d)`, each under the head `pick` `(n,)`."""
         used, place = torch.unique(pick, return_inverse=True)
         loaded = [self._padded(number) for number in used.tolist()]
+        # weight (n, width, d), bias (n, width)
         weight, bias = (torch.stack(parts).to(features.device)[place] for parts in zip(*loaded, strict=True))
         column = self._columns[pick.cpu()].to(features.device)
         rows = F.normalize(features, dim=-1) if self._normalise else features
@@ -114,12 +137,12 @@ class Classifier:
 
 
 @builds("cache")
-def pooled(sums: Mapping[str, Tensors], *, backbone: Backbone, columns: list[list[int]], classes: int) -> Tensors:
+def class_totals(sums: Mapping[str, Tensors], *, backbone: Backbone, columns: list[list[int]], classes: int) -> Tensors:
     """The sums `(classes, d)` of each class over all shards. columns: see `Classifier`."""
-    found = torch.zeros(classes, backbone.dim, dtype=torch.int64)
+    total = torch.zeros(classes, backbone.dim, dtype=torch.int64)
     for own, one in zip(columns, sums.values(), strict=True):
-        found.index_add_(0, torch.tensor(own[: len(one["sum"])]), one["sum"])
-    return {"sum": found}
+        total.index_add_(0, torch.tensor(own[: len(one["sum"])]), one["sum"])
+    return {"sum": total}
 
 
 @builds("cache")
@@ -130,23 +153,17 @@ def bare_scores(features: Tensors, sums: Tensors) -> Tensors:
 
 @builds("cache")
 def uniform_scores(
-    samples: Samples,
-    adapters: Mapping[str, Tensors],
-    heads: Mapping[str, Tensors],
-    *,
-    backbone: Backbone,
-    columns: list[list[int]],
-    classes: int,
-    normalise: bool,
+    samples: Samples, library: ShardLibrary, *, backbone: Backbone, columns: list[list[int]], answers: Answers
 ) -> Tensors:
     """log p `(n, classes)` under the mean of all adapters' deltas, the mean of all heads."""
-    opened = list(adapters.values())
+    opened = list(library["adapters"].values())
     merged = on_device(lowrank.concat(opened, [1 / len(opened)] * len(opened)), backbone)
-    classifier = Classifier(heads, columns, classes, normalise)
+    classifier = Classifier(library["heads"], columns, answers)
     found = []
     for real, images in batches(samples, "uniform"):
         with torch.no_grad(), real_passes(backbone, real):
             features = backbone.changed(images, lowrank.layers(merged), lowrank.change(merged))
             every = [classifier(features, torch.full((BATCH,), number)) for number in range(len(opened))]
+        # (shards, BATCH, classes) -> (BATCH, classes)
         found.append(torch.stack(every).mean(0)[:real].cpu())
     return {"scores": torch.cat(found).clamp(min=FLOOR).log()}

@@ -16,37 +16,23 @@ Settings that the paper's abstract does not give are ours; the paper's own value
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
-from cl.adapters import lowrank
-from cl.adapters.peft_lora import Grown, Kind, release
-from cl.components.builder import builds
-from cl.components.checkpoint import Checkpoint
-from cl.components.handles import Handle, Library
-from cl.data.policy import Atom, atom_name, atom_of
-from cl.data.samples import Samples
-from cl.data.stream import Task
+from cl import Handle, Library, Model, Optimisation, Part, Samples, Strategy, Task, hyperparameters, setting
+from cl.adapters.peft_lora import Kind, release
+from cl.components.handles import Read
 from cl.errors import BadInput
-from cl.home.store import Tensors
-from cl.learning.hyper import Training, hyperparameters, setting
-from cl.learning.strategy import Model, Strategy
-from cl.learning.train import Batch, Frozen, Optimisation, fit
-from cl.models.backbone import Backbone, batches, on_device, real_passes
-from cl.models.heads import cosine, uniform_rows
+from cl.learning.hyper import Training
 from cl.parts.statistics import class_sums, embedding_sums, in_order, totals, touched, tree
-from cl.seeds import Seeds
-from strategies.adapterswap.composition import SHARPNESS, bare_scores, mixed_scores, pooled, uniform_scores
+from strategies.adapterswap.composition import Answers, bare_scores, class_totals, mixed_scores, uniform_scores
 from strategies.adapterswap.figures import RANKS, at_home, hit_rates, routing_losses
 from strategies.adapterswap.retrieval import Covariance, Prior, discriminant, isolated, route, spread
+from strategies.adapterswap.shards import TaskShard, labels_of, shard_id, shards, task_of
+from strategies.adapterswap.training import Lora, adapted_features, classes_of, mean_head, train_shard
 
 
 @hyperparameters
@@ -84,132 +70,22 @@ class AdapterSwapHyper(Training):
         0.001, "mix in the bare backbone beyond all but this share of every component", "ours", ge=0, lt=1
     )
 
-
-# Shards: a pure function of the names of a sample, so that no sample moves another one.
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Images of one task under one set of labels. train: for the adapter; held: for the retriever."""
-
-    id: str
-    train: Samples
-    held: Samples
+    @property
+    def optimisation(self) -> Optimisation:
+        """How a shard's adapter and head are trained by these settings."""
+        return Optimisation(self.epochs, self.batch_size, self.lr, self.weight_decay, "adam")
 
     @property
-    def classes(self) -> list[str]:
-        """Those that the adapter is trained on."""
-        return list(self.train.classes)
+    def lora(self) -> Lora:
+        """A shard's adapter by these settings."""
+        layers = tuple(name.strip() for name in self.targets.split(","))
+        return Lora(self.adapter, self.rank, self.alpha, layers, release())
 
 
-def unit(text: str) -> float:
-    """A number in [0, 1), a pure function of `text`."""
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
-
-
-def shard_id(task: Task, sample: str, limit: int) -> str:
-    """The shard of a sample: task, labels, and the bucket of its person (or its own, if it has none)."""
-    atom = atom_name(task.access.get(sample, ()))
-    buckets = math.ceil(task.capacity / limit) if task.capacity else 1
-    key = task.subjects.get(sample, sample)
-    return f"{task.id}/{atom}/{int(unit(f'bucket|{task.id}|{atom}|{key}') * buckets)}"
-
-
-def labels_of(shard: str) -> Atom:
-    """The access labels of a shard, which its adapter inherits."""
-    return atom_of(shard.rsplit("/", 2)[1])
-
-
-def task_of(shard: str) -> str:
-    """The id of a shard's task."""
-    return shard.rsplit("/", 2)[0]
-
-
-def shards(task: Task, limit: int, heldout: float) -> list[Shard]:
-    """The task's shards, by id. Of a shard that is held out as a whole, or not at all, every image does both."""
-    members: dict[str, set[str]] = {}
-    for sample in task.train.ids:
-        members.setdefault(shard_id(task, sample, limit), set()).add(sample)
-    return [_shard(task.train.keep(members[name]), name, heldout) for name in sorted(members)]
-
-
-def _shard(samples: Samples, name: str, heldout: float) -> Shard:
-    held = {sample for sample in samples.ids if unit(f"heldout|{sample}") < heldout}
-    rest = set(samples.ids) - held
-    return Shard(name, samples.keep(rest or held), samples.plain.keep(held or rest))
-
-
-# Training: adapter and head on one shard, and nothing else.
-
-
-@builds(adapter="adapter", head="head")
-def train_shard(
-    samples: Samples,
-    *,
-    backbone: Backbone,
-    seeds: Seeds,
-    checkpoint: Checkpoint,
-    classes: list[str],
-    adapter: Kind,
-    rank: int,
-    alpha: float,
-    targets: list[str],
-    head: str,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
-    peft: str,
-) -> dict[str, Tensors]:
-    """Adapter and classifier of one shard. Cosine heads train their scale too, which their rows then hold.
-
-    peft: its release, which decides what is trained.
-    """
-    grown = Grown(backbone, seeds, targets, rank, alpha, adapter)
-    frozen = Frozen(samples, backbone, seeds, lambda stream: (stream,))
-    rows = samples.targets(classes).to(backbone.device)
-    linear = head == "linear"
-    own = {
-        "head": uniform_rows(classes, backbone.dim, seeds),
-        "bias": torch.zeros(len(classes)),
-        "sigma": torch.ones(()),
-    }
-    own.pop("sigma" if linear else "bias")
-
-    def loss(live: Tensors, batch: Batch) -> Tensor:
-        (stream,) = frozen(batch)
-        features = grown.features(live, stream)
-        backbone.passes += len(features)
-        if linear:
-            return F.cross_entropy(features @ live["head"].T + live["bias"], rows[batch.rows])
-        return F.cross_entropy(live["sigma"] * SHARPNESS * cosine(features, live["head"]), rows[batch.rows])
-
-    start = {name: value.to(backbone.device) for name, value in (grown.start | own).items()}
-    how = Optimisation(epochs, batch_size, lr, weight_decay, "adam")
-    trained = fit(start, loss, samples.ids, how, seeds, checkpoint)
-    weight = trained["head"] if linear else trained["sigma"] * SHARPNESS * F.normalize(trained["head"], dim=-1)
-    bias = trained.get("bias", torch.zeros(len(classes)))
-    return {"adapter": grown.extracted(trained), "head": {"weight": weight, "bias": bias}}
-
-
-@builds("cache")
-def adapted_features(samples: Samples, adapter: Tensors, *, backbone: Backbone) -> Tensors:
-    """Features `(n, d)` of a shard under its own adapter."""
-    change = lowrank.change(on_device(adapter, backbone))
-    found = []
-    for real, images in batches(samples, "features"):
-        with torch.no_grad(), real_passes(backbone, real):
-            found.append(backbone.changed(images, lowrank.layers(adapter), change)[:real].cpu())
-    return {"features": torch.cat(found)}
-
-
-@builds("head")
-def mean_head(sums: Tensors) -> Tensors:
-    """A classifier by cosine to class means, from exactly removable sums."""
-    return {
-        "weight": SHARPNESS * F.normalize(sums["sum"].double(), dim=-1).float(),
-        "bias": torch.zeros(len(sums["count"])),
-    }
+PRESETS: dict[str, dict[str, object]] = {
+    "quick": {"epochs": 2},  # to try things out
+    "paper": {"scope": "global"},  # the retriever fitted on everything, as published; it leaks
+}
 
 
 @dataclass(frozen=True)
@@ -217,7 +93,7 @@ class Shelf:
     """Shards that may be used for an answer, with what is made of them once for all queries.
 
     names: in the order of the retriever's components. allowed: which of these components they are; None: all. sums: of
-    each class over all of the shards. columns: where the classes of each shard stand among the `classes` scored.
+    each class over all of the shards. columns: where the classes of each shard stand among the classes scored.
     """
 
     names: list[str]
@@ -226,17 +102,21 @@ class Shelf:
     heads: Library
     sums: Handle
     columns: list[list[int]]
-    classes: int
+    answers: Answers
+
+    @property
+    def library(self) -> dict[str, Read]:
+        """What a build reads that asks the shards."""
+        return {"adapters": self.adapters, "heads": self.heads}
 
 
-class AdapterSwap(Strategy):
+class AdapterSwap(Strategy[AdapterSwapHyper]):
     """A LoRA and a head for each shard; which of them answer is retrieved for each query."""
 
     title = "AdapterSwap: an adapter for each shard of data, retrieved among those that the user may use"
     paper = "Fleshman et al., CAMLIS 2024, arXiv 2404.08417"
     Hyper = AdapterSwapHyper
-    presets = {"quick": {"epochs": 2}, "paper": {"scope": "global"}}
-    _last: tuple[Model, Shelf] | None = None  # follows from the model: with 10,000 shards a query must not make it anew
+    presets = PRESETS
 
     @classmethod
     def isolates(cls, hyper: AdapterSwapHyper) -> bool:
@@ -248,30 +128,7 @@ class AdapterSwap(Strategy):
         for shard in shards(task, self.hyper.shard_limit, self.hyper.heldout):
             entries |= self._learnt(shard)
         every = {**model.entries, **entries}
-        return {**entries, **self.retriever(every, self._library(entries))}
-
-    def retriever(self, entries: Mapping[str, Handle], changed: Collection[str]) -> dict[str, Handle]:
-        """The retriever over the shards in `entries`, and those nodes of the tree of totals that are not there as they
-        should be, since the shards `changed` were added or taken away."""
-        h, above = self.hyper, touched(changed)
-        found = dict[str, Handle]()
-        for node in tree(self._library(entries)):
-            name = f"totals/{node.prefix}"
-            if node.prefix in above or name not in entries:
-                below = [f"totals/{prefix}" for prefix in node.below]
-                parts = [entries[f"{shard}/statistics"] for shard in node.shards]
-                parts += [found.get(one) or entries[one] for one in below]
-                found[name] = self.component(name, totals, parts)
-        every = found.get("totals/") or entries["totals/"]
-        if h.scope == "local":
-            return {**found, "retriever": self.component("retriever", isolated, every, prior=h.prior)}
-        how: dict[str, Any] = {"components": h.components, "rho": h.rho, "prior": h.prior}
-        tied = self.component("retriever", discriminant, every, **how)
-        if h.covariance == "tied":
-            return {**found, "retriever": tied}
-        own = Library({name: entries[f"{name}/statistics"].sole for name in self._library(entries)})
-        spreads = self.component("covariances", spread, tied, own, covariance=h.covariance)
-        return {**found, "projection": tied, "retriever": spreads}
+        return {**entries, **self.retriever(every, _shard_names(entries))}
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         shelf = self._shelf(model)
@@ -280,14 +137,104 @@ class AdapterSwap(Strategy):
         bare = self._bare(model, samples) if self.hyper.far > 0 else None
         return self._mixed(samples, self._routing(model, samples, self.hyper.top, self.hyper.far), bare, shelf)
 
+    def retriever(self, entries: Mapping[str, Handle], changed: Collection[str]) -> dict[str, Handle]:
+        """The retriever over the shards in `entries`, and those nodes of the tree of totals that are not there as they
+        should be, since the shards `changed` were added or taken away."""
+        h, names = self.hyper, _shard_names(entries)
+        nodes = self._totals(entries, names, touched(changed))
+        every = nodes.get("totals/") or entries["totals/"]
+        if h.scope == "local":
+            return {**nodes, "retriever": self.component("retriever", isolated, every, prior=h.prior)}
+        tied = self.component("retriever", discriminant, every, components=h.components, rho=h.rho, prior=h.prior)
+        if h.covariance == "tied":
+            return {**nodes, "retriever": tied}
+        own = Library({name: entries[f"{name}/statistics"].sole for name in names})
+        spreads = self.component("covariances", spread, tied, own, covariance=h.covariance)
+        return {**nodes, "projection": tied, "retriever": spreads}
+
+    def _totals(self, entries: Mapping[str, Handle], names: list[str], above: Collection[str]) -> dict[str, Handle]:
+        """The nodes of the tree over these shards that are missing, or whose prefix is in `above`."""
+        nodes: dict[str, Handle] = {}
+        for node in tree(names):
+            name = f"totals/{node.prefix}"
+            if node.prefix in above or name not in entries:
+                below = [f"totals/{prefix}" for prefix in node.below]
+                parts = [entries[f"{shard}/statistics"] for shard in node.shards]
+                parts += [nodes.get(one) or entries[one] for one in below]
+                nodes[name] = self.component(name, totals, parts)
+        return nodes
+
+    def _learnt(self, shard: TaskShard) -> dict[str, Handle]:
+        """Everything that a shard leaves in the model."""
+        h, name, images = self.hyper, shard.id, shard.train.plain
+        trained = self.component(
+            f"{name}/lora",
+            train_shard,
+            shard.train,
+            classes=shard.classes,
+            lora=h.lora,
+            head="cosine" if h.head == "ncm" else h.head,
+            how=h.optimisation,
+        )
+        bare = self.component(f"{name}/prototypes", class_sums, images, self.features(images), classes=shard.classes)
+        statistics = self.component(f"{name}/statistics", embedding_sums, self.features(shard.heldout))
+        entries = {f"{name}/lora": trained, f"{name}/prototypes": bare, f"{name}/statistics": statistics}
+        if h.head != "ncm":
+            return entries
+        own = self.component(f"{name}/features", adapted_features, images, trained["adapter"])
+        sums = self.component(f"{name}/means", class_sums, images, own, classes=shard.classes)
+        return {**entries, f"{name}/means": sums, f"{name}/head": self.component(f"{name}/head", mean_head, sums)}
+
+    def _routing(self, model: Model, samples: Samples, top: int | Literal["all"], far: float) -> Handle:
+        """Which shards of the shelf answer for each row."""
+        allowed, count = self._shelf(model).allowed, 0 if top == "all" else top
+        features = self.features(samples)
+        return self.component("routing", route, features, model["retriever"], allowed=allowed, top=count, far=far)
+
+    def _mixed(self, samples: Samples, routing: Handle, bare: Handle | None, shelf: Shelf) -> Handle:
+        """Scores by the adapters that `routing` picks."""
+        reads, how = (samples, routing, shelf.library, bare), self.hyper.mixing
+        return self.component("scores", mixed_scores, *reads, columns=shelf.columns, answers=shelf.answers, mixing=how)
+
+    def _bare(self, model: Model, samples: Samples) -> Handle:
+        """The backbone alone."""
+        return self.component("bare", bare_scores, self.features(samples), self._shelf(model).sums)
+
+    def _shelf(self, model: Model) -> Shelf:
+        """What whoever asks may use of the model. With 10,000 shards a query must not make it anew."""
+        return model.once(self._usable)
+
+    def _usable(self, model: Model) -> Shelf:
+        every = _shard_names(model.entries)
+        usable = [number for number, name in enumerate(every) if self.readable(labels_of(name))]
+        allowed = None if len(usable) == len(every) else usable
+        return self._shelved(model, [every[number] for number in usable], allowed, model.classes)
+
+    def _shelved(self, model: Model, names: list[str], allowed: list[int] | None, classes: Sequence[str]) -> Shelf:
+        """These shards, scored over these classes."""
+        sums = Library({name: model[f"{name}/prototypes"].sole for name in names})
+        columns = _columns([classes_of(model[f"{name}/lora"]) for name in names], classes)
+        return Shelf(
+            names,
+            allowed,
+            Library({name: model[f"{name}/lora"]["adapter"] for name in names}),
+            Library({name: self._head(model, name) for name in names}),
+            self.component("sums", class_totals, sums, columns=columns, classes=len(classes)),
+            columns,
+            Answers(len(classes), normalise=self.hyper.head != "linear"),
+        )
+
+    def _head(self, model: Model, name: str) -> Part:
+        return model[f"{name}/head"].sole if self.hyper.head == "ncm" else model[f"{name}/lora"]["head"]
+
     def figures(self, models: Sequence[Model], tasks: Sequence[Task]) -> dict[str, Handle]:
         known = {task_of(name) for name in self._shelf(models[-1]).names}
         tested = [task for task in tasks if len(task.test) and task.id in known]
         rows = [[task for task in tested if task.id in {past.id for past in model.tasks}] for model in models]
         rows = [row for row in rows if row]
-        models = models[len(models) - len(rows) :]
         if not rows:
             return {}
+        models = models[len(models) - len(rows) :]
         parts = [self._shelf(model).names for model in models]
         home = [[self._home(task, names) for task in row] for row, names in zip(rows, parts, strict=True)]
 
@@ -301,9 +248,11 @@ class AdapterSwap(Strategy):
             routing_losses,
             [task.test for task in rows[-1]],
             [self._at_home(models[-1], task) for task in rows[-1]],
-            each(self.scores),
-            each(self._uniform) if summable else [],
-            each(self._bare),
+            {
+                "retrieved": each(self.scores),
+                "uniform": each(self._uniform) if summable else [],
+                "backbone": each(self._bare),
+            },
             each(lambda model, test: self._routing(model, test, top, far)),
             home=home,
             classes=[list(model.classes) for model in models],
@@ -312,54 +261,11 @@ class AdapterSwap(Strategy):
         retrieval = self.component("retrieval", hit_rates, ranks, home=home, parts=parts)
         return {"retrieval": retrieval, "routing": losses}
 
-    def _learnt(self, shard: Shard) -> dict[str, Handle]:
-        """Everything that a shard leaves in the model."""
-        h, name = self.hyper, shard.id
-        trained = self.component(
-            f"{name}/lora",
-            train_shard,
-            shard.train,
-            classes=shard.classes,
-            adapter=h.adapter,
-            rank=h.rank,
-            alpha=h.alpha,
-            targets=self._targets,
-            head="cosine" if h.head == "ncm" else h.head,
-            epochs=h.epochs,
-            batch_size=h.batch_size,
-            lr=h.lr,
-            weight_decay=h.weight_decay,
-            peft=release(),
-        )
-        images = shard.train.plain
-        bare = self.component(f"{name}/prototypes", class_sums, images, self.features(images), classes=shard.classes)
-        statistics = self.component(f"{name}/statistics", embedding_sums, self.features(shard.held))
-        found = {f"{name}/lora": trained, f"{name}/prototypes": bare, f"{name}/statistics": statistics}
-        if h.head != "ncm":
-            return found
-        own = self.component(f"{name}/features", adapted_features, images, trained["adapter"])
-        sums = self.component(f"{name}/means", class_sums, images, own, classes=shard.classes)
-        return {**found, f"{name}/means": sums, f"{name}/head": self.component(f"{name}/head", mean_head, sums)}
-
-    def _routing(self, model: Model, samples: Samples, top: int | str, far: float) -> Handle:
-        """Which shards of the shelf answer for each row."""
-        allowed, count = self._shelf(model).allowed, 0 if top == "all" else top
-        features = self.features(samples)
-        return self.component("routing", route, features, model["retriever"], allowed=allowed, top=count, far=far)
-
-    def _mixed(self, samples: Samples, routing: Handle, bare: Handle | None, shelf: Shelf) -> Handle:
-        """Scores by the adapters that `routing` picks."""
-        reads = samples, routing, shelf.adapters, shelf.heads, bare
-        return self.component("scores", mixed_scores, *reads, mixing=self.hyper.mixing, **self._about(shelf))
-
-    def _bare(self, model: Model, samples: Samples) -> Handle:
-        """The backbone alone."""
-        return self.component("bare", bare_scores, self.features(samples), self._shelf(model).sums)
-
     def _uniform(self, model: Model, samples: Samples) -> Handle:
         """All usable adapters in equal shares."""
         shelf = self._shelf(model)
-        return self.component("uniform", uniform_scores, samples, shelf.adapters, shelf.heads, **self._about(shelf))
+        reads = samples, shelf.library
+        return self.component("uniform", uniform_scores, *reads, columns=shelf.columns, answers=shelf.answers)
 
     def _at_home(self, model: Model, task: Task) -> Handle:
         """Each test image of the task by its home alone; no later task can change that."""
@@ -368,53 +274,25 @@ class AdapterSwap(Strategy):
         return self._mixed(task.test, routing, None, self._shelved(model, names, None, task.classes))
 
     def _home(self, task: Task, names: Sequence[str]) -> list[int]:
+        """The number of each test image's own shard among `names`, -1 where it is not there."""
         place = {name: number for number, name in enumerate(names)}
         return [place.get(shard_id(task, sample, self.hyper.shard_limit), -1) for sample in task.test.ids]
-
-    def _library(self, entries: Mapping[str, Handle]) -> list[str]:
-        """The shards, in the order of the retriever's components."""
-        return in_order(name.removesuffix("/lora") for name in entries if name.endswith("/lora"))
-
-    def _shelf(self, model: Model) -> Shelf:
-        """What whoever asks may use of the model, made once for all queries to it."""
-        if self._last is None or self._last[0] is not model:
-            every = self._library(model.entries)
-            usable = [number for number, name in enumerate(every) if self.readable(labels_of(name))]
-            allowed = None if len(usable) == len(every) else usable
-            self._last = model, self._shelved(model, [every[number] for number in usable], allowed, model.classes)
-        return self._last[1]
-
-    def _shelved(self, model: Model, names: list[str], allowed: list[int] | None, classes: Sequence[str]) -> Shelf:
-        """These shards, scored over these classes."""
-        ncm = self.hyper.head == "ncm"
-        sums = Library({name: model[f"{name}/prototypes"].sole for name in names})
-        columns, total = self._columns(model, names, classes), len(classes)
-        return Shelf(
-            names,
-            allowed,
-            Library({name: model[f"{name}/lora"]["adapter"] for name in names}),
-            Library({name: model[f"{name}/head"].sole if ncm else model[f"{name}/lora"]["head"] for name in names}),
-            self.component("sums", pooled, sums, columns=columns, classes=total),
-            columns,
-            total,
-        )
-
-    def _about(self, shelf: Shelf) -> dict[str, Any]:
-        return {"columns": shelf.columns, "classes": shelf.classes, "normalise": self.hyper.head != "linear"}
-
-    def _columns(self, model: Model, names: Sequence[str], classes: Sequence[str]) -> list[list[int]]:
-        """Where the classes of each shard stand among `classes`, filled up to one width."""
-        place = {name: column for column, name in enumerate(classes)}
-        found = [[place[one] for one in model[f"{name}/lora"].record.arguments["classes"]] for name in names]
-        width = max(map(len, found), default=0)
-        return [own + [len(classes)] * (width - len(own)) for own in found]
-
-    @property
-    def _targets(self) -> list[str]:
-        return [name.strip() for name in self.hyper.targets.split(",")]
 
     def _check(self) -> None:
         if self.hyper.scope == "local" and self.hyper.covariance != "tied":
             raise BadInput("scope=local has a variance for each component already; leave covariance as it is")
         if self.hyper.adapter == "dora" and self.hyper.mixing == "weights":
             raise BadInput("DoRA adapters cannot be mixed by weights, as they rescale W; use --set mixing=outputs")
+
+
+def _shard_names(entries: Mapping[str, Handle]) -> list[str]:
+    """The shards, in the order of the retriever's components."""
+    return in_order(name.removesuffix("/lora") for name in entries if name.endswith("/lora"))
+
+
+def _columns(shards: Sequence[Sequence[str]], classes: Sequence[str]) -> list[list[int]]:
+    """Where the classes of each shard stand among `classes`, filled up to one width."""
+    place = {name: column for column, name in enumerate(classes)}
+    columns = [[place[name] for name in own] for own in shards]
+    width = max(map(len, columns), default=0)
+    return [own + [len(classes)] * (width - len(own)) for own in columns]

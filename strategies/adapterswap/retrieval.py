@@ -23,8 +23,7 @@ from scipy.special import chdtri
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.components.builder import builds
-from cl.home.store import Tensors
+from cl import Tensors, builds
 from cl.models.backbone import BATCH
 from cl.parts.statistics import GRID, square
 
@@ -114,9 +113,9 @@ def lda(within: Tensor, between: Tensor, components: int, rho: float) -> Tensor:
     half = torch.linalg.solve_triangular(root, between, upper=False)
     reduced = torch.linalg.solve_triangular(root, half.T, upper=False)  # root^-1 S_B root^-T
     vectors = torch.linalg.eigh((reduced + reduced.T) / 2).eigenvectors[:, -components:].flip(1)
-    found = torch.linalg.solve_triangular(root.T, vectors, upper=True)
-    largest = found.gather(0, found.abs().argmax(0, keepdim=True))
-    return found * torch.where(largest < 0, -1.0, 1.0)
+    directions: Tensor = torch.linalg.solve_triangular(root.T, vectors, upper=True)
+    largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+    return directions * torch.where(largest < 0, -1.0, 1.0)
 
 
 def _log_prior(counts: Tensor, prior: Prior) -> Tensor:

@@ -28,7 +28,8 @@ from cl.running.grants import Grants
 from cl.running.rerun import Replay, open_run
 from cl.running.run import run
 from cl.testing import StrategyConformance, tiny_stream
-from strategies.adapterswap.method import AdapterSwap, shard_id, shards
+from strategies.adapterswap import AdapterSwap
+from strategies.adapterswap.shards import shard_id, shards
 from tests.cl.cli.test_cli import palimpsest
 from tests.cl.cli.test_predict import visitor
 from tests.homes import named_backbone as named_backbone
@@ -80,13 +81,13 @@ def test_a_missing_sample_moves_no_other(gone: set[int]) -> None:
     kept = ids - {sorted(ids)[row] for row in gone if row < len(ids)}
     rest = replace(task, train=task.train.keep(kept))
     found = shards(rest, 8, 0.3)
-    placed = {sample: shard.id for shard in found for part in (shard.train, shard.held) for sample in part.ids}
+    placed = {sample: shard.id for shard in found for part in (shard.train, shard.heldout) for sample in part.ids}
     assert placed == {sample: before[sample] for sample in kept}
     whole = {shard.id: shard for shard in shards(task, 8, 0.3)}
     for shard in found:
-        both = set(shard.train.ids) & set(shard.held.ids)
-        if not both and not set(whole[shard.id].train.ids) & set(whole[shard.id].held.ids):
-            assert set(shard.held.ids) == set(whole[shard.id].held.ids) & kept
+        both = set(shard.train.ids) & set(shard.heldout.ids)
+        if not both and not set(whole[shard.id].train.ids) & set(whole[shard.id].heldout.ids):
+            assert set(shard.heldout.ids) == set(whole[shard.id].heldout.ids) & kept
 
 
 def test_a_person_is_in_one_shard_of_a_task_and_buckets_follow_the_declared_capacity() -> None:
