@@ -81,18 +81,18 @@ class Mixture:
 
     def by_weights(self, images: Tensor, pick: Tensor, weight: Tensor) -> Tensor:
         """All heads on the features under the weighted sum of the adapters' deltas."""
-        opened, place = self._opened(pick)
+        opened, place = self._open(pick)
         features = self._features(images, opened, place, weight)
-        return self._weighted([features] * pick.shape[1], pick, weight)
+        return self._weigh([features] * pick.shape[1], pick, weight)
 
     def by_outputs(self, images: Tensor, pick: Tensor, weight: Tensor) -> Tensor:
         """Each head on the features under its own adapter."""
-        opened, place = self._opened(pick)
+        opened, place = self._open(pick)
         alone = torch.ones_like(weight[:, :1])
         features = [self._features(images, opened, place[:, slot, None], alone) for slot in range(pick.shape[1])]
-        return self._weighted(features, pick, weight)
+        return self._weigh(features, pick, weight)
 
-    def _opened(self, pick: Tensor) -> tuple[list[Tensors], Tensor]:
+    def _open(self, pick: Tensor) -> tuple[list[Tensors], Tensor]:
         """The adapters that any row picked, and which of these each pick is `(BATCH, t)`."""
         used, place = torch.unique(pick, return_inverse=True)
         return [on_device(self._adapters[self._shards[one]], self._backbone) for one in used.tolist()], place
@@ -101,7 +101,7 @@ class Mixture:
         """Features `(BATCH, d)` of each row under the weighted sum of its own adapters."""
         return self._backbone.changed(images, lowrank.layers(opened[0]), lowrank.mixed(opened, place, weight))
 
-    def _weighted(self, features: Sequence[Tensor], pick: Tensor, weight: Tensor) -> Tensor:
+    def _weigh(self, features: Sequence[Tensor], pick: Tensor, weight: Tensor) -> Tensor:
         """The heads' answers, one of the features for each pick, in the shares of their weights."""
         p = [weight[:, slot, None] * self._classifier(one, pick[:, slot]) for slot, one in enumerate(features)]
         return torch.stack(p).sum(0)  # (t, BATCH, classes) -> (BATCH, classes)
@@ -121,7 +121,7 @@ class Classifier:
     def __call__(self, features: Tensor, pick: Tensor) -> Tensor:
         """p `(n, classes)` of the features `(n, d)`, each under the head `pick` `(n,)`."""
         used, place = torch.unique(pick, return_inverse=True)
-        loaded = [self._padded(number) for number in used.tolist()]
+        loaded = [self._head(number) for number in used.tolist()]
         # weight (n, width, d), bias (n, width)
         weight, bias = (torch.stack(parts).to(features.device)[place] for parts in zip(*loaded, strict=True))
         column = self._columns[pick.cpu()].to(features.device)
@@ -130,7 +130,7 @@ class Classifier:
         every = p.new_zeros(len(p), self._total + 1)  # the last column takes what pads the narrower heads
         return every.scatter_add_(1, column, p)[:, :-1]
 
-    def _padded(self, number: int) -> tuple[Tensor, Tensor]:
+    def _head(self, number: int) -> tuple[Tensor, Tensor]:
         head = self._heads[self._shards[number]]
         missing = self._columns.shape[1] - len(head["bias"])
         return F.pad(head["weight"], (0, 0, 0, missing)), F.pad(head["bias"], (0, missing), value=-torch.inf)

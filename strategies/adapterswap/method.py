@@ -30,7 +30,7 @@ from cl.learning.hyper import Training
 from cl.parts.statistics import class_sums, embedding_sums, in_order, totals, touched, tree
 from strategies.adapterswap.composition import Answers, bare_scores, class_totals, mixed_scores, uniform_scores
 from strategies.adapterswap.figures import RANKS, at_home, hit_rates, routing_losses
-from strategies.adapterswap.retrieval import Covariance, Prior, discriminant, isolated, route, spread
+from strategies.adapterswap.retrieval import Covariance, Prior, isolated_mixture, lda_mixture, own_covariances, route
 from strategies.adapterswap.shards import TaskShard, labels_of, shard_id, shards, task_of
 from strategies.adapterswap.training import Lora, adapted_features, classes_of, mean_head, train_shard
 
@@ -126,7 +126,7 @@ class AdapterSwap(Strategy[AdapterSwapHyper]):
         self._check()
         entries: dict[str, Handle] = {}
         for shard in shards(task, self.hyper.shard_limit, self.hyper.heldout):
-            entries |= self._learnt(shard)
+            entries |= self._shard_entries(shard)
         every = {**model.entries, **entries}
         return {**entries, **self.retriever(every, _shard_names(entries))}
 
@@ -135,7 +135,7 @@ class AdapterSwap(Strategy[AdapterSwapHyper]):
         if not shelf.names:
             return self._bare(model, samples)
         bare = self._bare(model, samples) if self.hyper.far > 0 else None
-        return self._mixed(samples, self._routing(model, samples, self.hyper.top, self.hyper.far), bare, shelf)
+        return self._answer(samples, self._routing(model, samples, self.hyper.top, self.hyper.far), bare, shelf)
 
     def retriever(self, entries: Mapping[str, Handle], changed: Collection[str]) -> dict[str, Handle]:
         """The retriever over the shards in `entries`, and those nodes of the tree of totals that are not there as they
@@ -144,12 +144,12 @@ class AdapterSwap(Strategy[AdapterSwapHyper]):
         nodes = self._totals(entries, names, touched(changed))
         every = nodes.get("totals/") or entries["totals/"]
         if h.scope == "local":
-            return {**nodes, "retriever": self.component("retriever", isolated, every, prior=h.prior)}
-        tied = self.component("retriever", discriminant, every, components=h.components, rho=h.rho, prior=h.prior)
+            return {**nodes, "retriever": self.component("retriever", isolated_mixture, every, prior=h.prior)}
+        tied = self.component("retriever", lda_mixture, every, components=h.components, rho=h.rho, prior=h.prior)
         if h.covariance == "tied":
             return {**nodes, "retriever": tied}
         own = Library({name: entries[f"{name}/statistics"].sole for name in names})
-        spreads = self.component("covariances", spread, tied, own, covariance=h.covariance)
+        spreads = self.component("covariances", own_covariances, tied, own, covariance=h.covariance)
         return {**nodes, "projection": tied, "retriever": spreads}
 
     def _totals(self, entries: Mapping[str, Handle], names: list[str], above: Collection[str]) -> dict[str, Handle]:
@@ -164,7 +164,7 @@ class AdapterSwap(Strategy[AdapterSwapHyper]):
                 nodes[name] = self.component(name, totals, parts)
         return nodes
 
-    def _learnt(self, shard: TaskShard) -> dict[str, Handle]:
+    def _shard_entries(self, shard: TaskShard) -> dict[str, Handle]:
         """Everything that a shard leaves in the model."""
         h, name, images = self.hyper, shard.id, shard.train.plain
         trained = self.component(
@@ -191,7 +191,7 @@ class AdapterSwap(Strategy[AdapterSwapHyper]):
         features = self.features(samples)
         return self.component("routing", route, features, model["retriever"], allowed=allowed, top=count, far=far)
 
-    def _mixed(self, samples: Samples, routing: Handle, bare: Handle | None, shelf: Shelf) -> Handle:
+    def _answer(self, samples: Samples, routing: Handle, bare: Handle | None, shelf: Shelf) -> Handle:
         """Scores by the adapters that `routing` picks."""
         reads, how = (samples, routing, shelf.library, bare), self.hyper.mixing
         return self.component("scores", mixed_scores, *reads, columns=shelf.columns, answers=shelf.answers, mixing=how)
@@ -202,15 +202,15 @@ class AdapterSwap(Strategy[AdapterSwapHyper]):
 
     def _shelf(self, model: Model) -> Shelf:
         """What whoever asks may use of the model. With 10,000 shards a query must not make it anew."""
-        return model.once(self._usable)
+        return model.once(self._readable_shelf)
 
-    def _usable(self, model: Model) -> Shelf:
+    def _readable_shelf(self, model: Model) -> Shelf:
         every = _shard_names(model.entries)
         usable = [number for number, name in enumerate(every) if self.readable(labels_of(name))]
         allowed = None if len(usable) == len(every) else usable
-        return self._shelved(model, [every[number] for number in usable], allowed, model.classes)
+        return self._shelf_of(model, [every[number] for number in usable], allowed, model.classes)
 
-    def _shelved(self, model: Model, names: list[str], allowed: list[int] | None, classes: Sequence[str]) -> Shelf:
+    def _shelf_of(self, model: Model, names: list[str], allowed: list[int] | None, classes: Sequence[str]) -> Shelf:
         """These shards, scored over these classes."""
         sums = Library({name: model[f"{name}/prototypes"].sole for name in names})
         columns = _columns([classes_of(model[f"{name}/lora"]) for name in names], classes)
@@ -271,7 +271,7 @@ class AdapterSwap(Strategy[AdapterSwapHyper]):
         """Each test image of the task by its home alone; no later task can change that."""
         names = [name for name in self._shelf(model).names if task_of(name) == task.id]
         routing = self.component("at home", at_home, task.test, home=self._home(task, names))
-        return self._mixed(task.test, routing, None, self._shelved(model, names, None, task.classes))
+        return self._answer(task.test, routing, None, self._shelf_of(model, names, None, task.classes))
 
     def _home(self, task: Task, names: Sequence[str]) -> list[int]:
         """The number of each test image's own shard among `names`, -1 where it is not there."""

@@ -28,13 +28,13 @@ def principal(x: Tensor, hidden: int) -> Tensors:
 
 
 @builds("checkpoint")
-def closed_column(adapters: AdapterReads, pooled: Tensors, *, backbone: Backbone, block: int) -> Tensors:
+def start_closed(adapters: AdapterReads, pooled: Tensors, *, backbone: Backbone, block: int) -> Tensors:
     """Where a new router column of `block` starts so that the function stays. pooled: the task's m in the block."""
     stack = Mixtures.of(adapters, backbone.device).stacks[block]
-    return {name: value.cpu() for name, value in closed(stack, pooled["m"].to(backbone.device)).items()}
+    return {name: value.cpu() for name, value in closing_column(stack, pooled["m"].to(backbone.device)).items()}
 
 
-def closed(stack: Stack, m: Tensor) -> Tensors:
+def closing_column(stack: Stack, m: Tensor) -> Tensors:
     """A column that hardly opens: W = 0, b = mean over m `(n, d)` of the others' log-sum-exp, less 6."""
     level = torch.logsumexp(F.linear(m, stack.columns, stack.column_bias), dim=1).mean()
     return {"weight": torch.zeros_like(stack.columns[:1]), "bias": (level + CLOSED)[None]}

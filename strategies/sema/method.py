@@ -33,7 +33,7 @@ from cl.errors import BadInput
 from cl.learning.hyper import Training
 from cl.learning.prefix import fits, frozen_prefix
 from strategies.sema import descriptors
-from strategies.sema.ablations import closed_column
+from strategies.sema.ablations import start_closed
 from strategies.sema.descriptors import Descriptor, train_descriptor
 from strategies.sema.expansion import Adapters, Expansion, Pass
 from strategies.sema.passes import mean_weights, mixture_features, pooled_inputs
@@ -156,21 +156,21 @@ class Sema(Strategy[SemaHyper]):
         scanned = self._pass(task, turn=0)
         for block in self._blocks:
             name = f"{task.id}/block-{block}/grow"
-            expansion, grows, _ = self._decided(task, model, expansion, name, [block], scanned)
+            expansion, grows, _ = self._decision(task, model, expansion, name, [block], scanned)
             if grows is not None:
-                expansion = self._expanded(task, expansion, block)
+                expansion = self._expand(task, expansion, block)
         return expansion
 
     def _batch_by_batch(self, task: Task, model: Model, expansion: Expansion) -> Expansion:
         """The released code's order, in which a shallower block may grow after a deeper one."""
 
-        def decided(
+        def decide(
             expansion: Expansion, number: int, blocks: list[int], scanned: Pass
         ) -> tuple[Expansion, int | None, Part]:
-            return self._decided(task, model, expansion, f"{task.id}/scan-{number}", blocks, scanned)
+            return self._decision(task, model, expansion, f"{task.id}/scan-{number}", blocks, scanned)
 
-        begun, expanded = partial(self._pass, task), partial(self._expanded, task)
-        return batch_by_batch(expansion, self._blocks, begun, decided, expanded)
+        start_pass, expand = partial(self._pass, task), partial(self._expand, task)
+        return batch_by_batch(expansion, self._blocks, start_pass, decide, expand)
 
     def _pass(self, task: Task, turn: int) -> Pass:
         """A pass over the task's images; their order is fixed when it begins."""
@@ -178,25 +178,25 @@ class Sema(Strategy[SemaHyper]):
             return Pass(turn, None)
         return Pass(turn, self.component(f"{task.id}/scan-order-{turn}", scan_order, task.train, turn=turn))
 
-    def _decided(
+    def _decision(
         self, task: Task, model: Model, expansion: Expansion, name: str, blocks: list[int], scanned: Pass
     ) -> tuple[Expansion, int | None, Part]:
         """The expansion with a decision more, the one of `blocks` that grows, if any, and what the pass has visited."""
         images = task.train if self.hyper.scan == "batch128" else task.train.plain
         pooled = [self._pooled(task, images, expansion, block, scanned.turn) for block in blocks]
-        known = [self._described(model, block) for block in blocks]
+        known = [self._known_descriptors(model, block) for block in blocks]
         reads = images, pooled, known, scanned.order, scanned.before
         found = self.component(name, scan, *reads, blocks=blocks, rule=self.hyper.rule)
         flags = self.decide(found["grow"])["grow"]
         grows = blocks[int(flags.nonzero()[0])] if flags.any() else None
         return expansion.noting(name, found), grows, found["visited"]
 
-    def _described(self, model: Model, block: int) -> list[list[Part]]:
+    def _known_descriptors(self, model: Model, block: int) -> list[list[Part]]:
         """Descriptor and statistics of every task that has them in `block`."""
         names = [f"{past.id}/block-{block}/rd" for past in model.tasks]
         return [[model[name]["descriptor"], model[name]["statistics"]] for name in names if name in model]
 
-    def _expanded(self, task: Task, expansion: Expansion, block: int) -> Expansion:
+    def _expand(self, task: Task, expansion: Expansion, block: int) -> Expansion:
         """The expansion with an adapter, a router column and a descriptor more in `block`."""
         h, name = self.hyper, f"{task.id}/block-{block}"
         start = {"head": expansion.head, "column": self._column(task, expansion, block)}
@@ -212,7 +212,7 @@ class Sema(Strategy[SemaHyper]):
             return None
         pooled = self._pooled(task, task.train.plain, expansion, block)
         reads = expansion.adapters.reads()
-        return self.component(f"{task.id}/block-{block}/column", closed_column, reads, pooled, block=block)
+        return self.component(f"{task.id}/block-{block}/column", start_closed, reads, pooled, block=block)
 
     def _entries(self, task: Task, expansion: Expansion) -> dict[str, Handle]:
         """All entries of the task: its rows, and how the routers mix the adapters on its images."""

@@ -90,10 +90,10 @@ def mean_weights(pooled: list[Tensors], adapters: AdapterReads) -> dict[str, Ten
     """
     stacks = Mixtures.of(adapters).stacks
     means = [stack.weights(m["m"]).mean(0) for stack, m in zip(stacks.values(), pooled, strict=True)]
-    return {"routing": {"blocks": torch.tensor(list(stacks)), "weights": ragged(means)}}
+    return {"routing": {"blocks": torch.tensor(list(stacks)), "weights": as_matrix(means)}}
 
 
-def ragged(uneven: list[Tensor]) -> Tensor:
+def as_matrix(uneven: list[Tensor]) -> Tensor:
     """Rows of unequal length as `(rows, longest)`, filled up with NaN."""
     return torch.nn.utils.rnn.pad_sequence(uneven, batch_first=True, padding_value=torch.nan)
 

@@ -48,11 +48,11 @@ class Ring:
 
     def add(self, errors: Tensor) -> None:
         """Take in the errors `(n,)` of one more batch."""
-        ring = ringed(self.errors, errors.detach().cpu())
+        ring = newest(self.errors, errors.detach().cpu())
         self.slots[RING - len(ring) :] = ring
 
 
-def ringed(ring: Tensor, new: Tensor, size: int = RING) -> Tensor:
+def newest(ring: Tensor, new: Tensor, size: int = RING) -> Tensor:
     """The ring with errors of one more batch, oldest first. The batch that fills it loses what does not fit; later ones
     push the oldest out."""
     room = size - len(ring)
@@ -68,24 +68,24 @@ def scan_order(samples: Samples, *, seeds: Seeds, turn: int) -> Tensors:
 def batch_by_batch(
     expansion: Expansion,
     blocks: Sequence[int],
-    begun: Callable[[int], Pass],
-    decided: Callable[[Expansion, int, list[int], Pass], tuple[Expansion, int | None, Part]],
-    expanded: Callable[[Expansion, int], Expansion],
+    start_pass: Callable[[int], Pass],
+    decide: Callable[[Expansion, int, list[int], Pass], tuple[Expansion, int | None, Part]],
+    expand: Callable[[Expansion, int], Expansion],
 ) -> Expansion:
     """Scan in batches; an addition breaks the pass off, and it goes on behind; until a pass adds nothing.
 
-    begun: the pass of a number. decided: the expansion after the scan of a number over blocks in a pass, the block that
-    grows, if any, and what was visited. expanded: the expansion with an adapter more in a block.
+    start_pass: the pass of a number. decide: the expansion after the scan of a number over blocks in a pass, the block
+    that grows, if any, and what was visited. expand: the expansion with an adapter more in a block.
     """
-    waiting, scans, current = list(blocks), 0, begun(0)
+    waiting, scans, current = list(blocks), 0, start_pass(0)
     while waiting:
-        expansion, block, visited = decided(expansion, scans, list(waiting), current)
+        expansion, block, visited = decide(expansion, scans, list(waiting), current)
         scans += 1
         if block is not None:
             waiting.remove(block)
-            expansion, current = expanded(expansion, block), replace(current, before=visited)
+            expansion, current = expand(expansion, block), replace(current, before=visited)
         elif current.before is not None:  # this pass has added something
-            current = begun(current.turn + 1)
+            current = start_pass(current.turn + 1)
         else:
             break
     return expansion

@@ -13,7 +13,7 @@ from cl import Samples, Tensors, builds
 from cl.errors import NonFinite
 from strategies.sema import descriptors
 from strategies.sema.descriptors import Activation
-from strategies.sema.passes import ragged
+from strategies.sema.passes import as_matrix
 
 SCAN_BATCH = 128
 
@@ -61,7 +61,12 @@ def scan(
         if first is not None:
             grow[first] = True
     signal = torch.stack([one.min() for one in best])
-    evidence = {"blocks": torch.tensor(blocks), "zbar": ragged(best), "signal": signal, "threshold": torch.tensor(tau)}
+    evidence = {
+        "blocks": torch.tensor(blocks),
+        "zbar": as_matrix(best),
+        "signal": signal,
+        "threshold": torch.tensor(tau),
+    }
     return {"grow": {"grow": grow}, "visited": {"visited": torch.tensor(visited)}, "zscores": evidence}
 
 

@@ -132,8 +132,8 @@ def test_the_best_adapter_alone_equals_a_model_that_has_no_other(tmp_path: Path,
     for number in set(routing.open()["pick"].flatten().tolist()):
         rows = routing.open()["pick"][:, 0] == number
         first = strategy.component("first", all_to_the_first, rows=len(images))
-        shelf = strategy._shelved(model, [names[number]], None, model.classes)
-        alone = strategy._mixed(images, first, None, shelf)
+        shelf = strategy._shelf_of(model, [names[number]], None, model.classes)
+        alone = strategy._answer(images, first, None, shelf)
         assert torch.equal(alone.open()["scores"][rows], whole[rows])
 
 

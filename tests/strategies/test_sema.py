@@ -26,10 +26,10 @@ from cl.learning.train import Optimisation
 from cl.seeds import Seeds
 from cl.testing import StrategyConformance
 from strategies.sema import Sema, descriptors
-from strategies.sema.ablations import closed, principal
+from strategies.sema.ablations import closing_column, principal
 from strategies.sema.method import SemaHyper
 from strategies.sema.presets import EXACT, OFFICIAL
-from strategies.sema.released import RING, ringed
+from strategies.sema.released import RING, newest
 from strategies.sema.scanning import Scan, scan
 from strategies.sema.shared_head import gathered, shrink
 from tests.helpers import builder, run_tiny, same, tiny_stream
@@ -113,7 +113,7 @@ def test_principal_components_reconstruct_what_they_span() -> None:
 def test_a_ring_loses_what_overfills_it_once() -> None:  # invariant 2
     ring = torch.zeros(0)
     for batch in ([1.0, 2, 3], [4.0, 5, 6], [7.0, 8]):
-        ring = ringed(ring, T(batch), 5)
+        ring = newest(ring, T(batch), 5)
     assert ring.tolist() == [3, 4, 5, 7, 8]
     assert (ring.mean().item(), ring.var().item()) == pytest.approx((5.4, 4.3))
 
@@ -122,9 +122,9 @@ def test_a_ring_loses_what_overfills_it_once() -> None:  # invariant 2
 def test_two_rings_full_of_later_errors_do_not_tell_what_came_before(before: int) -> None:
     rings = []
     for early in (torch.zeros(0), torch.rand(before)):
-        ring = ringed(torch.zeros(0), early)
+        ring = newest(torch.zeros(0), early)
         for batch in torch.arange(2.0 * RING + 32).split(32):
-            ring = ringed(ring, batch)
+            ring = newest(ring, batch)
         rings.append(ring)
     assert same(*rings)
 
@@ -242,7 +242,7 @@ def test_mixtures_by_hand() -> None:  # invariants 6 and 7
 
 def test_a_closed_column_keeps_the_function() -> None:
     stack = Stack.of([one_adapter(4.0), one_adapter(6.0)], [closed_at(1.0), closed_at(2.0)])
-    column = closed(stack, torch.randn(5, 1, generator=torch.Generator().manual_seed(0)))
+    column = closing_column(stack, torch.randn(5, 1, generator=torch.Generator().manual_seed(0)))
     assert column["bias"].item() == pytest.approx(math.log(math.e + math.e**2) - 6, abs=1e-5)
     assert not column["weight"].any()
 
