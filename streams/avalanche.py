@@ -31,12 +31,12 @@ from cl.data.augment import View
 from cl.data.images import whole
 from cl.data.samples import ArrayPixels, Samples
 from cl.data.stream import Recipe, Stream, Task
-from cl.digests import digest_bytes, digest_json
+from cl.digests import digest_bytes
 from cl.errors import BadInput
 from cl.progress import track
 from cl.registry import Family
 from cl.seeds import Seeds
-from streams.naming import task_id
+from streams.naming import ordinal
 
 SHARED = "one test set for all tasks: an image counts for the first task that has its class"
 SUFFIX = 8  # hexadecimal digits of a content digest in an id
@@ -212,8 +212,7 @@ class _Conversion:
         shared = ("test", 1) not in self.shards and len(numbers) > 1
         if not shared and len(self.shards) != 2 * len(numbers):
             raise BadInput(f"{len(numbers)} training experiences, but {len(self.shards) - len(numbers)} for testing")
-        ids = self._task_ids(numbers)
-        tasks = tuple(Task(ids[n], self._classes(n), self._train(n), self._test(n, shared)) for n in numbers)
+        tasks = tuple(Task(ordinal(n), self._classes(n), self._train(n), self._test(n, shared)) for n in numbers)
         notes = (SHARED,) if shared else ()
         return {"tasks": tasks, "subjects": self.subjects, "notes": notes, "experiences": self.shards}
 
@@ -231,10 +230,6 @@ class _Conversion:
     def _classes(self, number: int) -> tuple[str, ...]:
         names = self.shards["train", number].names
         return tuple(names[label] for label in sorted(names))
-
-    def _task_ids(self, numbers: Sequence[int]) -> list[str]:
-        ids = [task_id(self._classes(number)) for number in numbers]
-        return ids if len(set(ids)) == len(ids) else [f"experience-{number}" for number in numbers]
 
     def _shard(self, place: tuple[str, int]) -> Shard:
         labels = [int(label) for label in self._sets[place].targets]
@@ -422,9 +417,8 @@ class _Classic:
             raise BadInput(f"stream 'avalanche:{self.name}' needs --data DIR, the folder that holds its files")
         benchmark = self._benchmark(data, arguments)
         content = _Conversion(benchmark, image_size).content()
-        shards = [shard.digest for task in content["tasks"] for shard in (task.train, task.test)]
         given = arguments if image_size is None else {**arguments, "image_size": image_size}
-        recipe = Recipe(f"avalanche:{self.name}", given, digest_json(shards), {"data": os.path.abspath(data)})
+        recipe = Recipe(f"avalanche:{self.name}", given, place={"data": os.path.abspath(data)})
         return Benchmark(f"avalanche:{self.name}", recipe=recipe, **content)
 
     @property
