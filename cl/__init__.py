@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cl.components.builder import builds as builds
     from cl.components.checkpoint import Checkpoint as Checkpoint
     from cl.components.handles import Handle as Handle
+    from cl.components.handles import Library as Library
     from cl.components.handles import Part as Part
     from cl.data.policy import Policy as Policy
     from cl.data.samples import ArrayPixels as ArrayPixels
@@ -54,6 +55,7 @@ _HOME_OF = {
     "BadInput": "cl.errors",
     "Checkpoint": "cl.components.checkpoint",
     "Handle": "cl.components.handles",
+    "Library": "cl.components.handles",
     "Model": "cl.learning.strategy",
     "Numerics": "cl.numerics",
     "Optimisation": "cl.learning.train",

@@ -30,7 +30,8 @@ from cl.running.reopening import open_run
 from cl.running.run import run
 from cl.testing import tiny_stream
 from cl.testing.strategies import observed
-from strategies.adapterswap import AdapterSwap, shard_id, shards
+from strategies.adapterswap import AdapterSwap
+from strategies.adapterswap.shards import shard_id, shards
 from tests.homes import manifest
 from tests.palimpsest import palimpsest
 from tests.tiny import BACKBONE
@@ -79,13 +80,13 @@ def test_a_missing_sample_moves_no_other(gone: set[int]) -> None:
     kept = ids - {sorted(ids)[row] for row in gone if row < len(ids)}
     rest = replace(task, train=task.train.keep(kept))
     found = shards(rest, 8, 0.3)
-    placed = {sample: shard.id for shard in found for part in (shard.train, shard.held) for sample in part.ids}
+    placed = {sample: shard.id for shard in found for part in (shard.train, shard.heldout) for sample in part.ids}
     assert placed == {sample: before[sample] for sample in kept}
     whole = {shard.id: shard for shard in shards(task, 8, 0.3)}
     for shard in found:
-        both = set(shard.train.ids) & set(shard.held.ids)
-        if not both and not set(whole[shard.id].train.ids) & set(whole[shard.id].held.ids):
-            assert set(shard.held.ids) == set(whole[shard.id].held.ids) & kept
+        both = set(shard.train.ids) & set(shard.heldout.ids)
+        if not both and not set(whole[shard.id].train.ids) & set(whole[shard.id].heldout.ids):
+            assert set(shard.heldout.ids) == set(whole[shard.id].heldout.ids) & kept
 
 
 def test_a_person_is_in_one_shard_of_a_task_and_buckets_follow_the_declared_capacity() -> None:
@@ -130,8 +131,8 @@ def test_the_best_adapter_alone_equals_a_model_that_has_no_other(tmp_path: Path,
     for number in set(routing.open()["pick"].flatten().tolist()):
         rows = routing.open()["pick"][:, 0] == number
         first = strategy.component("first", all_to_the_first, rows=len(images))
-        shelf = strategy._shelved(model, [names[number]], None, model.classes)
-        alone = strategy._mixed(images, first, None, shelf)
+        shelf = strategy._shelf_of(model, [names[number]], None, model.classes)
+        alone = strategy._answer(images, first, None, shelf)
         assert torch.equal(alone.open()["scores"][rows], whole[rows])
 
 

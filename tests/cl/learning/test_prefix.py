@@ -72,7 +72,7 @@ def test_a_shard_that_is_too_large_is_computed_for_each_step(monkeypatch: pytest
 def test_a_run_is_the_same_without_kept_prefixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"rd_epochs": 1, "min_scan_batch": 1, "growing": 1}
     kept = run_tiny(tmp_path / "kept", "sema", tiny_stream(2, train=10), **settings).figures
-    monkeypatch.setattr("strategies.sema.fits", lambda *_: False)
+    monkeypatch.setattr("strategies.sema.method.fits", lambda *_: False)
     computed = run_tiny(tmp_path / "computed", "sema", tiny_stream(2, train=10), **settings).figures
     assert kept["manifest"] == computed["manifest"]
     assert sum(kept["forward_passes"].values()) < sum(computed["forward_passes"].values())

@@ -11,13 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
-from cl.components.builder import builds
-from cl.data.samples import Samples
-from cl.home.store import Tensors
-from cl.learning.train import Optimisation
-from cl.models.backbone import Backbone
+from cl import Backbone, Optimisation, Samples, Seeds, Tensors, builds
 from cl.models.heads import linear, uniform_rows
-from cl.seeds import Seeds
 
 Places = list[list[int]]  # of each class: head among those given (-1 for none), row in it, first shrink since then
 

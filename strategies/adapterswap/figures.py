@@ -11,9 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cl.components.builder import builds
-from cl.data.samples import Samples
-from cl.home.store import Tensors
+from cl import Samples, Tensors, builds
 
 RANKS = 3  # hit rates are recorded for the best one, two and three parts
 
@@ -52,9 +50,7 @@ def _hits(pick: Tensor, home: Sequence[int]) -> Tensor:
 def routing_losses(
     tests: list[Samples],
     oracle: list[Tensors],
-    retrieved: list[list[Tensors]],
-    uniform: list[list[Tensors]],
-    bare: list[list[Tensors]],
+    ways: dict[str, list[list[Tensors]]],
     routings: list[list[Tensors]],
     *,
     home: list[list[list[int]]],
@@ -66,13 +62,13 @@ def routing_losses(
     The oracle's and the retrieved accuracy differ, after each task, by what is lost where the home was not picked
     (routing_loss) and by what is lost although it was (mixing_loss). The oracle's does not change, so forgetting, best
     minus last, is the growth of the two: forgetting = forgetting_routing + forgetting_mixing. Images without a home are
-    left out. bare: the backbone alone. uniform: empty where adapters cannot be summed. own: classes of the oracle's
-    scores.
+    left out. ways: scores `retrieved`, `uniform` and `backbone`, its features alone; empty where a way is closed. own:
+    classes of the oracle's scores.
     """
+    retrieved = ways["retrieved"]
     shape = len(retrieved), len(tests)
     names = ("oracle", "retrieved", "uniform", "backbone", "routing_loss", "mixing_loss")
     found = {name: torch.full(shape, torch.nan, dtype=torch.float64) for name in names}
-    ways = {"retrieved": retrieved, "uniform": uniform, "backbone": bare}
     for t, row in enumerate(retrieved):
         for i in range(len(row)):
             homely = torch.tensor(home[t][i]) >= 0

@@ -23,8 +23,7 @@ from scipy.special import chdtri
 from torch import Tensor
 from torch.nn import functional as F
 
-from cl.components.builder import builds
-from cl.home.store import Tensors
+from cl import Tensors, builds
 from cl.models.backbone import BATCH
 from cl.parts.statistics import GRID, square
 
@@ -33,7 +32,7 @@ Covariance = Literal["tied", "diag", "full"]
 
 
 @builds("statistics")
-def discriminant(totals: Tensors, *, components: int, rho: float, prior: Prior) -> Tensors:
+def lda_mixture(totals: Tensors, *, components: int, rho: float, prior: Prior) -> Tensors:
     """The mixture after LDA, its tied covariance folded into the projection, so that it is the identity afterwards.
 
     projection `(d, m)`, mean `(K, m)`, precision `(K,)`, bias `(K,)`, float64: l_k = bias - precision |z - mean|^2 / 2.
@@ -53,7 +52,7 @@ def discriminant(totals: Tensors, *, components: int, rho: float, prior: Prior) 
 
 
 @builds("statistics")
-def isolated(totals: Tensors, *, prior: Prior) -> Tensors:
+def isolated_mixture(totals: Tensors, *, prior: Prior) -> Tensors:
     """The mixture in which every component depends on its own shard alone: mean, and one variance for all directions.
 
     Nothing is projected: the public whitening is the identity. The variance has one pseudo-observation of 1/d.
@@ -72,8 +71,8 @@ def isolated(totals: Tensors, *, prior: Prior) -> Tensors:
 
 
 @builds("statistics")
-def spread(tied: Tensors, statistics: Mapping[str, Tensors], *, covariance: Covariance) -> Tensors:
-    """The mixture `tied` of `discriminant` with a covariance for each component, in place of the identity that it has
+def own_covariances(tied: Tensors, statistics: Mapping[str, Tensors], *, covariance: Covariance) -> Tensors:
+    """The mixture `tied` of `lda_mixture` with a covariance for each component, in place of the identity that it has
     after projection. precision is `(K, m)` for `diag`, `(K, m, m)` for `full`.
 
     statistics: of each shard, in the order of the components.
@@ -114,9 +113,9 @@ def lda(within: Tensor, between: Tensor, components: int, rho: float) -> Tensor:
     half = torch.linalg.solve_triangular(root, between, upper=False)
     reduced = torch.linalg.solve_triangular(root, half.T, upper=False)  # root^-1 S_B root^-T
     vectors = torch.linalg.eigh((reduced + reduced.T) / 2).eigenvectors[:, -components:].flip(1)
-    found = torch.linalg.solve_triangular(root.T, vectors, upper=True)
-    largest = found.gather(0, found.abs().argmax(0, keepdim=True))
-    return found * torch.where(largest < 0, -1.0, 1.0)
+    directions: Tensor = torch.linalg.solve_triangular(root.T, vectors, upper=True)
+    largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+    return directions * torch.where(largest < 0, -1.0, 1.0)
 
 
 def _log_prior(counts: Tensor, prior: Prior) -> Tensor:
@@ -135,12 +134,12 @@ def route(features: Tensors, mixture: Tensors, *, allowed: list[int] | None, top
     keep = slice(None) if allowed is None else torch.tensor(allowed, dtype=torch.int64)
     mean, precision, bias = (mixture[name][keep] for name in ("mean", "precision", "bias"))
     limit = float(chdtri(mean.shape[1], far)) if far > 0 and mean.shape[1] else float("inf")
-    found = [_route(rows, mixture["projection"], mean, precision, bias, top, limit) for rows in _padded(features)]
+    found = [_route(rows, mixture["projection"], mean, precision, bias, top, limit) for rows in _blocks(features)]
     pick, weight, distant = (torch.cat(column)[: len(features["features"])] for column in zip(*found, strict=True))
     return {"pick": pick, "weight": weight.float(), "far": distant}
 
 
-def _padded(features: Tensors) -> list[Tensor]:
+def _blocks(features: Tensors) -> list[Tensor]:
     """The embeddings in blocks of one shape, so that a row's bits do not depend on its neighbours."""
     rows = F.normalize(features["features"].double(), dim=-1)
     return [F.pad(block, (0, 0, 0, BATCH - len(block))) for block in rows.split(BATCH)]

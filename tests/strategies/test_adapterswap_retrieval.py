@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl.home.store import Tensors
-from cl.parts.retrieval import discriminant, isolated, lda, route, scatters, spread
 from cl.parts.statistics import embedding_sums, totals
+from strategies.adapterswap.retrieval import isolated_mixture, lda, lda_mixture, own_covariances, route, scatters
 
 SHARDS, ROWS, DIM = 5, 30, 8
 
@@ -29,8 +29,8 @@ def embeddings(shards: int = SHARDS) -> list[Tensor]:
 def mixture(shards: list[Tensor], kind: str = "view") -> Tensors:
     joined = totals([embedding_sums({"features": rows}) for rows in shards])
     if kind == "local":
-        return isolated(joined, prior="uniform")
-    return discriminant(joined, components=128, rho=0.01, prior="uniform")
+        return isolated_mixture(joined, prior="uniform")
+    return lda_mixture(joined, components=128, rho=0.01, prior="uniform")
 
 
 def routed(rows: Tensor, fitted: Tensors, top: int = 3, allowed: list[int] | None = None, far: float = 0.0) -> Tensors:
@@ -85,7 +85,7 @@ def test_likelihoods_are_those_of_gaussians_with_these_covariances(kind: str) ->
     parts = [embedding_sums({"features": one}) for one in shards]
     fitted = mixture(shards)
     if kind != "tied":
-        fitted = spread(fitted, dict(enumerate(parts)), covariance=kind)  # type: ignore[arg-type]
+        fitted = own_covariances(fitted, dict(enumerate(parts)), covariance=kind)  # type: ignore[arg-type]
     base = mixture(shards)["projection"].numpy()
     size, z = base.shape[1], F.normalize(rows.double(), dim=1).numpy() @ base
     likelihood = np.stack([_log_density(F.normalize(one.double(), dim=1).numpy() @ base, z, kind) for one in shards], 1)
