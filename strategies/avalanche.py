@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from importlib import metadata
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
@@ -34,7 +35,6 @@ from cl.learning.strategy import Model, Strategy
 from cl.models.backbone import Backbone, batches, rows
 from cl.numerics import Numerics
 from cl.progress import tell
-from cl.registry import Family
 from cl.running.run import assembled
 from cl.seeds import Seeds
 
@@ -500,48 +500,27 @@ def release() -> str:
         raise BadInput("Avalanche is not installed; pip install 'palimpsest-cl[avalanche]'") from None
 
 
-def _baseline(kind: str, title: str, paper: str, hyper: type = BaselineHyper, **more: Any) -> type[Baseline]:
-    named = {"kind": kind, "title": f"{title} (Avalanche)", "paper": paper, "Hyper": hyper, "__module__": __name__}
-    return type(kind, (Baseline,), {**named, **more})
-
-
+# What is not said here is a baseline's as it is: `BaselineHyper`, one task's images, from the model before.
 _AGAIN = {"again": True, "rehearsal": True}
-_ON_ALL = "training on all images so far"
-_MEMBERS = (
-    _baseline("Naive", "training on each task in turn, nothing against forgetting", "baseline"),
-    _baseline("Cumulative", f"{_ON_ALL}, from the model before", "baseline", **_AGAIN),
-    _baseline("Joint", f"{_ON_ALL}, afresh", "baseline", afresh=True, **_AGAIN),
-    _baseline("EWC", "weights held by their Fisher information", "Kirkpatrick et al., PNAS 2017", EWCHyper),
-    _baseline("LwF", "scores of the model before, distilled", "Li and Hoiem, ECCV 2016", LwFHyper),
-    _baseline("Replay", "a memory of images, half of every batch", "Chaudhry et al., arXiv 1902.10486", MemoryHyper),
-    _baseline("DER", "a memory of images and their scores", "Buzzega et al., NeurIPS 2020", DERHyper),
-    _baseline("ER_ACE", "a memory, and an asymmetric cross-entropy", "Caccia et al., ICLR 2022", MemoryHyper),
-    _baseline("GDumb", "a balanced memory, and training on it alone, afresh", "Prabhu et al., ECCV 2020", MemoryHyper),
-    _baseline("SLDA", "streaming linear discriminant analysis", "Hayes and Kanan, CVPRW 2020", SLDAHyper, presets={}),
-    _baseline("iCaRL", "nearest mean of exemplars, distillation", "Rebuffi et al., CVPR 2017", MemoryHyper),
-)
-_UNTESTED = (
-    "AGEM",
-    "CWRStar",
-    "CoPE",
-    "FeatureReplay",
-    "GSS_greedy",
-    "MAS",
-    "MER",
-    "MIR",
-    "SCR",
-    "SynapticIntelligence",
-)
-_OWN_MODEL = ("GenerativeReplay", "LFL", "LearningToPrompt", "PNNStrategy", "PackNet", "ER_AML")
-baselines = Family(
-    {one.kind: one for one in _MEMBERS},
-    {
-        "BiC": "Avalanche 0.6 passes an argument that today's torch has no more; use avalanche:iCaRL",
-        "GEM": "it needs a solver for quadratic programs that Avalanche does not install; use avalanche:Replay",
-        **dict.fromkeys(_UNTESTED, "it is not offered, as no test of ours covers it; see palimpsest list strategies"),
-        **dict.fromkeys(_OWN_MODEL, "it needs a model of its own; see palimpsest list strategies"),
-    },
-)
+_OWN: dict[str, dict[str, Any]] = {
+    "Cumulative": _AGAIN,
+    "Joint": {"afresh": True, **_AGAIN},
+    "EWC": {"Hyper": EWCHyper},
+    "LwF": {"Hyper": LwFHyper},
+    "Replay": {"Hyper": MemoryHyper},
+    "DER": {"Hyper": DERHyper},
+    "ER_ACE": {"Hyper": MemoryHyper},
+    "GDumb": {"Hyper": MemoryHyper},
+    "SLDA": {"Hyper": SLDAHyper, "presets": {}},
+    "iCaRL": {"Hyper": MemoryHyper},
+}
+
+
+@cache
+def baseline(kind: str, title: str, paper: str) -> type[Baseline]:
+    """The strategy of this name there."""
+    named = {"kind": kind, "title": title, "paper": paper, "__module__": __name__}
+    return type(kind, (Baseline,), {**named, **_OWN.get(kind, {})})
 
 
 # Our strategies in Avalanche's loop.

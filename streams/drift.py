@@ -249,7 +249,10 @@ def _by_class(
 # Streams that work out of the box.
 
 
-def _ready_made(name: str, base: Callable[[], Stream], about: str) -> Callable[..., Stream]:
+def _ready_made(labelled: Callable[[], Stream]) -> Callable[..., Stream]:
+    """The factory of a drifting stream over `labelled()`, called and explained as that function is."""
+    name = labelled.__name__.replace("_", "-")
+
     def factory(
         schedule: str = "rounds",
         corruptions: str = "all",
@@ -272,20 +275,20 @@ def _ready_made(name: str, base: Callable[[], Stream], about: str) -> Callable[.
         short = {"batches": FEW if batches is None and schedule != "ccc-mini" else batches}
         short |= {"rounds": 2 if rounds is None and schedule == "rounds" else rounds}
         # Their people are synthetic; here each picture is a subject.
-        pictures = replace(base(), subjects={}, notes=())
+        pictures = replace(labelled(), subjects={}, notes=())
         return drifting(pictures, **{**arguments, **short}, name=name, recipe=Recipe(name, arguments))
 
-    factory.__doc__ = about
+    factory.__doc__ = labelled.__doc__
     return factory
 
 
-drifting_digits = _ready_made(
-    "drifting-digits",
-    split_mnist_5k,
-    "MNIST scans under 15 corruptions that come back at test time, 2 rounds of 4 batches of 50; source split of 4,000",
-)
-drifting_glyphs = _ready_made(
-    "drifting-glyphs",
-    glyphs,
-    "50 unseen glyph classes under 15 corruptions that come back at test time, 2 rounds of 4 batches of 50",
-)
+@_ready_made
+def drifting_digits() -> Stream:
+    """MNIST scans under 15 corruptions coming back at test time, 2 rounds of 4 batches of 50; source split of 4,000"""
+    return split_mnist_5k()
+
+
+@_ready_made
+def drifting_glyphs() -> Stream:
+    """50 unseen glyph classes under 15 corruptions that come back at test time, 2 rounds of 4 batches of 50"""
+    return glyphs()

@@ -43,7 +43,7 @@ def decode(content: bytes) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise DecompressionBombError
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return upright(image)
     except BadInput:
         raise
     except DecompressionBombError:
@@ -52,6 +52,11 @@ def decode(content: bytes) -> Image.Image:
         raise BadInput("is not an image that can be read (png, jpg, webp, tiff, bmp, gif); remove it") from None
     except Exception as error:  # damaged files make the decoders fail in many ways
         raise BadInput(f"is corrupt or truncated ({_line(error)}); replace or remove it") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """`image` as EXIF says it stands, RGB of 8 bits. Raises BadInput for pixels that cannot be had so."""
+    return _rgb(ImageOps.exif_transpose(image))
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -92,9 +97,9 @@ def side_of(path: Path) -> int:
         return image.width
 
 
-def read_square(path: Path, size: int) -> np.ndarray:
-    """The largest central square of an image file, uint8 `(size, size, 3)`. Raises BadInput naming the file."""
-    return np.asarray(whole(_named(path, _content(path)), size))
+def read_image(path: Path) -> Image.Image:
+    """The image in a file, RGB of 8 bits. Raises BadInput naming the file."""
+    return _named(path, _content(path))
 
 
 def _content(path: Path) -> bytes:

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from cl.adapters.bottleneck import Shape
 from cl.code import unkeyed
 from cl.errors import BadInput, UnknownName
-from cl.learning.train import Optimisation
+from cl.learning.train import Optimisation, Tuning
 
 Hyper = TypeVar("Hyper")
 
@@ -58,6 +58,11 @@ class AdapterTraining(Training):
     def shape(self) -> Shape:
         """The adapter that a build trains by these settings."""
         return Shape(self.bottleneck, self.scale, self.dropout)
+
+    @property
+    def tuning(self) -> Tuning:
+        """How a build trains it, with a head above."""
+        return Tuning(self.shape, self.optimisation)
 
 
 def resolve(

@@ -13,7 +13,7 @@ import pytest
 from cl.code import code_digest
 from cl.deletion.plan import _has
 from tests.cl.sources import Write
-from tests.helpers import builder
+from tests.tiny import builder
 
 HEAD = """
     from __future__ import annotations

@@ -14,9 +14,9 @@ import cl.code as code
 import cl.data.images
 import cl.models.vit
 import strategies.adapterswap
-import strategies.ease
-import strategies.mos
-import strategies.sema
+import strategies.ease.method
+import strategies.mos.method
+import strategies.sema.scanning
 import strategies.slda
 import strategies.ssiat
 import strategies.vida
@@ -259,12 +259,18 @@ def _calculated(name: str, place: int, tree: ast.Module) -> ast.Module:
 
 
 def test_a_number_or_operator_that_a_build_reaches_is_in_its_key(edited: Edited) -> None:
-    assert not list(missed(edited, strategies.ease.train_adapter, each=1))
+    assert not list(missed(edited, strategies.ease.method.train_adapter, each=1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "build", [strategies.ease.train_adapter, strategies.mos.aligned_head, strategies.sema.scan, cl.data.images.decode]
+    "build",
+    [
+        strategies.ease.method.train_adapter,
+        strategies.mos.method.aligned_head,
+        strategies.sema.scanning.scan,
+        cl.data.images.decode,
+    ],
 )
 def test_every_number_and_operator_that_a_build_reaches_is_in_its_key(
     edited: Edited, build: Callable[..., Any]

@@ -23,7 +23,7 @@ from cl.seeds import Seeds
 from cl.testing import tiny_backbone, tiny_drift, tiny_segment
 from strategies.vida import PRESETS, Vida, VidaHyper, adapted, reparameterised, scores_with_pairs, unadapted
 from strategies.vida_allotment import NEUTRAL, Allotment, Homeostasis, Network
-from tests.strategies.test_test_time import arriving, scores, source, vida, warm
+from tests.adapting import arriving, scores, source, vida, warm
 
 OFFICIAL = {name: value for name, value in PRESETS["official-cifar10"].items()} | {"passes": 3}
 
