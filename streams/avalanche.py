@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset
 
-from cl.data.augment import View
+from cl.data.augment import Crop
 from cl.data.images import whole
 from cl.data.samples import ArrayPixels, Samples
 from cl.data.stream import Recipe, Stream, Task
@@ -167,14 +167,14 @@ class _SourcePixels:
                     self._digests[name] = digest_bytes(f"{image.shape}".encode() + image.tobytes())
         return self._digests[sample]
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
         with _undisturbed():
             images = [self._image(sample) for sample in samples]
         shapes = {image.shape for image in images}
         if len(shapes) > 1:
             sizes = " and ".join(f"{wide} x {high}" for high, wide, _ in sorted(shapes)[:2])
             raise BadInput(f"images of {sizes} in one stream; bring them to one size with image_size")
-        return ArrayPixels(samples, np.stack(images)).read(samples, views)
+        return ArrayPixels(samples, np.stack(images)).read(samples, crops)
 
     def _image(self, sample: str) -> np.ndarray:
         image = self._sources[sample].image()

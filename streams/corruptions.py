@@ -20,7 +20,7 @@ from PIL import features
 from torch import Tensor
 
 from cl.code import code_digest
-from cl.data.augment import View
+from cl.data.augment import Crop
 from cl.data.samples import ArrayPixels, Pixels
 from cl.digests import digest_json
 from cl.errors import BadInput, UnknownName, shown
@@ -230,7 +230,7 @@ class CorruptedPixels:
         picture, condition = _seen(sample)
         return digest_json([self._base.digest(picture), picture, condition, self._generator.digest])
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
         places = [_seen(sample) for sample in samples]
         found = {place: self._kept[place] for place in places if place in self._kept}
         missing = [place for place in dict.fromkeys(places) if place not in found]
@@ -239,7 +239,7 @@ class CorruptedPixels:
             for (picture, condition), image in zip(missing, clean, strict=True):
                 found[picture, condition] = self._generator.corrupt(image, condition, picture)
         self._keep(found)
-        return ArrayPixels(samples, np.stack([found[place] for place in places])).read(samples, views)
+        return ArrayPixels(samples, np.stack([found[place] for place in places])).read(samples, crops)
 
     def _keep(self, found: dict[tuple[str, str], np.ndarray]) -> None:
         for place, image in found.items():

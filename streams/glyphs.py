@@ -20,7 +20,7 @@ from PIL import features
 from torch import Tensor
 
 from cl.code import code_digest
-from cl.data.augment import View
+from cl.data.augment import Crop
 from cl.data.samples import ArrayPixels, Samples
 from cl.data.stream import Recipe, Stream, Task
 from cl.digests import digest_json
@@ -54,8 +54,8 @@ class GlyphPixels:
         """Digest of everything that determines the pixels; drawing is put off until they are read."""
         return digest_json([sample, asdict(self._drawings[sample]), _renderer()])
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
-        return ArrayPixels(samples, np.stack([self._draw(sample) for sample in samples])).read(samples, views)
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
+        return ArrayPixels(samples, np.stack([self._draw(sample) for sample in samples])).read(samples, crops)
 
     def _fresh(self, sample: str) -> np.ndarray:
         what = self._drawings[sample]

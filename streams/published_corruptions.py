@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from cl.data.augment import View
+from cl.data.augment import Crop
 from cl.data.images import FilePixels, side_of
 from cl.data.recipes import TOML, resolve_stream
 from cl.data.samples import ArrayPixels, Pixels, Samples
@@ -167,8 +167,8 @@ class _MappedPixels:
     def digest(self, sample: str) -> str:
         return digest_bytes(np.ascontiguousarray(self._row(sample)).data)
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
-        return ArrayPixels(samples, np.stack([self._row(sample) for sample in samples])).read(samples, views)
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
+        return ArrayPixels(samples, np.stack([self._row(sample) for sample in samples])).read(samples, crops)
 
     def _row(self, sample: str) -> np.ndarray:
         picture, condition, _ = sample.rsplit("|", 2)
@@ -250,8 +250,8 @@ class _VisitedPixels:
     def digest(self, sample: str) -> str:
         return self._pixels.digest(sample.rpartition("|")[0])
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
-        return self._pixels.read([sample.rpartition("|")[0] for sample in samples], views)
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
+        return self._pixels.read([sample.rpartition("|")[0] for sample in samples], crops)
 
 
 def _imagenet_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | None, files: Files) -> Found:

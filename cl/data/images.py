@@ -20,7 +20,7 @@ from PIL.Image import DecompressionBombError
 from torch import Tensor
 
 from cl.code import code_digest
-from cl.data.augment import View
+from cl.data.augment import Crop
 from cl.digests import digest_json
 from cl.errors import BadInput, shown
 from cl.home.files import Files, Stamp, mapped
@@ -128,14 +128,14 @@ class FilePixels:
     def digest(self, sample: str) -> str:
         return digest_json([self._digests[sample], self._size, self._decoder])
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
-        jobs = list(zip(samples, views if views is not None else [None] * len(samples), strict=True))
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
+        jobs = list(zip(samples, crops if crops is not None else [None] * len(samples), strict=True))
         return torch.from_numpy(np.stack(mapped(self._one, jobs))).permute(0, 3, 1, 2).contiguous()
 
-    def _one(self, job: tuple[str, View | None]) -> np.ndarray:
-        sample, view = job
+    def _one(self, job: tuple[str, Crop | None]) -> np.ndarray:
+        sample, crop = job
         image = self._decoded(sample)
-        seen = view.of(image, (self._size, self._size)) if view is not None else whole(image, self._size)
+        seen = crop.of(image, (self._size, self._size)) if crop is not None else whole(image, self._size)
         return np.asarray(seen)
 
     def _decoded(self, sample: str) -> Image.Image:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cl.data.augment import View
+from cl.data.augment import Crop
 from cl.digests import digest_bytes, digest_json
 from cl.errors import BadInput
 from cl.home.store import Shard
@@ -24,8 +24,8 @@ class Pixels(Protocol):
     def digest(self, sample: str) -> str:
         """Digest of the sample's stored bytes."""
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
-        """Images of these ids, uint8 `(n, 3, height, width)`; each seen through its view, if views are given."""
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
+        """Images of these ids, uint8 `(n, 3, height, width)`; each cropped, if crops are given."""
 
 
 class ArrayPixels:
@@ -43,11 +43,11 @@ class ArrayPixels:
         image = np.ascontiguousarray(self._images[self._row[sample]])
         return digest_bytes(f"{image.shape}".encode() + image.tobytes())
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
         rows = self._images[[self._row[sample] for sample in samples]]
-        if views is not None:
+        if crops is not None:
             size = rows.shape[2], rows.shape[1]
-            seen = [view.of(Image.fromarray(row), size) for row, view in zip(rows, views, strict=True)]
+            seen = [crop.of(Image.fromarray(row), size) for row, crop in zip(rows, crops, strict=True)]
             rows = np.stack([np.asarray(image) for image in seen])
         images = torch.from_numpy(rows)
         if images.ndim == 3:
@@ -123,10 +123,10 @@ class Samples:
         """What a store keeps of the shard."""
         return Shard(self.digest, self.origins, self.labels, self.contents)
 
-    def images(self, rows: Sequence[int] | slice = slice(None), views: Sequence[View] | None = None) -> Tensor:
-        """Raw images of these rows, uint8 `(n, 3, height, width)`, each through its view if views are given."""
+    def images(self, rows: Sequence[int] | slice = slice(None), crops: Sequence[Crop] | None = None) -> Tensor:
+        """Raw images of these rows, uint8 `(n, 3, height, width)`, each cropped if crops are given."""
         ids = self.ids[rows] if isinstance(rows, slice) else [self.ids[row] for row in rows]
-        return self.pixels.read(ids, views) if views is not None else self.pixels.read(ids)
+        return self.pixels.read(ids, crops) if crops is not None else self.pixels.read(ids)
 
     def targets(self, classes: Sequence[str]) -> Tensor:
         """Index of each label in `classes`, int64 `(n,)`; -1 for a label that is not among them."""
@@ -160,11 +160,11 @@ class _JoinedPixels:
     def digest(self, sample: str) -> str:
         return self._owner[sample].digest(sample)
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
         places: dict[int, list[int]] = {}
         for row, sample in enumerate(samples):
             places.setdefault(id(self._owner[sample]), []).append(row)
-        parts = {rows[0]: self._part(samples, views, rows) for rows in places.values()}
+        parts = {rows[0]: self._part(samples, crops, rows) for rows in places.values()}
         first = next(iter(parts.values()))
         images = first.new_empty((len(samples), *first.shape[1:]))
         for rows in places.values():
@@ -176,6 +176,6 @@ class _JoinedPixels:
         real = getattr(self._owner[sample], "_real", None)
         return sample if real is None else real(sample)
 
-    def _part(self, samples: Sequence[str], views: Sequence[View] | None, rows: Sequence[int]) -> Tensor:
-        seen = [views[row] for row in rows] if views is not None else None
+    def _part(self, samples: Sequence[str], crops: Sequence[Crop] | None, rows: Sequence[int]) -> Tensor:
+        seen = [crops[row] for row in rows] if crops is not None else None
         return self._owner[samples[rows[0]]].read([samples[row] for row in rows], seen)

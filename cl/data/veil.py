@@ -13,7 +13,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from cl.data.augment import View
+from cl.data.augment import Crop
 from cl.data.samples import Pixels, Samples, concat
 from cl.data.stream import Segment
 
@@ -58,8 +58,8 @@ class _VeiledPixels:
     def digest(self, sample: str) -> str:
         return self._pixels.digest(self._names[sample])
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
-        return self._pixels.read([self._names[sample] for sample in samples], views)
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
+        return self._pixels.read([self._names[sample] for sample in samples], crops)
 
     def _real(self, sample: str) -> str:
         return self._names[sample]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,29 +14,30 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor
 
 from cl import registry
+from cl.components.checkpoint import Checkpoint
 from cl.data.samples import Samples
+from cl.data.test_time_augmentation import augmentations
 from cl.data.veil import Veiled, veil
-from cl.data.views import views
 from cl.home.store import Tensors
 from cl.learning.adaptation import Descent, SourceModel, batch_statistics, norm_names
 from cl.models.vit import TimmBackbone
 from cl.seeds import Seeds
 from cl.testing import tiny_backbone, tiny_drift, tiny_segment
-from strategies.bn1 import renormalised
-from strategies.cotta import taught
-from strategies.eata import fisher, selected
-from strategies.sar import sharpness_aware
+from strategies.bn1 import batch_normalised_scores
+from strategies.cotta import MeanTeacher, learn_from_mean_teacher
+from strategies.eata import Selection, fisher, minimise_selectively
+from strategies.sar import Sharpness, minimise_sharpness
 from strategies.source import source_scores
-from strategies.tent import tented
-from strategies.vida import VidaHyper, adapted, unadapted, warmed
+from strategies.tent import minimise_entropy
+from strategies.vida import VidaHyper
+from strategies.vida.strategy import static_scores, warm_up
+from strategies.vida.teaching import learn_from_teacher
 
 SGD = Descent("sgd", 0.01)
 CLASSES = ("class-0", "class-1")
-EATA: Mapping[str, Any] = {"margin": 2.0, "redundancy": 2.0, "memory": 0.9}
-SAR: Mapping[str, Any] = {"margin": 2.0, "rho": 0.05, "depth": 1.0, "collapse": 0.0}
-COTTA: Mapping[str, Any] = {
-    "passes": 3, "confidence": 1.0, "ema": 0.9, "probability": 0.1, "symmetric": False, "chunk": 8,
-}  # fmt: skip
+EATA = Selection(margin=2.0, redundancy=2.0, memory=0.9)
+SAR = Sharpness(margin=2.0, rho=0.05, depth=1.0, collapse=0.0)
+COTTA = MeanTeacher(passes=3, confidence=1.0, ema=0.9, probability=0.1, symmetric=False, chunk=8)
 
 
 @cache
@@ -70,43 +72,40 @@ def plain(batches: Mapping[str, Samples], backbone: TimmBackbone | None = None) 
 @torch.enable_grad()
 def warm() -> Tensors:
     """Pairs whose two branches both do something."""
-    pairs = warmed(
-        [tiny_drift().tasks[0].train], source(tiny_backbone()), backbone=tiny_backbone(), seeds=Seeds("warm"),
-        checkpoint=NoCheckpoint(), classes=list(CLASSES), sites="attention", low_rank=1, high_rank=8, init="fan_in",
-        how=VidaHyper(warm_lr=0.01).warming,
-    )  # fmt: skip
-    return pairs
-
-
-class NoCheckpoint:
-    def load(self) -> None:
-        return None
-
-    def save(self, tensors: Tensors) -> None:
-        pass
+    h = VidaHyper(high_rank=8, warm_lr=0.01)
+    return warm_up(
+        [tiny_drift().tasks[0].train],
+        source(tiny_backbone()),
+        backbone=tiny_backbone(),
+        seeds=Seeds("warm"),
+        checkpoint=Checkpoint(None),
+        classes=list(CLASSES),
+        shape=h.pairs,
+        how=h.warming,
+    )
 
 
 def vida(batches: Mapping[str, Samples], before: Tensors | None = None, **how: Any) -> dict[str, Tensors]:
-    given = {"passes": 3, "threshold": 0.01, **how}
-    return adapted(
-        dict(batches), source(tiny_backbone()), warm(), before, backbone=tiny_backbone(), seeds=Seeds("run"),
-        reset_every=given.pop("reset_every", 0), at_collapse=given.pop("at_collapse", False), **given,
-    )  # fmt: skip
+    h = VidaHyper(**{"passes": 3, "threshold": 0.01, **how})
+    given: dict[str, Any] = {"backbone": tiny_backbone(), "allotment": h.allotment, "teaching": h.teaching}
+    return learn_from_teacher(dict(batches), source(tiny_backbone()), warm(), before, seeds=Seeds("run"), **given)
 
 
-def method(name: str, backbone: TimmBackbone | None = None) -> Any:
-    """A method as a function of (batches, state)."""
+def method(name: str, backbone: TimmBackbone | None = None, **how: Any) -> Callable[..., dict[str, Tensors]]:
+    """A method as a function of (batches, state). how: what it takes in place of the settings above."""
     backbone = backbone or tiny_backbone()
     origin = source(backbone)
-    common: dict[str, Any] = {"backbone": backbone, "reset_every": 0}
-    builds = {
+    learning: dict[str, Any] = {"backbone": backbone, "how": SGD, "reset_every": 0}
+    eata, sar = {**learning, "selection": EATA, **how}, {**learning, "sharpness": SAR, **how}
+    cotta = {**learning, "teacher": COTTA, "seeds": Seeds("run"), **how}
+    builds: dict[str, Callable[..., dict[str, Tensors]]] = {
         "source": lambda b, s: source_scores(b, origin, backbone=backbone),
-        "bn1": lambda b, s: renormalised(b, origin, backbone=backbone),
-        "tent": lambda b, s: tented(b, origin, s, how=SGD, **common),
-        "eata": lambda b, s: selected(b, origin, None, s, how=SGD, **EATA, **common),
-        "sar": lambda b, s: sharpness_aware(b, origin, s, how=SGD, **SAR, **common),
-        "cotta": lambda b, s: taught(b, origin, s, how=SGD, seeds=Seeds("run"), **COTTA, **common),
-        "vida": lambda b, s: vida(b, s),
+        "bn1": lambda b, s: batch_normalised_scores(b, origin, backbone=backbone),
+        "tent": lambda b, s: minimise_entropy(b, origin, s, **{**learning, **how}),
+        "eata": lambda b, s: minimise_selectively(b, origin, None, s, **eata),
+        "sar": lambda b, s: minimise_sharpness(b, origin, s, **sar),
+        "cotta": lambda b, s: learn_from_mean_teacher(b, origin, s, **cotta),
+        "vida": lambda b, s: vida(b, s, **how),
     }
     return builds[name]
 
@@ -126,9 +125,7 @@ def test_source_scores_do_not_depend_on_how_images_are_dealt_out() -> None:  # T
 
 def test_tent_without_a_step_is_the_source_to_the_bit() -> None:  # T2
     batches = arriving().batches
-    found = tented(
-        batches, source(tiny_backbone()), None, backbone=tiny_backbone(), how=Descent("sgd", 0.0), reset_every=0
-    )
+    found = method("tent", how=Descent("sgd", 0.0))(batches, None)
     assert torch.equal(scores(found), scores(plain(batches)))
 
 
@@ -152,19 +149,15 @@ def test_bn1_is_the_source_without_batch_norm_and_another_model_with_it() -> Non
 
 
 def test_eata_that_keeps_nothing_is_the_source() -> None:  # T4
-    batches, backbone = arriving().batches, tiny_backbone()
-    found = selected(
-        batches, source(backbone), None, None, backbone=backbone, how=SGD, reset_every=0, **{**EATA, "margin": 0.0}
-    )
+    batches = arriving().batches
+    found = method("eata", selection=replace(EATA, margin=0.0))(batches, None)
     assert torch.equal(scores(found), scores(plain(batches)))
     assert found["evidence"]["updated"].sum() == 0
 
 
 def test_sar_without_radius_and_filter_is_tent() -> None:  # T4
-    batches, backbone = arriving().batches, tiny_backbone()
-    sar = sharpness_aware(
-        batches, source(backbone), None, backbone=backbone, how=SGD, reset_every=0, **{**SAR, "rho": 0.0}
-    )
+    batches = arriving().batches
+    sar = method("sar", sharpness=replace(SAR, rho=0.0))(batches, None)
     tent = method("tent")(batches, None)
     assert torch.allclose(scores(sar), scores(tent), atol=1e-6)
     for name, value in tent["state"].items():
@@ -179,17 +172,14 @@ def test_sar_leaves_the_last_quarter_and_the_final_norm_alone() -> None:
 
 
 def test_cotta_with_nothing_left_to_move_is_the_source() -> None:  # T5
-    batches, backbone = arriving().batches, tiny_backbone()
-    still = {**COTTA, "probability": 1.0, "ema": 1.0, "confidence": 0.0}
-    found = taught(
-        batches, source(backbone), None, backbone=backbone, how=SGD, seeds=Seeds("run"), reset_every=0, **still
-    )
+    batches = arriving().batches
+    found = method("cotta", teacher=replace(COTTA, probability=1.0, ema=1.0, confidence=0.0))(batches, None)
     assert torch.equal(scores(found), scores(plain(batches)))
 
 
 def test_a_reset_after_every_batch_is_episodic() -> None:  # T6
-    batches, backbone = arriving().batches, tiny_backbone()
-    found = selected(batches, source(backbone), None, None, backbone=backbone, how=SGD, reset_every=1, **EATA)
+    batches = arriving().batches
+    found = method("eata", reset_every=1)(batches, None)
     alone = [method("eata")({key: batch}, None) for key, batch in batches.items()]
     for key, one in zip(batches, alone, strict=True):
         assert torch.equal(scores(found)[_rows(batches, key)], scores(one))
@@ -238,7 +228,7 @@ class Pictures:
     def digest(self, sample: str) -> str:
         return sample
 
-    def read(self, samples: Any, views: Any = None) -> Tensor:
+    def read(self, samples: Any, crops: Any = None) -> Tensor:
         return torch.stack([self._images[sample] for sample in samples])
 
 
@@ -295,14 +285,14 @@ def test_networks_with_batch_norm_are_adapted_by_batch_statistics(name: str) -> 
     assert torch.isfinite(scores(alone)).all()
 
 
-def test_views_are_normalised_by_the_statistics_of_their_own_view() -> None:
+def test_augmentations_are_normalised_by_the_statistics_of_their_own_copy() -> None:
     batches, backbone = arriving(batches=1).batches, tiny_resnet()
     ((_, batch),) = batches.items()
     found = scores(method("cotta", backbone)(batches, None))
-    seen = views(backbone.pixels(batch.images()), batch.ids, COTTA["passes"], Seeds("run")).chunk(COTTA["passes"])
+    copies = augmentations(backbone.pixels(batch.images()), batch.ids, COTTA.passes, Seeds("run")).chunk(COTTA.passes)
     model = SourceModel(backbone, source(backbone))
     with torch.no_grad(), batch_statistics(backbone, len(batch)):
-        expected = torch.stack([model.logits(one) for one in seen]).mean(0)
+        expected = torch.stack([model.logits(one) for one in copies]).mean(0)
     assert torch.allclose(found, expected, atol=1e-5)
 
 
@@ -323,22 +313,24 @@ def test_importance_holds_weights_near_the_source() -> None:
     batches, backbone = arriving().batches, tiny_backbone()
     start = SourceModel(backbone, source(backbone)).weights(norm_names(backbone))
     heavy = {name: torch.full_like(value, 1e3) for name, value in start.items()}
-    given: dict[str, Any] = {"backbone": backbone, "how": Descent("sgd", 1e-4), "reset_every": 0, **EATA}
-    free = selected(batches, source(backbone), None, None, **given)["state"]
-    held = selected(batches, source(backbone), heavy, None, fisher_weight=1.0, **given)["state"]
-    moved = {
-        kind: sum((state[f"parameter/{name}"] - value).abs().sum() for name, value in start.items())
-        for kind, state in (("free", free), ("held", held))
-    }
-    assert moved["held"] < moved["free"]
+    given: dict[str, Any] = {"backbone": backbone, "how": Descent("sgd", 1e-4), "reset_every": 0}
+    given["selection"] = replace(EATA, fisher_weight=1.0)
+    moved = [
+        sum((state[f"parameter/{name}"] - value).abs().sum().item() for name, value in start.items())
+        for importance in (None, heavy)
+        for state in [minimise_selectively(batches, source(backbone), importance, None, **given)["state"]]
+    ]
+    assert moved[1] < moved[0]
 
 
 def test_statics_are_the_warmed_source() -> None:
-    given = {"passes": 3, "threshold": 0.01}
-    batches = arriving().batches
-    origin, backbone = source(tiny_backbone()), tiny_backbone()
-    static = unadapted(batches, origin, warm(), backbone=backbone, seeds=Seeds("run"), hka=False)
-    allotted = unadapted(batches, origin, warm(), backbone=backbone, seeds=Seeds("run"), hka=True, **given)
+    rule, batches = VidaHyper(passes=3, threshold=0.01).allotment, arriving().batches
+    static, allotted = (
+        static_scores(
+            batches, source(tiny_backbone()), warm(), backbone=tiny_backbone(), seeds=Seeds("run"), allotment=allotment
+        )
+        for allotment in (None, rule)
+    )
     assert not torch.equal(scores(static), scores(plain(batches)))
     assert not torch.equal(scores(static), scores(allotted))
     assert np.isfinite(allotted["evidence"]["lambda_high"].numpy()).all()
@@ -347,5 +339,5 @@ def test_statics_are_the_warmed_source() -> None:
 def test_every_method_at_test_time_starts_from_the_same_source() -> None:
     names = {"source", "bn1", "tent", "cotta", "eata", "sar", "rdumb", "vida", "vida-static", "vida-static+hka"}
     assert names <= set(registry.strategies.names())
-    learns = {registry.strategies.get(name).trained for name in names}
+    learns = {registry.strategies.get(name).train_source for name in names}
     assert len(learns) == 1
