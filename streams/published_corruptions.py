@@ -28,7 +28,7 @@ from cl.errors import BadInput, shown
 from cl.home.files import Files
 from cl.tables import Table, check_table, read_toml
 from streams.corruptions import LEVELS, code_of, parsed, spelled
-from streams.drift import Arrangement, assembled, segment_of, source_of
+from streams.drift import Arrangement, segment_of, source_task, test_time_stream
 from streams.folder import class_incremental, entries
 from streams.schedules import visits
 
@@ -36,7 +36,7 @@ Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-class TestTime(Table):
+class PublishedSet(Table):
     """What a TOML file of kind `test-time` holds."""
 
     kind: Literal["test-time"]
@@ -53,7 +53,7 @@ class TestTime(Table):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _consistent(self) -> TestTime:
+    def _consistent(self) -> PublishedSet:
         if self.source is not None and self.classes is not None:
             raise ValueError("the source names the classes; leave classes out")
         if self.source is None and self.classes is None and self.layout == "cifar-c":
@@ -67,7 +67,7 @@ class TestTime(Table):
 
 
 @dataclass(frozen=True)
-class Found:
+class SetOnDisk:
     """What lies on disk. classes: in the order of their labels. labels: condition -> picture -> class name. read: the
     files, for their digests."""
 
@@ -79,7 +79,7 @@ class Found:
 
 def test_time(path: Path, table: dict[str, Any], files: Files) -> Stream:
     """The stream that the TOML file at `path` describes; `table` is its content. Raises BadInput for any fault."""
-    told = check_table(TestTime, table, path)
+    told = check_table(PublishedSet, table, path)
     data = path.parent / told.data
     if not os.path.isdir(data):
         raise BadInput(f"{shown(path)}: folder {shown(data)} is missing; set data to the folder that holds the set")
@@ -88,13 +88,13 @@ def test_time(path: Path, table: dict[str, Any], files: Files) -> Stream:
     reader = _cifar_c if told.layout == "cifar-c" else _imagenet_c
     found = reader(data, conditions, sorted(labelled.classes) if labelled else told.classes, files)
     nothing = Samples((), (), found.pixels)
-    source = source_of(labelled) if labelled else Task("source", tuple(found.classes), nothing, nothing)
+    source = source_task(labelled) if labelled else Task("source", tuple(found.classes), nothing, nothing)
     people = _same_pictures(told, found, source)
     plan = Arrangement(told.batch_size, told.batches, told.seed, told.official_order)
     course = visits(conditions * told.rounds)
     digests = [digest for digest, _ in files.digests(found.read)]
     content = digest_json([told.model_dump(exclude={"data", "source", "source_data"}), digests, _identity(labelled)])
-    return assembled(
+    return test_time_stream(
         path.stem,
         source,
         [segment_of(visit, plan, found.labels[visit.domain], (), found.pixels) for visit in course],
@@ -115,7 +115,7 @@ def _condition(text: str, path: Path) -> str:
     return spelled(code, int(severity))
 
 
-def _labelled(told: TestTime, path: Path, files: Files) -> Stream | None:
+def _labelled(told: PublishedSet, path: Path, files: Files) -> Stream | None:
     """The stream of the labelled source split and the clean test set; None where a model will be given."""
     if told.source is None:
         return None
@@ -132,7 +132,7 @@ def _identity(labelled: Stream | None) -> dict[str, Any] | None:
     return labelled.recipe.as_json() if labelled and labelled.recipe else None
 
 
-def _same_pictures(told: TestTime, found: Found, source: Task) -> dict[str, str]:
+def _same_pictures(told: PublishedSet, found: SetOnDisk, source: Task) -> dict[str, str]:
     """Clean test image -> the picture that it is, where the source is the set that was corrupted, in its own order.
 
     Raises BadInput where the labels say that it is not in that order.
@@ -177,7 +177,7 @@ class _MappedPixels:
         return array[(int(severity) - 1) * (len(array) // LEVELS) + int(picture.rpartition("/")[2])]
 
 
-def _cifar_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | None, files: Files) -> Found:
+def _cifar_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | None, files: Files) -> SetOnDisk:
     assert classes is not None  # checked with the table
     names = {parsed(condition)[0][0].code: parsed(condition)[0][0].name for condition in conditions}
     labels = _labels(data / "labels.npy", len(classes))
@@ -185,7 +185,7 @@ def _cifar_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | Non
     base = _base(data)
     pictures = {f"{base}/{row:05d}": classes[label] for row, label in enumerate(labels.tolist())}
     read = [data / "labels.npy", *(data / f"{name}.npy" for name in names.values())]
-    return Found(classes, dict.fromkeys(conditions, pictures), _MappedPixels(arrays), read)
+    return SetOnDisk(classes, dict.fromkeys(conditions, pictures), _MappedPixels(arrays), read)
 
 
 def _base(data: Path) -> str:
@@ -254,7 +254,7 @@ class _VisitedPixels:
         return self._pixels.read([sample.rpartition("|")[0] for sample in samples], crops)
 
 
-def _imagenet_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | None, files: Files) -> Found:
+def _imagenet_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | None, files: Files) -> SetOnDisk:
     labels: dict[str, dict[str, str]] = {}
     paths: dict[str, Path] = {}
     for condition in dict.fromkeys(conditions):
@@ -266,7 +266,7 @@ def _imagenet_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | 
             paths[f"{picture}|{condition}"] = path
     pixels = FilePixels(paths, side_of(next(iter(paths.values()))), files, exact=True)
     met = sorted({name for found in labels.values() for name in found.values()})
-    return Found(met if classes is None else classes, labels, _VisitedPixels(pixels), list(paths.values()))
+    return SetOnDisk(met if classes is None else classes, labels, _VisitedPixels(pixels), list(paths.values()))
 
 
 def _pictures(leaf: Path, classes: Sequence[str] | None) -> list[tuple[str, Path]]:

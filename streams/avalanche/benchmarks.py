@@ -1,0 +1,91 @@
+"""Classic benchmarks by name: `avalanche:SplitMNIST`."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cl import Recipe, Seeds, Stream
+from cl.digests import digest_json
+from cl.errors import BadInput
+from cl.registry import Family
+from streams.avalanche.conversion import from_avalanche
+from streams.avalanche.present import require_avalanche
+
+CLASSIC = {
+    "SplitMNIST": "MNIST in n_experiences tasks of new digits",
+    "SplitFMNIST": "Fashion-MNIST in n_experiences tasks of new classes",
+    "SplitCIFAR10": "CIFAR-10 in n_experiences tasks of new classes",
+    "SplitCIFAR100": "CIFAR-100 in n_experiences tasks of new classes",
+    "SplitCIFAR110": "CIFAR-10, then CIFAR-100 in further tasks",
+    "SplitTinyImageNet": "Tiny ImageNet in tasks of new classes",
+    "SplitImageNet": "ImageNet in tasks of new classes",
+    "SplitCUB200": "CUB-200 birds in tasks of new classes",
+    "SplitOmniglot": "Omniglot in n_experiences tasks of new characters",
+    "SplitInaturalist": "iNaturalist, a super-category a task",
+    "PermutedMNIST": "MNIST again and again, its pixels permuted anew in each task",
+    "RotatedMNIST": "MNIST again and again, at another angle in each task",
+    "CORe50": "CORe50 objects in new instances, classes or both",
+    "CLEAR": "CLEAR's photographs, a span of years a task",
+    "OpenLORIS": "OpenLORIS objects under a factor that gets harder",
+    "CLStream51": "Stream-51 videos",
+}
+OURS = ("data", "image_size")
+
+
+class _Classic:
+    """The factory of one classic benchmark. Its arguments are Avalanche's own, and `image_size`."""
+
+    def __init__(self, name: str, about: str) -> None:
+        self.name, self.__doc__ = name, about
+
+    def __call__(self, data: str | None = None, image_size: int | None = None, **arguments: Any) -> Stream:
+        if data is None:
+            raise BadInput(f"stream 'avalanche:{self.name}' needs --data DIR, the folder that holds its files")
+        stream = from_avalanche(self._benchmark(data, arguments), f"avalanche:{self.name}", image_size)
+        shards = [shard.digest for task in stream.tasks for shard in (task.train, task.test)]
+        given = arguments if image_size is None else {**arguments, "image_size": image_size}
+        return replace(stream, recipe=Recipe(stream.name, given, digest_json(shards), {"data": os.path.abspath(data)}))
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """Avalanche's arguments beside those that are ours to give."""
+        own = inspect.signature(_Classic.__call__, eval_str=True).parameters
+        theirs = inspect.signature(self._function()).parameters.values()
+        kept = [_typed(one) for one in theirs if not one.name.endswith("_transform") and "_root" not in one.name]
+        return inspect.Signature([*kept, *(own[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in OURS)])
+
+    def _function(self) -> Callable[..., Any]:
+        require_avalanche()
+        from avalanche.benchmarks import classic
+
+        found: Callable[..., Any] = getattr(classic, self.name)
+        return found
+
+    def _benchmark(self, data: str, arguments: Mapping[str, Any]) -> Any:
+        """Avalanche's benchmark. What it draws comes from here, even where its own seed is left out."""
+        function = self._function()
+        roots = [name for name in inspect.signature(function).parameters if name.startswith("dataset_root")]
+        with Seeds(f"avalanche|{self.name}").forked("benchmark"), contextlib.redirect_stdout(io.StringIO()):
+            try:
+                return function(**arguments, **dict.fromkeys(roots, Path(data)))
+            except Exception as error:  # a library, its mirrors and foreign files fail in many ways
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+                raise BadInput(f"avalanche:{self.name} cannot be made from {data}: {reason}") from error
+
+
+def _typed(parameter: inspect.Parameter) -> inspect.Parameter:
+    """A keyword with a type, its default's where Avalanche names none."""
+    kind: Any = parameter.annotation
+    if kind is parameter.empty:
+        kind = Any if parameter.default in (None, parameter.empty) else type(parameter.default)
+    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind)
+
+
+classic = Family({name: _Classic(name, f"{about} (Avalanche; --data)") for name, about in CLASSIC.items()})
