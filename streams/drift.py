@@ -284,9 +284,10 @@ class _ReadyMade:
     def __signature__(self) -> inspect.Signature:
         """Those arguments; `corruptions` are text, as on the command line."""
         own = inspect.signature(Drift, eval_str=True)
-        told = {"schedule": {"default": ROUNDS}, "corruptions": {"annotation": str}}
-        changed = [one.replace(**told.get(name, {})) for name, one in own.parameters.items()]
-        return own.replace(parameters=changed, return_annotation=Stream)
+        schedule = own.parameters["schedule"].replace(default=ROUNDS)
+        corruptions = own.parameters["corruptions"].replace(annotation=str)
+        changed = {**own.parameters, "schedule": schedule, "corruptions": corruptions}
+        return own.replace(parameters=list(changed.values()), return_annotation=Stream)
 
 
 drifting_digits = _ReadyMade(

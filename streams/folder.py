@@ -14,11 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from cl import Policy, Recipe, Samples, Stream, Task
 from cl.data.augment import crop_flip
 from cl.data.images import FilePixels
-from cl.data.policy import Policy
-from cl.data.samples import Samples
-from cl.data.stream import Recipe, Stream, Task
 from cl.digests import digest_json
 from cl.errors import BadInput, UnknownName, shown
 from cl.home.files import Files
@@ -89,7 +87,7 @@ class ClassIncremental(Table):
 
 
 @dataclass(frozen=True)
-class Row:
+class ImageRow:
     """One image: where it lies, and what is said about it."""
 
     sample: str
@@ -127,7 +125,7 @@ def class_incremental(path: Path, table: dict[str, Any], files: Files) -> Stream
     )
 
 
-def _task(classes: list[str], rows: list[Row], pixels: FilePixels, augment: str) -> Task:
+def _task(classes: list[str], rows: list[ImageRow], pixels: FilePixels, augment: str) -> Task:
     mine = [row for row in rows if row.label in classes]
     train = {row.sample: row.label for row in mine if row.split == "train"}
     test = {row.sample: row.label for row in mine if row.split == "test"}
@@ -137,7 +135,7 @@ def _task(classes: list[str], rows: list[Row], pixels: FilePixels, augment: str)
 # Classes: their order, and which go together.
 
 
-def _class_order(told: ClassIncremental, rows: list[Row], path: Path) -> list[str]:
+def _class_order(told: ClassIncremental, rows: list[ImageRow], path: Path) -> list[str]:
     trained = {row.label for row in rows if row.split == "train"}
     tested = {row.label for row in rows if row.split == "test"}
     order = [unicodedata.normalize("NFC", name) for name in told.classes or sorted(trained | tested)]
@@ -180,7 +178,7 @@ def _groups(told: ClassIncremental, order: list[str], path: Path) -> list[list[s
 # Images: from folders that name split and class, or from a table of them.
 
 
-def _from_folders(data: Path) -> Iterator[Row]:
+def _from_folders(data: Path) -> Iterator[ImageRow]:
     seen: set[str] = set()
     for split in SPLITS:
         for folder in entries(data / split, MEND):
@@ -193,7 +191,7 @@ def _from_folders(data: Path) -> Iterator[Row]:
                 if sample in seen:
                     raise BadInput(f"{shown(path)}: another file's name differs in encoding only; rename one")
                 seen.add(sample)
-                yield Row(sample, path, _name(Path(folder.name)), split)
+                yield ImageRow(sample, path, _name(Path(folder.name)), split)
 
 
 def entries(folder: Path, mend: str) -> list[Path]:
@@ -214,7 +212,7 @@ def _name(path: Path) -> str:
     return name
 
 
-def _from_csv(path: Path, data: Path) -> Iterator[Row]:
+def _from_csv(path: Path, data: Path) -> Iterator[ImageRow]:
     lines: dict[str, int] = {}
     for line, row in _records(path):
         where = f"{shown(path)}, line {line}"
@@ -225,7 +223,7 @@ def _from_csv(path: Path, data: Path) -> Iterator[Row]:
         yield _row(row, sample, data, where)
 
 
-def _row(row: dict[str, str], sample: str, data: Path, where: str) -> Row:
+def _row(row: dict[str, str], sample: str, data: Path, where: str) -> ImageRow:
     inside = PurePosixPath(row["sample"])
     if inside.is_absolute() or ".." in inside.parts or "\0" in row["sample"]:
         raise BadInput(f"{where}: sample '{shown(row['sample'])}' must be a path inside the data folder")
@@ -237,7 +235,7 @@ def _row(row: dict[str, str], sample: str, data: Path, where: str) -> Row:
         raise BadInput(f"{where}: sample '{shown(sample)}' has no class; fill it in or drop the line")
     labels = tuple(sorted({label.strip() for label in row.get("labels", "").split(";")} - {""}))
     label = unicodedata.normalize("NFC", row["class"])
-    return Row(sample, data / inside, label, row["split"], row.get("subject", ""), labels)
+    return ImageRow(sample, data / inside, label, row["split"], row.get("subject", ""), labels)
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

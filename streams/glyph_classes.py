@@ -165,9 +165,11 @@ def likeness(glyphs: Sequence[GlyphClass]) -> Floats:
 
 
 def _overlap(drawings: Sequence[tuple[str, str]]) -> Floats:
-    ink, near = (np.stack(pictures) for pictures in zip(*(_look(*drawing) for drawing in drawings), strict=True))
-    covered = ink @ near.T / ink.sum(axis=1, keepdims=True)
-    return np.minimum(covered, covered.T)
+    looks = [_look(*drawing) for drawing in drawings]
+    ink, near = np.stack([ink for ink, _ in looks]), np.stack([near for _, near in looks])
+    covered: Floats = ink @ near.T / ink.sum(axis=1, keepdims=True)
+    overlap: Floats = np.minimum(covered, covered.T)
+    return overlap
 
 
 def _code_point(glyph: GlyphClass) -> int:

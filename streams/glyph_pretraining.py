@@ -174,8 +174,8 @@ def train(
     with Seeds(f"glyph-vit|{recipe.seed}").forked("head"):
         head = nn.Linear(net.embed_dim, classes)
     for module in net.modules():
-        if isinstance(module, Attention):
-            module.fused_attn = False  # on processors, plain attention is twice as fast in bfloat16
+        if isinstance(module, Attention):  # on processors, plain attention is twice as fast in bfloat16
+            module.fused_attn = False  # type: ignore[misc]  # declared final for torch.jit alone
     groups = param_groups_weight_decay(nn.ModuleList([net, head]), recipe.weight_decay)
     optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(_rate, recipe=recipe))

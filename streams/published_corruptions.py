@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from cl import ArrayPixels, Recipe, Samples, Stream, Task
 from cl.data.augment import Crop
 from cl.data.images import FilePixels, side_of
 from cl.data.recipes import TOML, resolve_stream
-from cl.data.samples import ArrayPixels, Pixels, Samples
-from cl.data.stream import Recipe, Stream, Task
+from cl.data.samples import Pixels
 from cl.digests import digest_bytes, digest_json
 from cl.errors import BadInput, shown
 from cl.home.files import Files
@@ -33,7 +34,7 @@ from streams.folder import class_incremental, entries
 from streams.schedules import visits
 
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+SmallCount = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class PublishedSet(Table):
@@ -46,8 +47,8 @@ class PublishedSet(Table):
     source: Text | None = None
     source_data: Text | None = None
     classes: list[Text] | None = None
-    batch_size: Count = 50
-    batches: Count | None = None
+    batch_size: SmallCount = 50
+    batches: SmallCount | None = None
     rounds: Annotated[int, Field(ge=1, le=100)] = 1
     official_order: bool = False
     seed: int = 0
@@ -170,11 +171,12 @@ class _MappedPixels:
     def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
         return ArrayPixels(samples, np.stack([self._row(sample) for sample in samples])).read(samples, crops)
 
-    def _row(self, sample: str) -> np.ndarray:
+    def _row(self, sample: str) -> NDArray[np.uint8]:
         picture, condition, _ = sample.rsplit("|", 2)
         ((corruption, severity),) = parsed(condition)
         array = self._arrays[corruption.code]
-        return array[(int(severity) - 1) * (len(array) // LEVELS) + int(picture.rpartition("/")[2])]
+        image: NDArray[np.uint8] = array[(int(severity) - 1) * (len(array) // LEVELS) + int(picture.rpartition("/")[2])]
+        return image
 
 
 def _cifar_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | None, files: Files) -> SetOnDisk:
@@ -194,7 +196,7 @@ def _base(data: Path) -> str:
     return f"cifar{published[1]}-test" if published else f"{data.resolve().name}-test"
 
 
-def _labels(path: Path, classes: int) -> np.ndarray:
+def _labels(path: Path, classes: int) -> NDArray[np.integer[Any]]:
     """The labels of the n pictures, from five times as many."""
     found = _mapped(path)
     if found.ndim != 1 or found.dtype.kind not in "iu" or not len(found) or len(found) % LEVELS:
@@ -206,7 +208,8 @@ def _labels(path: Path, classes: int) -> np.ndarray:
     wrong = levels[0][(levels[0] < 0) | (levels[0] >= classes)]
     if len(wrong):
         raise BadInput(f"{shown(path)} holds label {wrong[0]}, but there are {classes} classes; is it another set?")
-    return levels[0]
+    labels: NDArray[np.integer[Any]] = levels[0]
+    return labels
 
 
 def _array(path: Path, rows: int) -> np.ndarray:

@@ -85,7 +85,8 @@ class Homeostasis:
             keep = None if masks is None else {name: mask[rows] for name, mask in masks.items()}
             low, high = (one.repeat(count, 1, 1)[rows] if isinstance(one, Tensor) else one for one in factors)
             stacks.append(self._model.logits(pixels[rows], teacher, (low, high), keep))
-        return torch.cat(stacks).unflatten(0, (count, -1))
+        logits: Tensor = torch.cat(stacks).unflatten(0, (count, -1))
+        return logits
 
     def augmented(self, batch: OnlineBatch, count: int) -> Tensor:
         """The batch under test-time augmentation, `count` times: `(count * n, 3, side, side)`."""

@@ -19,7 +19,7 @@ from cl.learning.adaptation import Log, OnlineBatch, SourceModel, go_through, su
 from cl.learning.train import Batch, Optimisation, augmented, fit
 from cl.models.backbone import batches as padded_batches
 from cl.models.backbone import on_device, rows
-from strategies.source import Source, TestTime, source_of, source_split
+from strategies.source import OnlineHyper, Source, TestTime, source_of, source_split
 from strategies.vida.allotment import NEUTRAL, Allotment, Homeostasis, PairedModel
 from strategies.vida.settings import PRESETS, VidaHyper
 from strategies.vida.teaching import learn_from_teacher
@@ -103,7 +103,7 @@ class WarmedPairs(Source[VidaHyper]):
     """The source model with pairs that were warmed up beside it."""
 
     paper = "control of Liu et al., ICLR 2024, arXiv 2306.04344"
-    Hyper = VidaHyper
+    Hyper: ClassVar[type[OnlineHyper]] = VidaHyper
     presets = PRESETS
 
     def learn(self, task: Task, model: Model) -> dict[str, Handle]:
