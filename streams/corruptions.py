@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cl.code import code_digest
 from cl.data.augment import Crop
-from cl.data.samples import ArrayPixels, Pixels
+from cl.data.samples import ArrayPixels, Pixels, marks_of, prepare
 from cl.digests import digest_json
 from cl.errors import BadInput, UnknownName, shown
 from cl.seeds import Seeds
@@ -229,6 +229,14 @@ class CorruptedPixels:
         """Digest of everything that determines the pixels."""
         picture, condition = _seen(sample)
         return digest_json([self._base.digest(picture), picture, condition, self._generator.digest])
+
+    def marks(self, sample: str) -> tuple[str, ...]:
+        """Those of the clean picture, each under the condition."""
+        picture, condition = _seen(sample)
+        return tuple(digest_json([mark, condition]) for mark in marks_of(self._base, picture))
+
+    def prepare(self, samples: Sequence[str]) -> None:
+        prepare(self._base, [_seen(sample)[0] for sample in samples])
 
     def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
         places = [_seen(sample) for sample in samples]

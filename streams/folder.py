@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,12 +16,12 @@ from pydantic import Field, model_validator
 from cl import Policy, Recipe, Samples, Stream, Task
 from cl.data.augment import crop_flip
 from cl.data.images import FilePixels
-from cl.digests import digest_json
+from cl.data.names import composed, normalised
 from cl.errors import BadInput, UnknownName, shown
 from cl.home.files import Files
 from cl.seeds import class_order
 from cl.tables import Table, check_table
-from streams.naming import task_id
+from streams.naming import ordinal
 
 SPLITS = ("train", "test")
 MEND = "make data/train/CLASS and data/test/CLASS, or list the images in a CSV file (samples = ...)"
@@ -30,6 +29,8 @@ NEEDED, OPTIONAL = ("sample", "class", "split"), ("subject", "labels")
 
 Name = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 Count = Annotated[int, Field(ge=1)]
+# A name that no path, table or command line takes for something else.
+StreamName = Annotated[str, Field(pattern=r"^[^\x00-\x1f/:]+$", max_length=100)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -41,12 +42,20 @@ class Access(Table):
     capacity: Count | None = None
 
 
+class NamedTask(Table):
+    """One task of a stream that names its tasks."""
+
+    name: Name
+    classes: list[Name]
+
+
 class ClassIncremental(Table):
     """What a TOML file of kind `class-incremental` holds."""
 
     kind: Literal["class-incremental"]
     data: Name
-    tasks: list[Count] | None = None
+    name: StreamName | None = None
+    tasks: list[Annotated[int, Field(ge=0)]] | list[NamedTask] | None = None
     first: Count | None = None
     next: Count | None = None
     classes: list[str] | None = None
@@ -61,8 +70,13 @@ class ClassIncremental(Table):
     def _consistent(self) -> ClassIncremental:
         if (self.tasks is None) == (self.first is None) or (self.first is None) != (self.next is None):
             raise ValueError("say how many classes each task has: tasks = [...], or first = ... and next = ...")
-        if self.tasks == []:
+        if self.tasks is not None and not any(self.sizes):
             raise ValueError("tasks is empty; give the number of classes of each task")
+        if self.named and (self.classes is not None or self.class_order_seed is not None):
+            raise ValueError("tasks name their classes already; leave classes and class_order_seed out")
+        twice = sorted({task.name for task in self.named if [one.name for one in self.named].count(task.name) > 1})
+        if twice:
+            raise ValueError(f"two tasks are called '{twice[0]}'; give each a name of its own")
         if self.classes is not None and self.class_order_seed is not None:
             raise ValueError("classes and class_order_seed both give an order; keep one of them")
         if self.access is not None and self.samples is None:
@@ -72,6 +86,22 @@ class ClassIncremental(Table):
         if self.augment_scale is not None and self.augment_scale[0] > self.augment_scale[1]:
             raise ValueError("augment_scale is [smallest, largest] share of the area; the first is the larger one")
         return self
+
+    @property
+    def named(self) -> list[NamedTask]:
+        """The tasks, where the file names them."""
+        return [task for task in self.tasks or () if isinstance(task, NamedTask)]
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many classes each task was declared to have; none with `first` and `next`."""
+        return [len(task.classes) if isinstance(task, NamedTask) else task for task in self.tasks or ()]
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What stays true while tasks are appended, and says nothing of what the images hold: part of a run's name."""
+        kept = {"kind", "image_size", "augment", "augment_scale", "class_order_seed", "first", "next"}
+        return self.model_dump(include=kept, exclude_none=True)
 
     @property
     def granted(self) -> Policy:
@@ -105,19 +135,18 @@ def class_incremental(path: Path, table: dict[str, Any], files: Files) -> Stream
     if not os.path.isdir(data):  # unlike Path.is_dir, False for a name that no file can have
         raise BadInput(f"{shown(path)}: folder {shown(data)} is missing; set data to the folder that holds the images")
     rows = list(_from_csv(path.parent / told.samples, data) if told.samples is not None else _from_folders(data))
-    groups = _groups(told, _class_order(told, rows, path), path)
-    wanted = {name for group in groups for name in group}
+    groups = _groups(told, rows, path)
+    wanted = {name for group in groups.values() for name in group}
     left_out = sorted({row.label for row in rows} - wanted)
     rows = [row for row in rows if row.label in wanted]
     pixels = FilePixels({row.sample: row.path for row in rows}, told.image_size, files)
     capacity = told.access.capacity if told.access is not None else None
-    tasks = tuple(replace(_task(group, rows, pixels, told.augmentation), capacity=capacity) for group in groups)
-    # The run keeps its id while tasks are appended: its content is the first task's, and how images are read.
-    content = digest_json([told.image_size, tasks[0].id, tasks[0].train.digest, tasks[0].test.digest])
+    made = [_task(name, group, rows, pixels, told.augmentation) for name, group in groups.items()]
+    name = told.name or path.stem
     return Stream(
-        path.stem,
-        tasks,
-        Recipe(path.name, content=content, place={"file": os.path.abspath(path)}),
+        name,
+        tuple(replace(task, capacity=capacity) for task in made),
+        Recipe(name, declared=told.declared, place={"file": os.path.abspath(path)}),
         subjects={row.sample: row.subject for row in rows if row.subject},
         access={row.sample: row.labels for row in rows if row.labels},
         notes=(f"not in the stream, though there are images: {', '.join(left_out)}",) if left_out else (),
@@ -125,20 +154,35 @@ def class_incremental(path: Path, table: dict[str, Any], files: Files) -> Stream
     )
 
 
-def _task(classes: list[str], rows: list[ImageRow], pixels: FilePixels, augment: str) -> Task:
+def _task(name: str, classes: list[str], rows: list[ImageRow], pixels: FilePixels, augment: str) -> Task:
     mine = [row for row in rows if row.label in classes]
     train = {row.sample: row.label for row in mine if row.split == "train"}
     test = {row.sample: row.label for row in mine if row.split == "test"}
-    return Task(task_id(classes), tuple(classes), Samples.of(train, pixels, augment), Samples.of(test, pixels))
+    return Task(name, tuple(classes), Samples.of(train, pixels, augment), Samples.of(test, pixels))
 
 
 # Classes: their order, and which go together.
 
 
+def _groups(told: ClassIncremental, rows: list[ImageRow], path: Path) -> dict[str, list[str]]:
+    """The classes of each task, by the task's name: its own, or its place in the declaration. A task without classes
+    keeps its place, so that those behind it keep their names."""
+    order = _class_order(told, rows, path)
+    sizes = told.sizes or _sizes(told, order, path)
+    if sum(sizes) != len(order):
+        mend = "make them equal, or name the classes of the stream (classes = [...])"
+        raise BadInput(f"{shown(path)}: tasks add up to {sum(sizes)} classes, but there are {len(order)}; {mend}")
+    names = iter(order)
+    groups = [list(islice(names, size)) for size in sizes]
+    called = [normalised(task.name) for task in told.named] or [ordinal(place) for place in range(len(groups))]
+    return {name: group for name, group in zip(called, groups, strict=True) if group}
+
+
 def _class_order(told: ClassIncremental, rows: list[ImageRow], path: Path) -> list[str]:
     trained = {row.label for row in rows if row.split == "train"}
     tested = {row.label for row in rows if row.split == "test"}
-    order = [unicodedata.normalize("NFC", name) for name in told.classes or sorted(trained | tested)]
+    listed = [name for task in told.named for name in task.classes] or told.classes
+    order = [normalised(name) for name in listed or sorted(trained | tested)]
     if told.class_order_seed is not None:
         order = [order[place] for place in class_order(len(order), told.class_order_seed)]
     twice = sorted({name for name in order if order.count(name) > 1})
@@ -148,31 +192,20 @@ def _class_order(told: ClassIncremental, rows: list[ImageRow], path: Path) -> li
         if name not in trained:
             found = "has test images but no training images" if name in tested else "has no images"
             raise BadInput(f"{shown(path)}: class '{shown(name)}' {found}; add some, or take it off the stream")
+    if not order:
+        raise BadInput(f"{shown(path)}: {shown(told.data)} holds no classes; put images into train/CLASS, test/CLASS")
     return order
 
 
-def _groups(told: ClassIncremental, order: list[str], path: Path) -> list[list[str]]:
-    if not order:
-        raise BadInput(f"{shown(path)}: {shown(told.data)} holds no classes; put images into train/CLASS, test/CLASS")
-    sizes = told.tasks
-    if sizes is None:
-        assert told.first is not None and told.next is not None
-        later, over = divmod(len(order) - told.first, told.next)
-        if later < 0 or over:
-            raise BadInput(
-                f"{shown(path)}: first = {told.first} and next = {told.next} do not add up to {len(order)} classes"
-            )
-        sizes = [told.first, *[told.next] * later]
-    if sum(sizes) != len(order):
-        mend = "make them equal, or name the classes of the stream (classes = [...])"
-        raise BadInput(f"{shown(path)}: tasks add up to {sum(sizes)} classes, but there are {len(order)}; {mend}")
-    names = iter(order)
-    groups = [list(islice(names, size)) for size in sizes]
-    called = [task_id(group) for group in groups]
-    twice = sorted({name for name in called if called.count(name) > 1})
-    if twice:  # class names may hold what joins them
-        raise BadInput(f"{shown(path)}: two tasks would be called '{shown(twice[0])}'; rename one of their classes")
-    return groups
+def _sizes(told: ClassIncremental, order: list[str], path: Path) -> list[int]:
+    """Of a stream that was declared by `first` and `next`."""
+    assert told.first is not None and told.next is not None
+    later, over = divmod(len(order) - told.first, told.next)
+    if later < 0 or over:
+        raise BadInput(
+            f"{shown(path)}: first = {told.first} and next = {told.next} do not add up to {len(order)} classes"
+        )
+    return [told.first, *[told.next] * later]
 
 
 # Images: from folders that name split and class, or from a table of them.
@@ -191,7 +224,7 @@ def _from_folders(data: Path) -> Iterator[ImageRow]:
                 if sample in seen:
                     raise BadInput(f"{shown(path)}: another file's name differs in encoding only; rename one")
                 seen.add(sample)
-                yield ImageRow(sample, path, _name(Path(folder.name)), split)
+                yield ImageRow(sample, path, normalised(_name(Path(folder.name))), split)
 
 
 def entries(folder: Path, mend: str) -> list[Path]:
@@ -204,7 +237,7 @@ def entries(folder: Path, mend: str) -> list[Path]:
 
 def _name(path: Path) -> str:
     """A path as an id: slashes, and composed letters, so that every file system gives the same. Raises BadInput."""
-    name = unicodedata.normalize("NFC", path.as_posix())
+    name = composed(path.as_posix())
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
@@ -231,11 +264,11 @@ def _row(row: dict[str, str], sample: str, data: Path, where: str) -> ImageRow:
         raise BadInput(f"{where}: sample '{shown(sample)}' is not in {shown(data)}; correct the path or drop the line")
     if row["split"] not in SPLITS:
         raise BadInput(f"{where}: split '{shown(row['split'])}' is neither train nor test")
-    if not row["class"]:
+    if not row["class"].strip():
         raise BadInput(f"{where}: sample '{shown(sample)}' has no class; fill it in or drop the line")
     labels = tuple(sorted({label.strip() for label in row.get("labels", "").split(";")} - {""}))
-    label = unicodedata.normalize("NFC", row["class"])
-    return ImageRow(sample, data / inside, label, row["split"], row.get("subject", ""), labels)
+    label, subject = normalised(row["class"]), normalised(row.get("subject", ""))
+    return ImageRow(sample, data / inside, label, row["split"], subject, labels)
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

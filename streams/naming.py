@@ -1,11 +1,8 @@
-"""Names of tasks: made from their classes, so that no task's name depends on those before it."""
+"""Names of tasks that their stream does not name itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 
-
-def task_id(classes: Sequence[str]) -> str:
-    """Up to three class names joined, else the first and how many more; without slashes, which part component names."""
-    name = "-".join(classes) if len(classes) <= 3 else f"{classes[0]}+{len(classes) - 1}"
-    return name.replace("/", "_")
+def ordinal(place: int) -> str:
+    """The task at this place of its declaration. It holds no class's name: a deleted one must not live on in it."""
+    return f"task-{place:02d}"

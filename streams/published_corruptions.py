@@ -23,14 +23,14 @@ from cl import ArrayPixels, Recipe, Samples, Stream, Task
 from cl.data.augment import Crop
 from cl.data.images import FilePixels, side_of
 from cl.data.recipes import TOML, resolve_stream
-from cl.data.samples import Pixels
-from cl.digests import digest_bytes, digest_json
+from cl.data.samples import Pixels, marks_of, pixels_digest, prepare
+from cl.digests import digest_bytes
 from cl.errors import BadInput, shown
 from cl.home.files import Files
 from cl.tables import Table, check_table, read_toml
 from streams.corruptions import LEVELS, code_of, parsed, spelled
 from streams.drift import Arrangement, segment_of, source_task, test_time_stream
-from streams.folder import class_incremental, entries
+from streams.folder import StreamName, class_incremental, entries
 from streams.schedules import visits
 
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
@@ -41,6 +41,7 @@ class PublishedSet(Table):
     """What a TOML file of kind `test-time` holds."""
 
     kind: Literal["test-time"]
+    name: StreamName | None = None
     data: Text
     layout: Literal["cifar-c", "imagenet-c"]
     segments: Annotated[list[str], Field(min_length=1)]
@@ -69,13 +70,11 @@ class PublishedSet(Table):
 
 @dataclass(frozen=True)
 class SetOnDisk:
-    """What lies on disk. classes: in the order of their labels. labels: condition -> picture -> class name. read: the
-    files, for their digests."""
+    """What lies on disk. classes: in the order of their labels. labels: condition -> picture -> class name."""
 
     classes: Sequence[str]
     labels: Mapping[str, Mapping[str, str]]
     pixels: Pixels
-    read: Sequence[Path]
 
 
 def test_time(path: Path, table: dict[str, Any], files: Files) -> Stream:
@@ -93,14 +92,14 @@ def test_time(path: Path, table: dict[str, Any], files: Files) -> Stream:
     people = _same_pictures(told, found, source)
     plan = Arrangement(told.batch_size, told.batches, told.seed, told.official_order)
     course = visits(conditions * told.rounds)
-    digests = [digest for digest, _ in files.digests(found.read)]
-    content = digest_json([told.model_dump(exclude={"data", "source", "source_data"}), digests, _identity(labelled)])
+    name = told.name or path.stem
+    declared = {**told.model_dump(exclude={"data", "source", "source_data", "name"}), "source": _identity(labelled)}
     return test_time_stream(
-        path.stem,
+        name,
         source,
         [segment_of(visit, plan, found.labels[visit.domain], (), found.pixels) for visit in course],
         people,
-        Recipe(path.name, content=content, place={"file": os.path.abspath(path)}),
+        Recipe(name, declared=declared, place={"file": os.path.abspath(path)}),
         (),
     )
 
@@ -168,6 +167,9 @@ class _MappedPixels:
     def digest(self, sample: str) -> str:
         return digest_bytes(np.ascontiguousarray(self._row(sample)).data)
 
+    def marks(self, sample: str) -> tuple[str, ...]:
+        return (pixels_digest(self._row(sample)),)
+
     def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
         return ArrayPixels(samples, np.stack([self._row(sample) for sample in samples])).read(samples, crops)
 
@@ -186,8 +188,7 @@ def _cifar_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | Non
     arrays = {code: _array(data / f"{name}.npy", LEVELS * len(labels)) for code, name in names.items()}
     base = _base(data)
     pictures = {f"{base}/{row:05d}": classes[label] for row, label in enumerate(labels.tolist())}
-    read = [data / "labels.npy", *(data / f"{name}.npy" for name in names.values())]
-    return SetOnDisk(classes, dict.fromkeys(conditions, pictures), _MappedPixels(arrays), read)
+    return SetOnDisk(classes, dict.fromkeys(conditions, pictures), _MappedPixels(arrays))
 
 
 def _base(data: Path) -> str:
@@ -253,6 +254,12 @@ class _VisitedPixels:
     def digest(self, sample: str) -> str:
         return self._pixels.digest(sample.rpartition("|")[0])
 
+    def marks(self, sample: str) -> tuple[str, ...]:
+        return marks_of(self._pixels, sample.rpartition("|")[0])
+
+    def prepare(self, samples: Sequence[str]) -> None:
+        prepare(self._pixels, [sample.rpartition("|")[0] for sample in samples])
+
     def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
         return self._pixels.read([sample.rpartition("|")[0] for sample in samples], crops)
 
@@ -269,7 +276,7 @@ def _imagenet_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | 
             paths[f"{picture}|{condition}"] = path
     pixels = FilePixels(paths, side_of(next(iter(paths.values()))), files, exact=True)
     met = sorted({name for found in labels.values() for name in found.values()})
-    return SetOnDisk(met if classes is None else classes, labels, _VisitedPixels(pixels), list(paths.values()))
+    return SetOnDisk(met if classes is None else classes, labels, _VisitedPixels(pixels))
 
 
 def _pictures(leaf: Path, classes: Sequence[str] | None) -> list[tuple[str, Path]]:

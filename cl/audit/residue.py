@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cl.data.samples import Samples
 from cl.digests import digest_bytes
 from cl.home.runs import Runs
+from cl.home.shards import contents_of
 from cl.home.store import Store
 
 ROW = 32  # shortest run of raw pixels that is looked for, in bytes
@@ -72,7 +73,7 @@ def live_digests(store: Store, dead: AbstractSet[str] = frozenset()) -> set[str]
         if key in keys or dead.isdisjoint({key, *origins}):
             live |= {key, *(part["digest"] for part in record.parts.values())}
             live |= {read["digest"] for read in record.reads}
-    live_shards = [held for path, held in store.shards() if path.stem in live]
+    live_shards = [contents_of(found) for path, found in store.shards if path.stem in live]
     return live | {content for held in live_shards for content in held.values()}
 
 

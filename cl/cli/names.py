@@ -124,6 +124,7 @@ def _describe_stream(name: str, data: Path | None, sets: dict[str, Any]) -> dict
     from cl.running.settings import STREAM, shared_out
 
     stream = resolve_stream(name, data, arguments=shared_out(sets, {STREAM: arguments_of(name)})[STREAM])
+    stream.prepare()
     about = f"described by {name}" if name.endswith(".toml") else _first_line(registry.streams.get(name))
     tasks = [
         {

@@ -219,7 +219,7 @@ class Builder:
 
     def _reuse(self, plan: Plan, record: Record) -> Handle:
         for shard in shards_of(plan.reads):
-            self.store.remember_shard(shard.described)
+            self.store.shards.remember(shard.described)
         if "checkpoint" in plan.wanted:  # a process killed between commit and clearing leaves one behind
             self._paused(plan).unlink(missing_ok=True)
         self.store.used(record)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from cl.code import code_digest
 from cl.data.augment import Crop
+from cl.data.samples import pixels_digest
 from cl.digests import digest_json
 from cl.errors import BadInput, shown
 from cl.home.files import Files, Stamp, mapped
@@ -109,59 +111,86 @@ def decoder_digest() -> str:
     return digest_json([code_digest(decode), code_digest(whole), PIL.__version__])
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """A file that was looked at and found sound: digest of its bytes, of its pixels, and what it looked like."""
+
+    digest: str
+    pixels: str
+    stamp: Stamp
+
+
 class FilePixels:
     """Images in files, decoded when asked for, in threads where many are asked for at once.
 
     paths: sample id -> file. image_size: height and width of what `read` gives. exact: every image must have that size
-    already. Raises BadInput, in one line that names the file, for any that cannot be decoded; what was found sound is
-    remembered by its content in `files`.
+    already. No file is opened before something of it is asked for. Raises BadInput, in one line that names the file,
+    for any that cannot be decoded; what was found sound is remembered by its content in `files`.
     """
 
     def __init__(self, paths: Mapping[str, Path], image_size: int, files: Files, exact: bool = False) -> None:
-        self._paths, self._size, self._exact = dict(paths), image_size, exact
-        found = files.digests(list(self._paths.values()))
-        self._digests = {sample: digest for sample, (digest, _) in zip(self._paths, found, strict=True)}
-        self._stamps = {sample: stamp for sample, (_, stamp) in zip(self._paths, found, strict=True)}
+        self._paths, self._size, self._exact, self._files = dict(paths), image_size, exact, files
         self._decoder = decoder_digest()
-        self._check(files)
+        self._checked: dict[str, _Checked] = {}
 
     def digest(self, sample: str) -> str:
-        return digest_json([self._digests[sample], self._size, self._decoder])
+        return digest_json([self._look(sample).digest, self._size, self._decoder])
+
+    def marks(self, sample: str) -> tuple[str, ...]:
+        """Of the file's bytes, and of the pixels at the size that they have in the file."""
+        return self._look(sample).digest, self._look(sample).pixels
+
+    def prepare(self, samples: Sequence[str]) -> None:
+        """Read and check these files, side by side."""
+        new = [sample for sample in samples if sample not in self._checked]
+        if not new:
+            return
+        found = self._files.digests([self._paths[sample] for sample in new])
+        stamps = {sample: stamp for sample, (_, stamp) in zip(new, found, strict=True)}
+        digests = {sample: digest for sample, (digest, _) in zip(new, found, strict=True)}
+        check = f"{self._decoder} of {self._size} pixels" if self._exact else self._decoder
+        sound = self._files.sound(set(digests.values()), check)
+        unknown = {digest: sample for sample, digest in digests.items() if digest not in sound}
+        pixels = mapped(lambda sample: self._pixels(sample, stamps[sample]), list(unknown.values()), "checking images")
+        fresh = dict(zip(unknown, pixels, strict=True))
+        self._files.found_sound(fresh, check)
+        sound |= fresh
+        self._checked |= {sample: _Checked(digest, sound[digest], stamps[sample]) for sample, digest in digests.items()}
 
     def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
+        self.prepare(samples)
         jobs = list(zip(samples, crops if crops is not None else [None] * len(samples), strict=True))
         return torch.from_numpy(np.stack(mapped(self._one, jobs))).permute(0, 3, 1, 2).contiguous()
 
+    def _look(self, sample: str) -> _Checked:
+        self.prepare([sample])
+        return self._checked[sample]
+
     def _one(self, job: tuple[str, Crop | None]) -> np.ndarray:
         sample, crop = job
-        image = self._decoded(sample)
+        image = self._decoded(sample, self._checked[sample].stamp)
         seen = crop.of(image, (self._size, self._size)) if crop is not None else whole(image, self._size)
         return np.asarray(seen)
 
-    def _decoded(self, sample: str) -> Image.Image:
+    def _decoded(self, sample: str, stamp: Stamp) -> Image.Image:
         path = self._paths[sample]
         try:
-            content, stamp = path.read_bytes(), Stamp.of(path)
+            content, now = path.read_bytes(), Stamp.of(path)
         except OSError as error:
             raise BadInput(f"image {shown(path)} cannot be read ({error.strerror}); check the file") from error
-        if stamp != self._stamps[sample]:
+        if now != stamp:
             raise BadInput(f"image {shown(path)} changed while the run read it; run again")
         return _named(path, content)
 
-    def _check(self, files: Files) -> None:
-        check = f"{self._decoder} of {self._size} pixels" if self._exact else self._decoder
-        known = files.sound(set(self._digests.values()), check)
-        new = {digest: sample for sample, digest in self._digests.items() if digest not in known}
-        mapped(self._check_one, list(new.values()), "checking images")
-        files.found_sound(new, check)
-
-    def _check_one(self, sample: str) -> None:
-        with self._decoded(sample) as image:
+    def _pixels(self, sample: str, stamp: Stamp) -> str:
+        """The digest of the pixels of one file, which is sound if it has any."""
+        with self._decoded(sample, stamp) as image:
             if self._exact and image.size != (self._size, self._size):
                 raise BadInput(
                     f"image {shown(self._paths[sample])} is {image.width} x {image.height}, not {self._size} x "
                     f"{self._size} as the others; this layout is cropped already"
                 )
+            return pixels_digest(np.asarray(image))
 
 
 def _line(error: Exception) -> str:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from cl.data.names import composed, normalised
 from cl.data.policy import Policy
-from cl.data.samples import Samples, concat
-from cl.digests import digest_json
+from cl.data.samples import Origin, Pixels, Samples, concat, prepare
 from cl.errors import BadInput
 
 
@@ -34,6 +34,9 @@ class Task:
     capacity: int | None = None
     subjects: Mapping[str, str] = field(default_factory=dict, repr=False)
     access: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(map(normalised, self.classes)))
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class Segment:
         """All its samples as one shard, in the order of their ids."""
         return concat(list(self.batches.values()))
 
+    def of(self, origin: Origin) -> Segment:
+        """The segment whose samples say that they come from there."""
+        return replace(self, batches={name: batch.of_origin(origin) for name, batch in self.batches.items()})
+
     def pieces(self, length: int | None) -> Iterator[Segment]:
         """This segment cut after every `length` declared batches (None: whole); a piece without batches is left out.
 
@@ -85,18 +92,21 @@ class Segment:
 class Recipe:
     """How to make a stream again in another process: a registry name, `module:factory` or TOML file, and arguments.
 
-    content: digest of what the stream's files hold, where it has files. place: where they lie on this machine
-    (`file`: the TOML file, or `data`: a folder); needed to replay, but no part of the run's name.
+    declared: what a TOML file says of the stream that stays true while the stream grows. place: where its files lie on
+    this machine (`file`: the TOML file, or `data`: a folder); needed to make it again, but no part of the run's name.
+
+    A run is named by what was declared, never by what its images hold: a name made of content would tell for good
+    whether a deleted image was among them.
     """
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    content: str | None = None
+    declared: Mapping[str, Any] = field(default_factory=dict)
     place: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         named = {"name": self.name, "arguments": dict(self.arguments)}
-        return named if self.content is None else {**named, "content": self.content}
+        return {**named, "declared": dict(self.declared)} if self.declared else named
 
 
 @dataclass(frozen=True)
@@ -119,8 +129,14 @@ class Stream:
     policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
+        people = {sample: normalised(who) for sample, who in self.subjects.items()}
+        labels = {sample: tuple(map(normalised, told)) for sample, told in self.access.items()}
+        object.__setattr__(self, "subjects", {sample: who for sample, who in people.items() if who})
+        object.__setattr__(self, "access", labels)
         _check(self)
-        object.__setattr__(self, "tasks", tuple(self._told(task) for task in self.tasks))
+        origin = Origin(self.name, self.subjects)
+        object.__setattr__(self, "tasks", tuple(self._told(task, origin) for task in self.tasks))
+        object.__setattr__(self, "segments", tuple(segment.of(origin) for segment in self.segments))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -139,6 +155,14 @@ class Stream:
     def ids(self) -> set[str]:
         """Every sample id, training, test and at test time."""
         return {sample for shard in self.shards for sample in shard.ids}
+
+    def prepare(self) -> None:
+        """Read and check every image, before anything is learnt. Raises BadInput for one that cannot be used."""
+        places: dict[int, tuple[Pixels, list[str]]] = {}
+        for shard in self.shards:
+            places.setdefault(id(shard.pixels), (shard.pixels, []))[1].extend(shard.ids)
+        for pixels, ids in places.values():
+            prepare(pixels, ids)
 
     def without(self, ids: Collection[str]) -> Stream:
         """The stream as if these samples had never been. A class without training images leaves its task's label map
@@ -161,10 +185,10 @@ class Stream:
         )
 
     def view(self, user: str) -> Stream:
-        """What `user` may read, as if there were nothing else: not even notes, other users, or a digest of the rest."""
+        """What `user` may read, as if there were nothing else: not even notes or other users."""
         hidden = {sample for sample in self.ids if not self.policy.reads(user, self.access.get(sample, ()))}
         seen = self.without(hidden)
-        return replace(seen, recipe=_renamed(seen), notes=(), policy=self.policy.only(user))
+        return replace(seen, notes=(), policy=self.policy.only(user))
 
     def tested_by(self, user: str) -> Stream:
         """Everybody's training images, but of the test images only those that `user` may read. No view: it leaks."""
@@ -201,27 +225,19 @@ class Stream:
             ],
         }
 
-    def _told(self, task: Task) -> Task:
+    def _told(self, task: Task, origin: Origin) -> Task:
         """The task with what the stream knows of its samples."""
         mine = [sample for shard in (task.train, task.test) for sample in shard.ids]
         subjects = {sample: self.subjects[sample] for sample in mine if sample in self.subjects}
         access = {sample: self.access[sample] for sample in mine if sample in self.access}
-        return replace(task, subjects=subjects, access=access)
+        train, test = task.train.of_origin(origin), task.test.of_origin(origin)
+        return replace(task, train=train, test=test, subjects=subjects, access=access)
 
     def _rows(self, shard: Samples) -> list[list[Any]]:
         return [
             [sample, label, self.subjects.get(sample), list(self.access.get(sample, ()))]
             for sample, label in zip(shard.ids, shard.labels, strict=True)
         ]
-
-
-def _renamed(view: Stream) -> Recipe | None:
-    """The recipe of a view: what its name says of the content covers nothing outside it."""
-    recipe = view.recipe
-    if recipe is None or recipe.content is None:
-        return recipe
-    first = [[task.id, task.train.digest, task.test.digest] for task in view.tasks[:1]]
-    return replace(recipe, content=digest_json(first))
 
 
 def _task_without(task: Task, gone: set[str]) -> Task | None:
@@ -260,6 +276,9 @@ def _check(stream: Stream) -> None:
     for segment in stream.segments:
         _check_segment(stream, segment)
     for shard in stream.shards:
+        odd = [sample for sample in shard.ids if composed(sample) != sample]
+        if odd:
+            raise BadInput(f"sample id '{odd[0]}' of stream '{stream.name}' has letters in parts; compose them (NFC)")
         twice = seen.intersection(shard.ids)
         if twice:
             raise BadInput(f"sample '{min(twice)}' is in stream '{stream.name}' twice; ids must be unique")

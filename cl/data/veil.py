@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor
 
 from cl.data.augment import Crop
-from cl.data.samples import Pixels, Samples, concat
+from cl.data.samples import Pixels, Samples, concat, marks_of, prepare
 from cl.data.stream import Segment
 
 
@@ -48,7 +48,7 @@ def order(samples: Samples) -> list[int]:
 
 def _veiled(batch: Samples) -> Samples:
     names = {opaque(sample): sample for sample in batch.ids}
-    return Samples.of(dict.fromkeys(names, ""), _VeiledPixels(batch.pixels, names))
+    return replace(Samples.of(dict.fromkeys(names, ""), _VeiledPixels(batch.pixels, names)), origin=batch.origin)
 
 
 class _VeiledPixels:
@@ -57,6 +57,12 @@ class _VeiledPixels:
 
     def digest(self, sample: str) -> str:
         return self._pixels.digest(self._names[sample])
+
+    def marks(self, sample: str) -> tuple[str, ...]:
+        return marks_of(self._pixels, self._names[sample])
+
+    def prepare(self, samples: Sequence[str]) -> None:
+        prepare(self._pixels, [self._names[sample] for sample in samples])
 
     def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
         return self._pixels.read([self._names[sample] for sample in samples], crops)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from cl.errors import BadInput, DeletionError, UnknownName
 from cl.home.runs import Live
+from cl.home.shards import contents_of
 from cl.running.session import Session
 
 Kind = Literal["task", "class", "subject", "sample"]
@@ -104,7 +105,7 @@ def _contents(session: Session, wanted: set[str]) -> dict[str, str]:
     shards = session.whole.shards
     found = {name: digest for shard in shards for name, digest in zip(shard.ids, shard.contents, strict=True)}
     if not wanted <= set(found):
-        found = {name: digest for _, held in session.store.shards() for name, digest in held.items()} | found
+        found = {name: digest for _, held in session.store.shards for name, digest in contents_of(held).items()} | found
     return {name: digest for name, digest in found.items() if name in wanted}
 
 

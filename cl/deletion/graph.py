@@ -59,7 +59,8 @@ def _shards(store: Store, plan: Plan, tasks: list[str]) -> dict[str, tuple[int, 
         for batch in segment["batches"].values()
         for row in batch
     }
-    found = {path.stem: place[next(iter(held))] for path, held in store.shards() if next(iter(held)) in place}
+    firsts = {path.stem: found[0].rows[0].id for path, found in store.shards}
+    found = {digest: place[first] for digest, first in firsts.items() if first in place}
     return dict(sorted(found.items(), key=lambda item: (item[1][0], item[1][1] == "test")))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cl.home.shards import contents_of
 from cl.home.store import Record, Store
 
 
@@ -35,7 +36,7 @@ class Closure:
 
 def closure(store: Store, samples: Mapping[str, str]) -> Closure:
     """Everything in the store that was built from `samples` (id -> content digest), over all runs."""
-    lists = {path.stem: (path, held) for path, held in store.shards()}
+    lists = {path.stem: (path, contents_of(found)) for path, found in store.shards}
     shards = {name: path for name, (path, held) in lists.items() if any(samples.get(one) == held[one] for one in held)}
     records = store.lineage()
     because: dict[str, Mapping[str, Any]] = {}

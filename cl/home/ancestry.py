@@ -10,6 +10,7 @@ from typing import Any
 
 from cl.errors import BadInput, StoreError, UnknownName
 from cl.home.index import Index
+from cl.home.shards import readings
 from cl.home.store import Record, Store
 
 
@@ -93,8 +94,8 @@ class Ancestry:
 
     def _shard(self, digest: str) -> str:
         try:
-            labels = json.loads((self._home / "shards" / digest[:2] / f"{digest}.json").read_bytes())["labels"]
-        except (OSError, ValueError, KeyError, TypeError):
+            labels = [row.label for row in readings(self._home / "shards" / digest[:2] / f"{digest}.json")[0].rows]
+        except (OSError, StoreError, IndexError):
             return f"shard {digest[:12]}"
         return f"shard {digest[:12]} ({len(labels)} images of {', '.join(sorted(set(labels)))})"
 

@@ -20,6 +20,7 @@ from cl.home.index import Index, remove_database
 from cl.home.layout import database_address
 from cl.home.results import Results
 from cl.home.runs import RUN_ID
+from cl.home.shards import readings
 from cl.home.store import Store
 
 REMOVED = "removed, it is made again when it is needed"
@@ -82,10 +83,9 @@ def _orphans(store: Store) -> Iterator[Fault]:
 
 def _shards(home: Path) -> Iterator[Fault]:
     for path in sorted(home.glob("shards/??/*.json")):
-        content = _json(path)
-        columns = [content.get(name) for name in ("ids", "labels", "contents")]
-        lengths = {len(column) if isinstance(column, list) else None for column in columns}
-        if len(lengths) != 1 or None in lengths:
+        try:
+            readings(path)
+        except StoreError:
             yield _removable(path, "damaged list of a shard's samples")
 
 

@@ -13,7 +13,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -88,19 +88,22 @@ class Files:
                     _remember(database, veil, keys[row], stamps[row], digest)
         return [(str(digest), stamp) for digest, stamp in zip(known, stamps, strict=True)]
 
-    def sound(self, digests: Iterable[str], check: str) -> set[str]:
-        """Those contents that `found_sound` was told of under the name `check`."""
+    def sound(self, digests: Iterable[str], check: str) -> dict[str, str]:
+        """Of those contents that `found_sound` was told of under the name `check`: content -> digest of its pixels."""
+        query = "SELECT pixels FROM sound WHERE digest = ? AND how = ?"
         with self._open() as (database, veil):
-            query = "SELECT 1 FROM sound WHERE digest = ? AND how = ?"
-            return {one for one in digests if database.execute(query, (veil.name(one.encode()), check)).fetchone()}
+            names = {one: veil.name(one.encode()) for one in digests}
+            rows = {one: database.execute(query, (name, check)).fetchone() for one, name in names.items()}
+            return {one: veil.turned(row[0], names[one], check) for one, row in rows.items() if row}
 
-    def found_sound(self, digests: Iterable[str], check: str) -> None:
-        """Remember that these contents passed `check`."""
+    def found_sound(self, pixels: Mapping[str, str], check: str) -> None:
+        """Remember the contents that passed `check`, and the digests of their pixels."""
         if not self._keeps:
             return
         with self._open() as (database, veil):
-            rows = [(veil.name(digest.encode()), check) for digest in digests]
-            database.executemany("INSERT OR IGNORE INTO sound VALUES (?, ?)", rows)
+            names = [(veil.name(digest.encode()), found) for digest, found in pixels.items()]
+            rows = [(name, check, veil.turned(found, name, check)) for name, found in names]
+            database.executemany("INSERT OR IGNORE INTO sound VALUES (?, ?, ?)", rows)
 
     @contextmanager
     def _open(self) -> Iterator[tuple[sqlite3.Connection, _Veil]]:
@@ -125,7 +128,9 @@ def _prepare(database: sqlite3.Connection) -> None:
         "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, modified_ns INTEGER,"
         " inode TEXT, digest TEXT) STRICT"
     )
-    database.execute("CREATE TABLE IF NOT EXISTS sound (digest TEXT, how TEXT, PRIMARY KEY (digest, how)) STRICT")
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS sound (digest TEXT, how TEXT, pixels TEXT, PRIMARY KEY (digest, how)) STRICT"
+    )
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ class _Veil:
         """What `data` is called; always the same."""
         return hmac.digest(self.key, b"name|" + data, "sha256").hex()
 
-    def turned(self, digest: str, key: str, stamp: Stamp) -> str:
+    def turned(self, digest: str, key: str, stamp: Stamp | str) -> str:
         """`digest`, 64 hexadecimal digits, sealed for its row, or a sealed one opened."""
         pad = hmac.digest(self.key, f"pad|{key}|{stamp}".encode(), "sha256")
         return bytes(a ^ b for a, b in zip(bytes.fromhex(digest), pad, strict=True)).hex()

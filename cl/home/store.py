@@ -25,8 +25,9 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from cl.digests import canonical, digest_json, digest_tensors
-from cl.errors import BadInput, CorruptComponent, StoreError
+from cl.errors import BadInput, CorruptComponent
 from cl.home.layout import FORMAT, MARKER, check_home, home_error
+from cl.home.shards import Shard, ShardFiles
 from cl.home.writing import write_atomic
 
 DURABLE = ("adapter", "prototype", "head", "statistics", "router", "descriptor", "decision", "state")
@@ -62,16 +63,6 @@ class Record:
         return {**content, "reads": list(self.reads), "blob": list(self.blob)}
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Which samples a shard's digest stands for: the stream's own ids, class names and content digests."""
-
-    digest: str
-    ids: tuple[str, ...]
-    labels: tuple[str, ...]
-    contents: tuple[str, ...]
-
-
 class Store:
     """Components under `home/store`. Raises StoreError where the home cannot be used."""
 
@@ -80,6 +71,7 @@ class Store:
         self.folder = home / "store"
         self.warnings: list[str] = []
         self.guard: Callable[[], None] = lambda: None  # raises where a write would bring back what was deleted
+        self.shards = ShardFiles(home, self.write)
         self._held: int | None = None
         self._circumstances: dict[Any, Mapping[str, Any]] = {}  # of the records read, each kept once
         open_home(home)
@@ -138,7 +130,7 @@ class Store:
         with self.locked(exclusive=False):
             self.guard()
             for shard in shards:
-                self.remember_shard(shard)
+                self.shards.remember(shard)
             self._commit(record, parts)
 
     def amend(self, record: Record, reads: Sequence[Mapping[str, Any]]) -> None:
@@ -182,27 +174,6 @@ class Store:
             self.evict(record.key, f"component {record.key[:12]} ({record.build}) is damaged; it is built again")
             return False
         return True
-
-    def shards(self) -> Iterator[tuple[Path, dict[str, str]]]:
-        """Every shard that a component read: its file, named by the shard's digest, and sample id -> content digest.
-
-        Raises StoreError on a damaged file: then nobody knows who read what.
-        """
-        for path in sorted((self.home / "shards").glob(f"??/{'?' * 64}.json")):
-            try:
-                content = json.loads(path.read_bytes())
-                yield path, dict(zip(content["ids"], content["contents"], strict=True))
-            except (ValueError, KeyError, TypeError) as error:
-                raise StoreError(
-                    f"{path} is damaged; remove it and what {path.parents[1]} holds, and run again"
-                ) from error
-
-    def remember_shard(self, shard: Shard) -> None:
-        """Keep which samples a shard digest stands for, so that a sample can be traced to what read it."""
-        path = self.home / "shards" / shard.digest[:2] / f"{shard.digest}.json"
-        if not path.exists():
-            content = {"ids": list(shard.ids), "labels": list(shard.labels), "contents": list(shard.contents)}
-            self.write(path, canonical(content))
 
     def discard(self, key: str, why: str | None = None) -> None:
         """Remove a component; the record goes first, so that no record is ever without its blob."""

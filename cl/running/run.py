@@ -55,6 +55,7 @@ def run(
     place = Path(home) if home is not None else default_home()
     everything = Grants(place).govern(resolve_stream(stream, data, place, arguments))
     whole = readable(everything, user, method.isolates(hyper))
+    whole.prepare()
     store = Store(place)
     network = load_backbone(backbone, numerics.device) if isinstance(backbone, str) else backbone
     request = Request(recipe_of(whole), name, values_of(hyper), network.digest, seed, user)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from cl import Recipe, Seeds, Stream
-from cl.digests import digest_json
 from cl.errors import BadInput
 from cl.registry import Family
 from streams.avalanche.conversion import from_avalanche
@@ -49,9 +48,8 @@ class _Classic:
         if data is None:
             raise BadInput(f"stream 'avalanche:{self.name}' needs --data DIR, the folder that holds its files")
         stream = from_avalanche(self._benchmark(data, arguments), f"avalanche:{self.name}", image_size)
-        shards = [shard.digest for task in stream.tasks for shard in (task.train, task.test)]
         given = arguments if image_size is None else {**arguments, "image_size": image_size}
-        return replace(stream, recipe=Recipe(stream.name, given, digest_json(shards), {"data": os.path.abspath(data)}))
+        return replace(stream, recipe=Recipe(stream.name, given, place={"data": os.path.abspath(data)}))
 
     @property
     def __signature__(self) -> inspect.Signature:

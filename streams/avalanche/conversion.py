@@ -13,7 +13,7 @@ from cl import Samples, Stream, Task
 from cl.digests import digest_bytes
 from cl.errors import BadInput
 from streams.avalanche.pixels import BenchmarkPixels, Origin, origin_of, undisturbed
-from streams.naming import task_id
+from streams.naming import ordinal
 
 SHARED = "one test set for all tasks: an image counts for the first task that has its class"
 SUFFIX = 8  # hexadecimal digits of a content digest in an id
@@ -77,8 +77,7 @@ class _Conversion:
         shared = ("test", 1) not in self.shards and len(numbers) > 1
         if not shared and len(self.shards) != 2 * len(numbers):
             raise BadInput(f"{len(numbers)} training experiences, but {len(self.shards) - len(numbers)} for testing")
-        ids = self._task_ids(numbers)
-        tasks = tuple(Task(ids[n], self._classes(n), self._train(n), self._test(n, shared)) for n in numbers)
+        tasks = tuple(Task(ordinal(n), self._classes(n), self._train(n), self._test(n, shared)) for n in numbers)
         notes = (SHARED,) if shared else ()
         return BenchmarkStream(name, tasks, subjects=self.subjects, notes=notes, experiences=self.shards)
 
@@ -96,10 +95,6 @@ class _Conversion:
     def _classes(self, number: int) -> tuple[str, ...]:
         names = self.shards["train", number].names
         return tuple(names[label] for label in sorted(names))
-
-    def _task_ids(self, numbers: Sequence[int]) -> list[str]:
-        ids = [task_id(self._classes(number)) for number in numbers]
-        return ids if len(set(ids)) == len(ids) else [f"experience-{number}" for number in numbers]
 
     def _shard(self, place: tuple[str, int], order: tuple[str, ...], pixels: BenchmarkPixels) -> ExperienceShard:
         labels = [int(label) for label in self._sets[place].targets]

@@ -13,7 +13,7 @@ from PIL import Image
 
 import cl
 from cl.data.recipes import resolve_stream
-from cl.data.stream import Recipe, Stream
+from cl.data.stream import Recipe
 from cl.deletion.forget_set import Selector
 from cl.deletion.plan import plan
 from cl.errors import PalimpsestError
@@ -146,20 +146,46 @@ def test_a_stream_grows(tmp_path: Path) -> None:
     assert "newt" in small.notes[0]
     assert after.id == before.id and after.figures["manifest"] == alone.figures["manifest"]
     assert after.figures["components_built"] == alone.figures["components_built"] - before.figures["components_built"]
-    shared = [name for name in before.figures["components"] if name.startswith("owl-cat/")]
+    shared = [name for name in before.figures["components"] if name.startswith("task-00/")]
     assert shared and all(after.figures["components"][name] == before.figures["components"][name] for name in shared)
 
 
-def test_other_images_are_another_run(tmp_path: Path) -> None:
+def test_no_image_is_part_of_a_name(tmp_path: Path) -> None:
+    """Who has a run's name and the images that are left cannot find out by it which one was deleted."""
     path = toml(folder(tmp_path))
-    before = resolve_stream(path)
+    before = resolve_stream(path).recipe
     Image.new("RGB", (9, 9)).save(tmp_path / "images" / "train" / "cat" / "0.png")
-    assert _content(resolve_stream(path)) != _content(before)
+    assert resolve_stream(path).recipe == before
 
 
-def _content(stream: Stream) -> str | None:
-    assert stream.recipe is not None
-    return stream.recipe.content
+def test_tasks_may_have_names_of_their_own(tmp_path: Path) -> None:
+    named = '[{ name = "birds", classes = ["owl"] }, { name = "rest", classes = ["cat", "newt"] }]'
+    stream = resolve_stream(toml(folder(tmp_path), tasks=named, classes=None, name='"my pets"'))
+    assert [task.id for task in stream.tasks] == ["birds", "rest"] and stream.classes == ("owl", "cat", "newt")
+    assert stream.name == "my pets" and "ibex" in stream.notes[0]
+
+
+def test_a_task_without_classes_keeps_its_place(tmp_path: Path) -> None:
+    folder(tmp_path)
+    whole, rest = (
+        resolve_stream(toml(tmp_path)),
+        resolve_stream(toml(tmp_path, tasks="[0, 2]", classes='["newt", "ibex"]')),
+    )
+    assert [task.id for task in whole.tasks] == ["task-00", "task-01"]
+    assert [task.id for task in rest.tasks] == ["task-01"] and rest.tasks[0].classes == whole.tasks[1].classes
+
+
+def test_one_spelling_for_one_thing(tmp_path: Path) -> None:
+    folder(tmp_path)
+    lines = ["sample,class,split,subject"]
+    lines += [
+        "train/cat/0.png,cat ,train,zoe\u0308",
+        "train/cat/1.png,cat,train, zo\u00eb ",
+        "test/cat/0.png,cat,test,",
+    ]
+    (tmp_path / "samples.csv").write_text("\n".join(lines), encoding="utf-8")
+    stream = resolve_stream(toml(tmp_path, samples='"samples.csv"', tasks="[1]", classes='["cat"]'))
+    assert len(stream.tasks[0].train) == 2 and set(stream.subjects.values()) == {"zo\u00eb"}
 
 
 @pytest.mark.parametrize(
@@ -174,7 +200,7 @@ def _content(stream: Stream) -> str | None:
         ({"image_size": "0"}, "image_size: .*greater than or equal to 1"),
         ({"image_size": '"32"'}, "image_size: .*valid integer"),
         ({"image_size": "9" * 5000}, "not valid TOML"),
-        ({"tasks": "[2, 0]"}, r"tasks.1: .*greater than or equal to 1"),
+        ({"tasks": "[2, -1]"}, r"tasks.*greater than or equal to 0"),
         ({"tasks": "[]"}, "tasks is empty"),
         ({"tasks": "[2, 3]"}, "tasks add up to 5 classes, but there are 4"),
         ({"tasks": None}, "say how many classes each task has"),
@@ -262,14 +288,14 @@ def test_a_fault_in_the_folder_is_one_line(tmp_path: Path, damage: object, messa
     assert callable(damage)
     damage(tmp_path)
     with pytest.raises(PalimpsestError, match=message) as caught:
-        resolve_stream(path)
+        resolve_stream(path).prepare()
     assert "\n" not in str(caught.value)
 
 
 def test_two_tasks_of_one_name_are_one_line(tmp_path: Path) -> None:
-    path = toml(folder(tmp_path, ("a-b", "c", "a", "b-c")), classes='["a-b", "c", "a", "b-c"]')
-    with pytest.raises(PalimpsestError, match="two tasks would be called 'a-b-c'; rename one"):
-        resolve_stream(path)
+    named = '[{ name = "a", classes = ["owl"] }, { name = "a", classes = ["cat"] }]'
+    with pytest.raises(PalimpsestError, match="two tasks are called 'a'; give each a name of its own"):
+        resolve_stream(toml(folder(tmp_path), tasks=named, classes=None))
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,7 @@ def test_pictures_of_imagenet_c_that_are_wrong(tmp_path: Path) -> None:
 
     def refused(told: str) -> None:
         with pytest.raises(BadInput, match=told) as error:
-            resolve_stream(path)
+            resolve_stream(path).prepare()
         assert "\n" not in str(error.value)
 
     picture.write_bytes(content[:200])

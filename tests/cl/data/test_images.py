@@ -128,10 +128,12 @@ def test_a_crop_is_of_the_original(tmp_path: Path) -> None:
 def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write(tmp_path / "images", 3)
     first = FilePixels(paths, 8, Files(tmp_path / "home"))
+    first.prepare(list(paths))
     monkeypatch.setattr(files_module, "_digest", lambda path: pytest.fail("read again"))
-    monkeypatch.setattr(FilePixels, "_decoded", lambda self, sample: pytest.fail("decoded again"))
+    monkeypatch.setattr(FilePixels, "_decoded", lambda self, sample, stamp: pytest.fail("decoded again"))
     second = FilePixels(paths, 8, Files(tmp_path / "home"))
     assert [first.digest(sample) for sample in paths] == [second.digest(sample) for sample in paths]
+    assert [first.marks(sample) for sample in paths] == [second.marks(sample) for sample in paths]
 
 
 def test_what_is_remembered_names_no_file_and_no_content(tmp_path: Path) -> None:
@@ -157,6 +159,7 @@ def test_a_file_that_is_being_written_is_not_remembered(tmp_path: Path) -> None:
 def test_a_file_that_changes_during_a_run_is_noticed(tmp_path: Path) -> None:
     paths = write(tmp_path / "images", 1)
     pixels = FilePixels(paths, 8, Files())
+    pixels.prepare(["000.png"])
     Image.new("RGB", (5, 5)).save(tmp_path / "images" / "000.png")
     with pytest.raises(BadInput, match=r"000\.png changed while"):
         pixels.read(["000.png"])

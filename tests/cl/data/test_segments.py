@@ -15,6 +15,7 @@ from cl.data.samples import ArrayPixels, Samples
 from cl.data.stream import Segment, Stream
 from cl.data.veil import opaque, order, veil
 from cl.errors import BadInput
+from cl.home.shards import contents_of
 from cl.home.store import Store
 from cl.testing import tiny_stream
 
@@ -85,10 +86,10 @@ def test_the_veil_hides_labels_and_names_and_keeps_images() -> None:
 
 def test_the_store_knows_which_samples_a_veiled_shard_holds(tmp_path: Path) -> None:
     one, store = segment(), Store(tmp_path)
-    store.remember_shard(veil(one).samples.described)
-    ((path, held),) = store.shards()
+    store.shards.remember(veil(one).samples.described)
+    ((path, found),) = store.shards
     assert path.stem == veil(one).samples.digest
-    assert held == dict(zip(one.samples.ids, one.samples.contents, strict=True))
+    assert contents_of(found) == dict(zip(one.samples.ids, one.samples.contents, strict=True))
 
 
 def test_labels_do_not_reach_the_digest_of_what_a_strategy_sees() -> None:

@@ -21,6 +21,7 @@ from cl.errors import BadInput, DataDeleted, DeletionError, UnknownName
 from cl.home.gc import collect
 from cl.home.results import Results
 from cl.home.runs import Runs
+from cl.home.shards import contents_of
 from cl.home.store import Store
 from cl.running.rerun import Replay, open_run
 from cl.running.run import run as start_run
@@ -251,7 +252,8 @@ def test_evicted_caches_are_still_known_to_lineage(tmp_path: Path) -> None:
 def test_what_read_a_shard_of_which_nobody_knows_the_samples_is_tainted(tmp_path: Path) -> None:
     started(tmp_path, "simplecil")
     store = Store(tmp_path)
-    path, held = next(store.shards())
+    path, found = next(iter(store.shards))
+    held = contents_of(found)
     touched = closure(store, held)
     assert touched.components
     path.unlink()
@@ -294,10 +296,10 @@ def test_taint_of_a_synthesised_prototype_of_ease(tmp_path: Path, synthesis: str
     session = open_run(tmp_path, four_tasks(tmp_path, synthesis=synthesis))
     found = plan(session, [Selector("sample", "t2/c0/1")])
     tainted = {step.key for step in found.steps}
-    synthesised = {name: key for name, key in found.live.manifest["uses"] if "/synthesised/" in name}
-    assert {name for name, key in synthesised.items() if key not in tainted} == {
-        f"t{i}/synthesised/t{j}" for i, j in clean
-    }
+    # A name stands for one prototype after each task: it is clean if none of them is tainted.
+    synthesised = [(name, key) for name, key in found.live.manifest["uses"] if "/synthesised/" in name]
+    touched = {name for name, key in synthesised if key in tainted}
+    assert {name for name, _ in synthesised} - touched == {f"t{i}/synthesised/t{j}" for i, j in clean}
 
 
 @pytest.mark.parametrize(("kind", "value", "trained"), [("task", "t1", set()), ("class", "t1/c0", {"t1/adapter"})])

@@ -156,7 +156,8 @@ def test_the_vault_cannot_be_read_once_destroyed_nor_edited(tmp_path: Path) -> N
     assert vault.get("abc") == {"samples": {"person/1": "x"}}
     sealed = tmp_path / "audit" / "vault" / "abc.sealed"
     assert b"person" not in sealed.read_bytes()
-    sealed.write_bytes(sealed.read_bytes()[:-1] + b"\0")
+    content = sealed.read_bytes()
+    sealed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(DeletionError, match="was edited"):
         vault.get("abc")
     vault.destroy("abc")

@@ -25,6 +25,7 @@ from cl.deletion.oracle import run_cold
 from cl.deletion.taint import closure
 from cl.home.ancestry import Ancestry
 from cl.home.gc import collect
+from cl.home.shards import Shard, ShardRow
 from cl.home.store import Store, Tensors
 from cl.learning.features import backbone_features
 from cl.parts.prototypes import class_means
@@ -159,7 +160,8 @@ def _store(reads: list[set[int]], roots: set[int]) -> SimpleNamespace:
         return SimpleNamespace(reads=parts + [{"kind": "shard", "edge": "data", "digest": "d"}] * (n in roots))
 
     records = {str(n): record(n) for n in range(len(reads))}
-    return SimpleNamespace(shards=lambda: [(Path("d.json"), {"s": "content"})], lineage=lambda: records)
+    row = ShardRow("s", "label", "content", ("content",), None)
+    return SimpleNamespace(shards=[(Path("d.json"), (Shard("d", "s", (row,)),))], lineage=lambda: records)
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def damage_shard(home: Path) -> None:
 def shorten_shard(home: Path) -> None:
     path = next(home.glob("shards/??/*.json"))
     content = json.loads(path.read_bytes())
-    path.write_text(json.dumps({**content, "contents": content["contents"][1:]}))
+    path.write_text(json.dumps({**content, "readings": {name: rows[1:] for name, rows in content["readings"].items()}}))
 
 
 def damage_evicted(home: Path) -> None:

@@ -103,7 +103,6 @@ def test_the_name_of_a_view_does_not_depend_on_what_is_hidden(tmp_path: Path) ->
         (tmp_path / "two" / "images" / "train" / "cat" / "1.png").read_bytes()
     )
     second = resolve_stream(tmp_path / "two" / "my-stream.toml")
-    assert first.recipe is not None and second.recipe is not None and first.recipe.content != second.recipe.content
     one, two = first.view("ann"), second.view("ann")
     assert one.resolution() == two.resolution()
     assert one.recipe is not None and two.recipe is not None and one.recipe.as_json() == two.recipe.as_json()

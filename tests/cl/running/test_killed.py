@@ -16,13 +16,14 @@ from tests.helpers import run_tiny
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from cl import build
+from cl.components import checkpoint
+from cl.home.store import Store
 from tests.helpers import run_tiny
 
 home, strategy, name, after = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-owner = {"commit": build.Store, "save": build.Checkpoint}[name]
+owner = {"commit": Store, "save": checkpoint.Checkpoint}[name]
 original, count = getattr(owner, name), 0
-build.CHECKPOINT_SECONDS = 0.0
+checkpoint.CHECKPOINT_SECONDS = 0.0
 
 def counted(*arguments):
     global count
