@@ -90,10 +90,10 @@ class Drift:
             names = list(usual) if names == "all" else names.replace(",", " ").split()
         codes = [code_of(name) for name in names]
         twice = [code for code in codes if codes.count(code) > 1]
-        if twice or not codes:
-            raise BadInput(
-                f"corruption {twice[0]} is named twice; name it once" if twice else "name a corruption, or all"
-            )
+        if not codes:
+            raise BadInput("name a corruption, or all")
+        if twice:
+            raise BadInput(f"corruption {twice[0]} is named twice; name it once")
         return codes
 
     @property
