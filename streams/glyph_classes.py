@@ -19,12 +19,9 @@ from pathlib import Path
 
 import numpy as np
 from fontTools.ttLib import TTFont
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from streams.glyph_rendering import FAMILIES, FAMILY_OF_FACE, IMAGE_SIZE, character, font_path, ink_mask
-
-Floats = NDArray[np.float32]
+from streams.glyph_rendering import FAMILIES, FAMILY_OF_FACE, IMAGE_SIZE, Floats, character, font_path, ink_mask
 
 CLASSES_FILE = Path(__file__).parent / "data" / "glyph_classes.json"
 

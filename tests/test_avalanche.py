@@ -32,7 +32,7 @@ from cl.seeds import Seeds, global_state
 from cl.testing import StrategyConformance, StreamConformance, tiny_backbone, tiny_stream
 from strategies import slda
 from strategies.avalanche import avalanche_strategy
-from strategies.avalanche.objects import data_set, make_experience, make_strategy, release
+from strategies.avalanche.objects import avalanche_release, data_set, make_experience, make_strategy
 from strategies.avalanche.settings import AvalancheMethod, SLDAHyper
 from streams import from_avalanche, to_avalanche
 from tests.cl import tiny
@@ -241,7 +241,8 @@ def by_hand(kind: str, given: dict[str, Any]) -> list[Tensor]:
 
 def method_of(kind: str, given: dict[str, Any]) -> AvalancheMethod:
     """The baseline, as its builds get it."""
-    return AvalancheMethod(kind, resolve(registry.strategies.get(f"avalanche:{kind}").Hyper, {}, [], given), release())
+    settings = resolve(registry.strategies.get(f"avalanche:{kind}").Hyper, {}, [], given)
+    return AvalancheMethod(kind, settings, avalanche_release())
 
 
 def in_features(shard: Samples, classes: Sequence[str], number: int, stream: str) -> Any:

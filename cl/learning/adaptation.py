@@ -113,10 +113,10 @@ class OnlineBatch:
     pixels: Tensor
 
 
-Step = Callable[[OnlineBatch], tuple[Tensor, Log]]
+BatchStep = Callable[[OnlineBatch], tuple[Tensor, Log]]
 
 
-def go_through(arriving: Mapping[str, Samples], model: SourceModel, step: Step) -> dict[str, Tensors]:
+def go_through(arriving: Mapping[str, Samples], model: SourceModel, step: BatchStep) -> dict[str, Tensors]:
     """Hand the batches to `step` in order of arrival; the parts `prediction` and `evidence`.
 
     step: returns logits `(n, classes)` made before it learnt from the batch, and its log of the batch. A
@@ -140,7 +140,7 @@ def go_through(arriving: Mapping[str, Samples], model: SourceModel, step: Step) 
 
 
 def learn_through(
-    arriving: Mapping[str, Samples], model: SourceModel, learner: Learner, step: Step, reset_every: int
+    arriving: Mapping[str, Samples], model: SourceModel, learner: Learner, step: BatchStep, reset_every: int
 ) -> dict[str, Tensors]:
     """`go_through`, learning: the part `state` too. The learner starts anew after `reset_every` batches, 0: never."""
     found = go_through(arriving, model, learner.resetting(step, reset_every))
@@ -239,7 +239,7 @@ class Learner:
             value.grad = None
         return True
 
-    def resetting(self, step: Step, every: int) -> Step:
+    def resetting(self, step: BatchStep, every: int) -> BatchStep:
         """`step`, and a reset after every so many batches (0: never); the age is part of the memory."""
         if every < 1:
             return step

@@ -15,7 +15,7 @@ from cl.models.backbone import batches, rows
 from cl.numerics import Numerics
 from cl.progress import tell
 from cl.registry import Family
-from strategies.avalanche.objects import data_set, make_experience, make_strategy, quietly, release
+from strategies.avalanche.objects import avalanche_release, data_set, make_experience, make_strategy, quietly
 from strategies.avalanche.settings import (
     AvalancheMethod,
     BaselineHyper,
@@ -152,7 +152,7 @@ class AvalancheBaseline(Strategy[Settings]):
     @property
     def method(self) -> AvalancheMethod:
         """What it is to Avalanche."""
-        return AvalancheMethod(self.kind, self.hyper, release())
+        return AvalancheMethod(self.kind, self.hyper, avalanche_release())
 
 
 def _baseline(

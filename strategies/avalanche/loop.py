@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cl import Model, Seeds, Strategy, assembled
-from strategies.avalanche.objects import quietly, release
+from strategies.avalanche.objects import avalanche_release, quietly
 
 HIDDEN = -1e4  # the score of a class not learnt yet, where Avalanche wants a column for it
 OURS = ("backbone", "presets", "settings", "home", "device", "threads")  # arguments that are not Avalanche's
@@ -58,7 +58,7 @@ def avalanche_strategy(strategy: str, benchmark: Any, *, seed: int = 0, **given:
     work; a class not learnt yet scores far below all others. What is built goes to the home's store. Raises
     PalimpsestError with one line.
     """
-    release()
+    avalanche_release()
     from avalanche.training.templates import SupervisedTemplate
 
     ours = {name: given.pop(name) for name in OURS if name in given}

@@ -129,7 +129,7 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def release() -> str:
+def avalanche_release() -> str:
     """Avalanche's release. Raises BadInput where it is not installed."""
     try:
         return metadata.version("avalanche-lib")

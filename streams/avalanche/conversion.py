@@ -12,7 +12,7 @@ from typing import Any
 from cl import Samples, Stream, Task
 from cl.digests import digest_bytes
 from cl.errors import BadInput
-from streams.avalanche.pixels import BenchmarkPixels, Origin, origin_of, undisturbed
+from streams.avalanche.pixels import BenchmarkPixels, ImageOrigin, origin_of, undisturbed
 from streams.naming import ordinal
 
 SHARED = "one test set for all tasks: an image counts for the first task that has its class"
@@ -62,7 +62,7 @@ class _Conversion:
         with undisturbed():  # what cannot be used is told now
             for origins in self._rows.values():
                 origins[0].image()
-        named: dict[str, Origin] = {}
+        named: dict[str, ImageOrigin] = {}
         orders: dict[tuple[str, int], tuple[str, ...]] = {}
         self.subjects: dict[str, str] = {}
         for place, origins in self._rows.items():
@@ -166,7 +166,7 @@ def _folder(data: Any, split: str) -> str:
     return f"{kind.lower()}/{part if isinstance(part, str) else split}"
 
 
-def _own_name(origin: Origin) -> str | None:
+def _own_name(origin: ImageOrigin) -> str | None:
     targets, classes = getattr(origin.data, "targets", None), getattr(origin.data, "classes", None)
     if targets is None or len(targets) <= origin.row:
         return None

@@ -22,7 +22,7 @@ from cl.progress import track
 
 
 @dataclass(frozen=True)
-class Origin:
+class ImageOrigin:
     """A row of a data set, and the transformations that are part of the benchmark (a permutation, a rotation)."""
 
     data: Any
@@ -37,7 +37,7 @@ class Origin:
         return _bytes_of(element[0])
 
 
-def origin_of(data: Any, row: int) -> Origin:
+def origin_of(data: Any, row: int) -> ImageOrigin:
     """Where row `row` of an Avalanche data set comes from: its layers are subsets and unions of others."""
     frozen: list[Any] = []
     while True:
@@ -52,7 +52,7 @@ def origin_of(data: Any, row: int) -> Origin:
         elif isinstance(data, Subset):
             data, row = data.dataset, int(data.indices[row])
         else:
-            return Origin(data, row, tuple(frozen))
+            return ImageOrigin(data, row, tuple(frozen))
 
 
 def _changes_images(transform: Any) -> bool:
@@ -102,7 +102,7 @@ def _bytes_of(image: Any) -> np.ndarray:
 class BenchmarkPixels:
     """The images of a benchmark, read when they are asked for."""
 
-    def __init__(self, origins: Mapping[str, Origin], image_size: int | None) -> None:
+    def __init__(self, origins: Mapping[str, ImageOrigin], image_size: int | None) -> None:
         self._origins, self._size = origins, image_size
         self._digests: dict[str, str] = {}
 
