@@ -170,7 +170,7 @@ def test_domains_share_their_classes() -> None:
 
     sets = [[bare(pictures(4, 2 * part + number), [0, 1, 0, 1]) for number in range(2)] for part in range(2)]
     stream = from_avalanche(benchmark_from_datasets(train=sets[0], test=sets[1]))
-    assert [task.id for task in stream.tasks] == ["experience-0", "experience-1"]
+    assert [task.id for task in stream.tasks] == ["task-00", "task-01"]
     assert stream.classes == ("0", "1")
 
 
