@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cl.components.builder import builds as builds
+    from cl.components.checkpoint import Checkpoint as Checkpoint
     from cl.components.handles import Handle as Handle
+    from cl.components.handles import Library as Library
     from cl.components.handles import Part as Part
     from cl.data.policy import Policy as Policy
     from cl.data.samples import ArrayPixels as ArrayPixels
@@ -21,25 +23,44 @@ if TYPE_CHECKING:
     from cl.data.stream import Stream as Stream
     from cl.data.stream import Task as Task
     from cl.data.veil import Veiled as Veiled
+    from cl.errors import BadInput as BadInput
     from cl.home.results import Result as Result
     from cl.home.store import Tensors as Tensors
+    from cl.learning.hyper import AdapterTraining as AdapterTraining
     from cl.learning.hyper import hyperparameters as hyperparameters
     from cl.learning.hyper import setting as setting
     from cl.learning.strategy import Adaptation as Adaptation
     from cl.learning.strategy import Model as Model
+    from cl.learning.strategy import PastTask as PastTask
     from cl.learning.strategy import Strategy as Strategy
+    from cl.learning.train import Optimisation as Optimisation
+    from cl.learning.train import Tuner as Tuner
+    from cl.learning.train import Tuning as Tuning
     from cl.models.backbone import Backbone as Backbone
+    from cl.models.heads import cosine as cosine
+    from cl.numerics import Numerics as Numerics
+    from cl.parts.prototypes import class_means as class_means
+    from cl.running.classifier import Classifier as Classifier
+    from cl.running.classifier import open as open
     from cl.running.run import assembled as assembled
     from cl.running.run import run as run
     from cl.seeds import Seeds as Seeds
 
 _HOME_OF = {
     "Adaptation": "cl.learning.strategy",
+    "AdapterTraining": "cl.learning.hyper",
     "ArrayPixels": "cl.data.samples",
     "Backbone": "cl.models.backbone",
+    "Classifier": "cl.running.classifier",
+    "BadInput": "cl.errors",
+    "Checkpoint": "cl.components.checkpoint",
     "Handle": "cl.components.handles",
+    "Library": "cl.components.handles",
     "Model": "cl.learning.strategy",
+    "Numerics": "cl.numerics",
+    "Optimisation": "cl.learning.train",
     "Part": "cl.components.handles",
+    "PastTask": "cl.learning.strategy",
     "Policy": "cl.data.policy",
     "Recipe": "cl.data.stream",
     "Result": "cl.home.results",
@@ -50,10 +71,15 @@ _HOME_OF = {
     "Stream": "cl.data.stream",
     "Task": "cl.data.stream",
     "Tensors": "cl.home.store",
+    "Tuner": "cl.learning.train",
+    "Tuning": "cl.learning.train",
     "Veiled": "cl.data.veil",
     "assembled": "cl.running.run",
     "builds": "cl.components.builder",
+    "class_means": "cl.parts.prototypes",
+    "cosine": "cl.models.heads",
     "hyperparameters": "cl.learning.hyper",
+    "open": "cl.running.classifier",
     "run": "cl.running.run",
     "setting": "cl.learning.hyper",
 }

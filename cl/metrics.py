@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 AccuracyMatrix = Sequence[Sequence[float | None]]
 Floats = NDArray[np.float64]
@@ -223,6 +222,8 @@ def _figure(value: np.floating) -> float | None:
 
 def _slope(x: Floats, y: Floats) -> GrowthExponent:
     """Least squares over three points or more."""
+    from scipy.special import stdtrit  # loading it takes longer than all else that a prediction loads of this project
+
     x, y = _centred(x), _centred(y)
     slope = float(x @ y / (x @ x))
     residual = y - slope * x

@@ -7,19 +7,32 @@ whole foreign library becomes available by name, without the engine knowing it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from cl import source
 from cl.errors import BadInput, UnknownName, first_line, shown
 
 
 @dataclass(frozen=True)
+class Member:
+    """A member of a family that is made only when it is asked for.
+
+    texts: what its attributes say, so that it is listed without being made: `title` and `paper` of a strategy,
+    `__doc__` of a stream.
+    """
+
+    make: Callable[[], Any]
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Family:
-    """members: what `family:member` stands for, by member; knowing their names must not import what they need.
-    refused: members that cannot be used -> why, in words that follow the name and a colon."""
+    """members: what `family:member` stands for, by member; a `Member` where making it loads much, for every list loads
+    the family. refused: members that cannot be used -> why, in words that follow the name and a colon."""
 
     members: Mapping[str, Any]
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -44,12 +57,19 @@ class Registry:
 
     def names(self) -> list[str]:
         """All names, sorted; those of families behind the others. A family that cannot be loaded has none."""
-        families: dict[str, Family] = {}
-        for name, point in self._family_points().items():
-            with suppress(BadInput):
-                families[name] = self._loaded(point)
-        members = (f"{name}:{member}" for name, family in families.items() for member in family.members)
-        return [*sorted({*self._local, *self._installed()}), *sorted(members)]
+        return [*sorted({*self._local, *self._installed()}), *sorted(self._members())]
+
+    def texts(self, *attributes: str) -> dict[str, dict[str, str] | BadInput]:
+        """What these attributes of every entry say, empty where it has none; or why the entry cannot be loaded. Loaded
+        is only what neither its family nor its source tells of."""
+        entries = {**self._members(), **self._installed(), **self._local}
+        found: dict[str, dict[str, str] | BadInput] = {}
+        for name in self.names():
+            try:
+                found[name] = self._texts(entries[name], attributes)
+            except BadInput as error:
+                found[name] = error
+        return found
 
     def knows(self, name: str) -> bool:
         """Whether `name` is ours to find, rather than `module:name`."""
@@ -71,7 +91,8 @@ class Registry:
             raise BadInput(f"{self.kind} '{name}': {family.refused[member]}")
         if member not in family.members:
             raise UnknownName(self.kind, name, self.names())
-        return family.members[member]
+        found = family.members[member]
+        return found.make() if isinstance(found, Member) else found
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return ((name, self.get(name)) for name in self.names())
@@ -85,6 +106,25 @@ class Registry:
                 f"{self.kind} '{shown(point.name)}' of package {package} cannot be loaded ({first_line(error)}); "
                 "mend that package or remove it"
             ) from error
+
+    def _texts(self, entry: Any, attributes: Sequence[str]) -> dict[str, str]:
+        if isinstance(entry, Member):
+            return {name: entry.texts.get(name, "") for name in attributes}
+        if isinstance(entry, EntryPoint):
+            told = source.texts(entry.module, entry.attr, attributes)
+            if told is not None:
+                return told
+            entry = self._loaded(entry)
+        return {name: getattr(entry, name, None) or "" for name in attributes}
+
+    def _members(self) -> dict[str, Any]:
+        """Members of all families by their whole names; of a family that cannot be loaded there are none."""
+        found: dict[str, Any] = {}
+        for name, point in self._family_points().items():
+            with suppress(BadInput):
+                family: Family = self._loaded(point)
+                found |= {f"{name}:{member}": value for member, value in family.members.items()}
+        return found
 
     def _installed(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}

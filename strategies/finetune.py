@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from cl.components.handles import Handle
-from cl.data.stream import Task
-from cl.learning.strategy import Model
-from strategies.tuning import Tuned
+from cl import Handle, Model, Task
+from strategies.tuning import OneNetwork
 
 
-class FineTune(Tuned):
+class FineTune(OneNetwork):
     """Sequential training of one network; the loss runs over all classes seen."""
 
     title = "fine-tuning: one network trained on each task in turn, the lower bound"
@@ -17,4 +15,4 @@ class FineTune(Tuned):
     def learn(self, task: Task, model: Model) -> dict[str, Handle]:
         before = model["network"] if model.tasks else None
         classes = list(dict.fromkeys([*model.classes, *task.classes]))
-        return {"network": self.tuned(f"{task.id}/network", [task.train], before, classes)}
+        return {"network": self.network(f"{task.id}/network", [task.train], before, classes)}

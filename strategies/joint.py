@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cl.components.handles import Handle
-from cl.data.stream import Task
-from cl.learning.hyper import hyperparameters, setting
-from cl.learning.strategy import Model
-from strategies.tuning import Tuned, TuningHyper
+from cl import Handle, Model, Task, hyperparameters, setting
+from strategies.tuning import OneNetwork, TuningHyper
 
 
 @hyperparameters
@@ -18,7 +15,7 @@ class JointHyper(TuningHyper):
     when: Literal["each", "last"] = setting("each", "train after each task, or after the last one only", "ours")
 
 
-class Joint(Tuned):
+class Joint(OneNetwork[JointHyper]):
     """Training from scratch on the union of all tasks so far."""
 
     title = "joint training: all images so far at once, the upper bound (keeps every image)"
@@ -32,4 +29,4 @@ class Joint(Tuned):
     def learn(self, task: Task, model: Model) -> dict[str, Handle]:
         shards = [*(past.train for past in model.tasks), task.train]
         classes = list(dict.fromkeys([*model.classes, *task.classes]))
-        return {"network": self.tuned("network", shards, None, classes)}
+        return {"network": self.network("network", shards, None, classes)}

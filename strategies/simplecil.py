@@ -1,21 +1,16 @@
 """SimpleCIL: class means of the frozen backbone, nearest by cosine. Nothing is trained.
 
 Zhou, Cai, Ye, Zhan, Liu, "Revisiting Class-Incremental Learning with Pre-Trained Models: Generalizability and
-Adaptivity are All You Need", IJCV 2024, arXiv 2303.07338.
+Adaptivity are All You Need", IJCV 2024, arXiv 2303.07338. With p_c the mean of class c's features (section 3),
+
+    score(c | x) = cos(f(x), p_c)
 """
 
 from __future__ import annotations
 
 import torch
 
-from cl.components.builder import builds
-from cl.components.handles import Handle
-from cl.data.samples import Samples
-from cl.data.stream import Task
-from cl.home.store import Tensors
-from cl.learning.strategy import Model, Strategy
-from cl.models.heads import cosine
-from cl.parts.prototypes import class_means
+from cl import Handle, Model, Samples, Strategy, Task, Tensors, builds, class_means, cosine
 
 
 @builds("cache")

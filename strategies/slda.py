@@ -14,13 +14,7 @@ from __future__ import annotations
 
 import torch
 
-from cl.components.builder import builds
-from cl.components.handles import Handle
-from cl.data.samples import Samples
-from cl.data.stream import Task
-from cl.home.store import Tensors
-from cl.learning.hyper import hyperparameters, setting
-from cl.learning.strategy import Model, Strategy
+from cl import Handle, Model, Samples, Strategy, Task, Tensors, builds, hyperparameters, setting
 from cl.parts.statistics import square
 
 
@@ -34,7 +28,7 @@ class SldaHyper:
 @builds("statistics")
 def moments(samples: Samples, features: Tensors, *, classes: list[str]) -> Tensors:
     """Count `(classes,)`, sum `(classes, d)`, and the upper triangle of sum x x^T `(d (d+1) / 2,)`, float64."""
-    rows, targets = features["features"].double(), samples.targets(classes)
+    rows, targets = features["features"].double(), samples.targets(classes)  # (n, d), (n,)
     sums = torch.zeros(len(classes), rows.shape[1], dtype=torch.float64).index_add_(0, targets, rows)
     row, column = torch.triu_indices(rows.shape[1], rows.shape[1])
     count = torch.bincount(targets, minlength=len(classes))
@@ -42,16 +36,16 @@ def moments(samples: Samples, features: Tensors, *, classes: list[str]) -> Tenso
 
 
 @builds("head")
-def discriminant(tasks: list[Tensors], *, columns: list[list[int]], shrinkage: float) -> Tensors:
+def shrunk_discriminant(tasks: list[Tensors], *, columns: list[list[int]], shrinkage: float) -> Tensors:
     """weight `(classes, d)` and bias `(classes,)` from the moments of all tasks. columns: of each task's classes."""
     count = torch.zeros(1 + max(column for group in columns for column in group), dtype=torch.float64)
     sums = torch.zeros(len(count), tasks[0]["sum"].shape[1], dtype=torch.float64)
     for task, group in zip(tasks, columns, strict=True):
         count[group] += task["count"]
         sums[group] += task["sum"]
-    means = sums / count[:, None]
+    means = sums / count[:, None]  # (classes, d)
     second = square(torch.stack([task["second"] for task in tasks]).sum(0), means.shape[1])
-    within = (second - sums.T @ means) / count.sum()
+    within = (second - sums.T @ means) / count.sum()  # (d, d)
     shrunk = (1 - shrinkage) * within + shrinkage * torch.eye(len(within), dtype=torch.float64)
     weight = torch.linalg.solve(shrunk, means.T).T  # (classes, d)
     return {"weight": weight.float(), "bias": (-(weight * means).sum(1) / 2).float()}
@@ -63,7 +57,7 @@ def discriminant_scores(features: Tensors, head: Tensors) -> Tensors:
     return {"scores": features["features"] @ head["weight"].T + head["bias"]}
 
 
-class Slda(Strategy):
+class Slda(Strategy[SldaHyper]):
     """Linear discriminant analysis from each task's sums."""
 
     title = "SLDA: linear discriminant analysis of the frozen features, from sums deleted exactly"
@@ -78,7 +72,9 @@ class Slda(Strategy):
         groups = [*(past.classes for past in model.tasks), task.classes]
         columns = [[names.index(one) for one in group] for group in groups]
         every = [*(model[f"{past.id}/moments"] for past in model.tasks), mine]
-        head = self.component("discriminant", discriminant, every, columns=columns, shrinkage=self.hyper.shrinkage)
+        head = self.component(
+            "discriminant", shrunk_discriminant, every, columns=columns, shrinkage=self.hyper.shrinkage
+        )
         return {name: mine, "discriminant": head}
 
     def scores(self, model: Model, samples: Samples) -> Handle:

@@ -12,19 +12,29 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import TypeVar
 
-from cl.adapters.bottleneck import Shape
-from cl.components.builder import builds
-from cl.components.checkpoint import Checkpoint
-from cl.components.handles import Handle
-from cl.data.samples import Samples, concat
-from cl.home.store import Tensors
-from cl.learning.hyper import AdapterTraining, hyperparameters, setting
-from cl.learning.strategy import Model, Strategy
-from cl.learning.train import Batch, Optimisation, augmented, fit, tune_adapter
-from cl.models.backbone import Backbone, batches, on_device
+from cl import (
+    AdapterTraining,
+    Backbone,
+    Checkpoint,
+    Handle,
+    Model,
+    Optimisation,
+    Samples,
+    Seeds,
+    Strategy,
+    Tensors,
+    Tuner,
+    Tuning,
+    builds,
+    hyperparameters,
+    setting,
+)
+from cl.data.samples import concat
+from cl.learning.train import Batch, augmented, fit
+from cl.models.backbone import batches, on_device
 from cl.models.heads import linear, linear_head, uniform_rows
-from cl.seeds import Seeds
 
 
 @hyperparameters
@@ -43,8 +53,7 @@ def tuned_adapter(
     seeds: Seeds,
     checkpoint: Checkpoint,
     classes: list[str],
-    shape: Shape,
-    how: Optimisation,
+    tuning: Tuning,
 ) -> dict[str, Tensors]:
     """Adapter and head after training on `shards`, from `before` or afresh. Head: rows `(classes, d)` and bias."""
     samples, start = concat(shards), before["adapter"] if before else None
@@ -54,7 +63,7 @@ def tuned_adapter(
     def loss(features: Tensor, live: Tensors, batch: Batch) -> Tensor:
         return F.cross_entropy(linear(features, live), targets[batch.rows])
 
-    adapter, head = tune_adapter(samples, start, rows, loss, shape, how, backbone, seeds, checkpoint)
+    adapter, head = Tuner(samples, tuning, backbone, seeds).tune(start, rows, loss, checkpoint)
     return {"adapter": adapter, "head": head}
 
 
@@ -77,7 +86,7 @@ def tuned_network(
 
     def loss(live: Tensors, batch: Batch) -> Tensor:
         weights = {name: live[name] for name in start}
-        features = backbone.with_parameters(weights, augmented(samples, batch, seeds))
+        features = backbone.with_parameters(weights, augmented(samples, batch, seeds))  # (batch, d)
         return F.cross_entropy(linear(features, live), targets[batch.rows])
 
     trained = fit(on_device({**start, **head}, backbone), loss, samples.ids, how, seeds, checkpoint)
@@ -102,18 +111,22 @@ def linear_scores(features: Tensors, head: Tensors) -> Tensors:
     return {"scores": linear(features["features"], head)}
 
 
-class Tuned(Strategy):
+AnyTuning = TypeVar("AnyTuning", bound=TuningHyper, default=TuningHyper)
+
+
+class OneNetwork(Strategy[AnyTuning]):
     """What `finetune` and `joint` share: the network, and how it scores."""
 
     Hyper = TuningHyper
     presets = {"quick": {"epochs": 2}}
 
-    def tuned(self, name: str, shards: list[Samples], before: Handle | None, classes: list[str]) -> Handle:
-        """The network called `name` after training on `shards`."""
-        how, parts = self.hyper.optimisation, before.parts if before is not None else None
+    def network(self, name: str, shards: list[Samples], before: Handle | None, classes: list[str]) -> Handle:
+        """The network called `name` after training on `shards`, from `before` or afresh."""
+        parts = before.parts if before is not None else None
         if self.hyper.tune == "full":
+            how = self.hyper.optimisation
             return self.component(name, tuned_network, shards, parts, classes=classes, how=how)
-        return self.component(name, tuned_adapter, shards, parts, classes=classes, shape=self.hyper.shape, how=how)
+        return self.component(name, tuned_adapter, shards, parts, classes=classes, tuning=self.hyper.tuning)
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         network = model["network"]

@@ -264,10 +264,11 @@ def _by_class(
 
 
 class _ReadyMade:
-    """The factory of one of them. Its arguments are those of `Drift`, by default a short stream of two rounds."""
+    """The factory of a drifting stream over `labelled()`, called and explained as that function is. Its arguments are
+    those of `Drift`, by default a short stream of two rounds."""
 
-    def __init__(self, name: str, base: Callable[[], Stream], about: str) -> None:
-        self.name, self._base, self.__doc__ = name, base, about
+    def __init__(self, labelled: Callable[[], Stream]) -> None:
+        self._labelled, self.name, self.__doc__ = labelled, labelled.__name__.replace("_", "-"), labelled.__doc__
 
     def __call__(self, **options: Any) -> Stream:
         drift = Drift(**{"schedule": ROUNDS, **options})
@@ -277,7 +278,7 @@ class _ReadyMade:
         if drift.rounds is None and drift.schedule == ROUNDS:
             short = replace(short, rounds=2)
         # Their people are synthetic; here each picture is a subject.
-        pictures = replace(self._base(), subjects={}, notes=())
+        pictures = replace(self._labelled(), subjects={}, notes=())
         return drifting(pictures, short, name=self.name, recipe=Recipe(self.name, asdict(drift)))
 
     @property
@@ -290,13 +291,13 @@ class _ReadyMade:
         return own.replace(parameters=list(changed.values()), return_annotation=Stream)
 
 
-drifting_digits = _ReadyMade(
-    "drifting-digits",
-    split_mnist_5k,
-    "MNIST scans under 15 corruptions that come back at test time, 2 rounds of 4 batches of 50; source split of 4,000",
-)
-drifting_glyphs = _ReadyMade(
-    "drifting-glyphs",
-    glyphs,
-    "50 unseen glyph classes under 15 corruptions that come back at test time, 2 rounds of 4 batches of 50",
-)
+@_ReadyMade
+def drifting_digits() -> Stream:
+    """MNIST scans under 15 corruptions coming back at test time, 2 rounds of 4 batches of 50; source split of 4,000"""
+    return split_mnist_5k()
+
+
+@_ReadyMade
+def drifting_glyphs() -> Stream:
+    """50 unseen glyph classes under 15 corruptions that come back at test time, 2 rounds of 4 batches of 50"""
+    return glyphs()

@@ -23,8 +23,8 @@ from cl.data.recipes import resolve_stream
 from cl.errors import PalimpsestError
 from cl.models.loading import load_described, read_checkpoint
 from streams.batches import read_batch, read_idx
-from tests.streams.test_folder import BASE, folder, toml
-from tests.streams.test_torchvision import batch, idx
+from tests.image_folder import BASE, folder, toml
+from tests.public_sets import batch, idx
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | NAMES

@@ -12,8 +12,8 @@ from pathlib import Path
 from cl import registry
 from cl.learning.strategy import Strategy
 from cl.testing import OnlineConformance, StrategyConformance, StreamConformance
-from tests.homes import fast
-from tests.streams.public_sets import write_public
+from tests.public_sets import write_public
+from tests.tiny import fast
 
 
 def own(names: registry.Registry) -> list[str]:

@@ -16,8 +16,7 @@ import typer
 
 from cl import metrics, registry
 from cl.cli import app
-from cl.running import compare
-from tests.cl.cli.test_cli import palimpsest
+from tests.palimpsest import palimpsest
 
 pytest_plugins = ["pytester"]
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,14 +73,6 @@ def test_every_metric_is_described(name: str) -> None:
     assert all(word in TEXT.lower() for word in words), f"{name} is not in the documentation"
 
 
-@pytest.fixture
-def quickly(named_backbone: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tiny backbone, and comparisons in this process, which knows of it."""
-    monkeypatch.setattr(
-        "cl.running.compare._side_by_side", lambda grid, jobs: [compare._figures(cell) for cell in grid]
-    )
-
-
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -96,13 +87,13 @@ def run_commands(lines: str, capsys: pytest.CaptureFixture[str], monkeypatch: py
 
 
 @pytest.mark.parametrize(("page", "script"), SCRIPTS, ids=[page for page, _ in SCRIPTS])
-def test_scripts_run(quickly: None, page: str, script: str) -> None:
+def test_scripts_run(tiny_by_default: None, page: str, script: str) -> None:
     exec(compile(script, page, "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("lines", [lines for _, lines in CONSOLES], ids=[page for page, _ in CONSOLES])
 def test_commands_run(
-    quickly: None, lines: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_by_default: None, lines: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_commands(lines, capsys, monkeypatch)
 

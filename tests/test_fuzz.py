@@ -8,7 +8,6 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -17,34 +16,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cl.cli import main
-from cl.testing import contents, tiny_backbone, tiny_stream
+from cl.testing import contents
 from tests.homes import manifest
+from tests.tiny import BACKBONE
 
 COMMON = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-RUN = ["run", "tiny", "finetune", "--backbone", "tiny", "--device", "cpu", "--set", "epochs=1", "--set", "bottleneck=2"]
-
-
-@contextlib.contextmanager
-def tiny_names() -> Iterator[None]:
-    """The tiny stream and backbone by name, also for a replay."""
-    from cl import registry
-
-    registry.streams.register("tiny", tiny_stream)
-    with (
-        mock.patch("cl.running.run.load_backbone", lambda name, device: tiny_backbone()),
-        mock.patch("cl.running.rerun.load_backbone", lambda name, device: tiny_backbone()),
-    ):
-        yield
-    registry.streams.unregister("tiny")
+STREAM = "cl.testing:tiny_stream"
+RUN = ["run", STREAM, "finetune", "--backbone", BACKBONE, "--device", "cpu"]
+RUN += ["--set", "epochs=1", "--set", "bottleneck=2"]
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("fuzz") / "home"
-    with tiny_names():
-        assert command(home, *RUN)[0] == 0
-        assert command(home, "show", run_id(home), "--dependents", "task-0/network")[0] == 0  # makes the index
-        yield home
+    assert command(home, *RUN)[0] == 0
+    assert command(home, "show", run_id(home), "--dependents", "t0/network")[0] == 0  # makes the index
+    return home
 
 
 def run_id(home: Path) -> str:
@@ -73,7 +60,7 @@ def check_orderly(code: int, err: str) -> None:
     assert code != 2 or (err.startswith("palimpsest: ") and err.count("\n") == 1), err
 
 
-NAMES = ["list", "describe", "results", "show", "gc", "store", "verify", "predict", "run", "compare", "ease", "tiny"]
+NAMES = ["list", "describe", "results", "show", "gc", "store", "verify", "predict", "run", "compare", "ease", STREAM]
 OPTIONS = ["--json", "--home", "--seed", "--preset", "--set", "--keep", "--caches", "--dry-run", "--fix", "--lineage"]
 OPTIONS += ["--dependents", "--device", "--threads", "--backbone", "--help", "--seeds", "--jobs", "--out", "--"]
 VALUES = ["0", "-1", "1e400", "nan", "epochs=0", "epochs=1", "=", "quick", "20GB", "cpu", "/dev/null", "/", ".", ""]
@@ -154,7 +141,7 @@ def check_damaged(ran: Path, edits: list[tuple[int, str, int, bytes]]) -> None:
             files = [path for path in stored(home) if path.name != "format.json"]
             damage(files[which % len(files)], how, place, data)
         name = run_id(ran)
-        for words in (["results"], ["show", name], ["show", name, "--lineage", "task-1/network"], ["gc"]):
+        for words in (["results"], ["show", name], ["show", name, "--lineage", "t1/network"], ["gc"]):
             code, _, err = command(home, *words)
             check_orderly(code, err)
         check_orderly(*command(home, "store", "verify", "--fix")[::2])

@@ -62,6 +62,12 @@ def test_imports_run_one_way() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_what_several_tests_need_lies_in_no_test_module() -> None:
+    tests = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("*.py"))}
+    borrowed = re.compile(r"tests\.(\w+\.)*test_\w+.*")
+    assert {path.name: found for path, source in tests.items() if (found := offences(source, borrowed))} == {}
+
+
 @pytest.mark.parametrize("path", [path for path in SOURCES if path != MAY_TOUCH_GLOBAL_GENERATORS])
 def test_no_global_generator_is_touched(path: str) -> None:
     assert offences((ROOT / path).read_text(encoding="utf-8"), GLOBAL_RANDOMNESS) == []

@@ -31,4 +31,6 @@ for package in (cl, strategies, streams, reports):
 CHECK
 "$folder/venv/bin/palimpsest" run split-digits ease --preset quick
 "$folder/venv/bin/palimpsest" store verify
+"$folder/venv/bin/palimpsest" new strategy my-means
+PYTHONPATH=my-means "$folder/venv/bin/palimpsest" run split-digits my_means:MyMeans
 echo "The wheel works on its own."

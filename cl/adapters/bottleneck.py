@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cl.home.store import Tensors
 from cl.models.backbone import Attach, Backbone
-
-Parameters = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Shape:
     dropout: float
 
 
-def init(backbone: Backbone, bottleneck: int, generator: torch.Generator, only: int | None = None) -> Parameters:
+def init(backbone: Backbone, bottleneck: int, generator: torch.Generator, only: int | None = None) -> Tensors:
     """A new adapter: W_down Kaiming-uniform (a = sqrt 5), all else zero, so that it starts as the identity.
 
     only: for so many blocks, else for every one of the backbone. Returns down.weight `(blocks, r, d)`, down.bias

@@ -7,22 +7,21 @@ Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, arXi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from cl.home.store import Tensors
 from cl.models.backbone import Change
 
-Parameters = Mapping[str, Tensor]
 
-
-def layers(adapter: Parameters) -> list[str]:
+def layers(adapter: Tensors) -> list[str]:
     """The names of the layers that the adapter changes."""
     return [name.removesuffix(".down") for name in adapter if name.endswith(".down")]
 
 
-def change(adapter: Parameters) -> Change:
+def change(adapter: Tensors) -> Change:
     """One adapter's effect, the same for every row."""
 
     def changed(name: str, block: int, x: Tensor, y: Tensor) -> Tensor:
@@ -33,9 +32,9 @@ def change(adapter: Parameters) -> Change:
     return changed
 
 
-def concat(adapters: Sequence[Parameters], weights: Sequence[float]) -> dict[str, Tensor]:
+def concat(adapters: Sequence[Tensors], weights: Sequence[float]) -> Tensors:
     """The adapter whose delta is the weighted sum of the deltas, exactly: ranks side by side (PEFT's `cat`)."""
-    found: dict[str, Tensor] = {}
+    found: Tensors = {}
     for name in layers(adapters[0]):
         found[f"{name}.down"] = torch.cat([one[f"{name}.down"] for one in adapters], dim=1)
         ups = [w * one[f"{name}.up"] for w, one in zip(weights, adapters, strict=True)]
@@ -43,7 +42,7 @@ def concat(adapters: Sequence[Parameters], weights: Sequence[float]) -> dict[str
     return found
 
 
-def mixed(adapters: Sequence[Parameters], picks: Tensor, weights: Tensor) -> Change:
+def mixed(adapters: Sequence[Tensors], picks: Tensor, weights: Tensor) -> Change:
     """For each row of a batch the weighted sum of the deltas of its own picks, all rows in one batched product.
 
     picks: which of `adapters`, int64 `(n, t)`. weights: `(n, t)`. Adapters of DoRA cannot be summed: t must be 1.

@@ -13,16 +13,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cl.adapters import bottleneck
+from cl.home.store import Tensors
 from cl.models.backbone import Attach
-
-Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,18 @@ def column(dim: int, generator: torch.Generator) -> dict[str, Tensor]:
     return {"weight": draws[None, :dim], "bias": draws[dim:]}
 
 
+class MixtureReads(TypedDict):
+    """What a build reads to open the mixtures of all blocks.
+
+    adapter: of every block, stacked. columns: of the last blocks, which have a router. grown: block (as text) -> pairs
+    of adapter and column that came later, oldest first.
+    """
+
+    adapter: Tensors
+    columns: Tensors
+    grown: Mapping[str, Sequence[Sequence[Tensors]]]
+
+
 Members = tuple[list[Tensors], list[Tensors]]  # adapters and router columns of one block, oldest first
 
 
@@ -83,10 +94,10 @@ class Mixtures:
     members: Mapping[int, Members]
 
     @classmethod
-    def of(cls, read: Mapping[str, Any], start: int, device: torch.device | str = "cpu") -> Mixtures:
-        """read: `adapter`, of every block; `columns`, of the blocks from `start` on, which have a router; `grown`,
-        block (as text) -> pairs of adapter and column that came later, oldest first."""
+    def of(cls, read: MixtureReads, device: torch.device | str = "cpu") -> Mixtures:
+        """The mixtures that a build has read, on `device`."""
         adapter, columns = _on(read["adapter"], device), _on(read["columns"], device)
+        start = len(adapter["down.bias"]) - len(columns["bias"])
         members: dict[int, Members] = {}
         for place in range(len(columns["bias"])):
             block = start + place
@@ -96,6 +107,11 @@ class Mixtures:
                 [_slice(columns, place), *(column for _, column in grown)],
             )
         return cls(adapter, members)
+
+    @property
+    def start(self) -> int:
+        """The first block that has a router."""
+        return min(self.members)
 
     @cached_property
     def stacks(self) -> dict[int, Stack]:

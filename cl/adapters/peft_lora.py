@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from cl.home.store import Tensors
 from cl.models.backbone import Backbone
 from cl.seeds import Seeds
 
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+
 Kind = Literal["lora", "rslora", "pissa", "dora"]
-NAME = "default"  # PEFT's name for the only adapter
+_NAME = "default"  # PEFT's name for the only adapter
 
 
 def release() -> str:
@@ -36,7 +40,7 @@ class Grown:
         self, backbone: Backbone, seeds: Seeds, layers: Sequence[str], rank: int, alpha: float, kind: Kind
     ) -> None:
         self._layers, self._kind, self._blocks = tuple(backbone.linears(layers)), kind, backbone.blocks
-        self._tree: Any = backbone.fresh()
+        self._tree = backbone.fresh()
         with seeds.forked("lora"):
             _inject(self._tree, self._layers, rank, alpha, kind)
         self._tree.eval()
@@ -47,7 +51,7 @@ class Grown:
         own = {name: trained[name] for name in self.start}
         return torch.func.functional_call(self._tree, own, (stream,))
 
-    def extracted(self, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def extracted(self, trained: Mapping[str, Tensor]) -> Tensors:
         """What was trained, as an adapter of the backbone as it is."""
         parts = {name: [self._layer(block, name, trained) for block in range(self._blocks)] for name in self._layers}
         return {
@@ -56,18 +60,18 @@ class Grown:
             for what in found[0]
         }
 
-    def _layer(self, block: int, name: str, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _layer(self, block: int, name: str, trained: Mapping[str, Tensor]) -> Tensors:
         place = f"network.blocks.{block}.{name}"
-        layer = self._tree.get_submodule(place)
-        scale = float(layer.scaling[NAME])
-        down, up = (f"{place}.lora_{which}.{NAME}.weight" for which in "AB")
-        a, b = trained[down], scale * trained[up]
+        layer = cast("LoraLayer", self._tree.get_submodule(place))
+        scale = float(layer.scaling[_NAME])
+        down, up = (f"{place}.lora_{which}.{_NAME}.weight" for which in "AB")
+        a, b = trained[down], scale * trained[up]  # (r, inputs), (outputs, r)
         if self._kind == "pissa":  # PEFT changes W to W - s B0 A0; over W itself the adapter is s (B A - B0 A0)
             a0, b0 = self.start[down].cpu(), scale * self.start[up].cpu()
             return {"down": torch.cat([a, a0]), "up": torch.cat([b, -b0], dim=1)}
         if self._kind == "dora":
-            base = layer.get_base_layer()
-            magnitude = trained[f"{place}.lora_magnitude_vector.{NAME}.weight"]
+            base = cast(nn.Linear, layer.get_base_layer())
+            magnitude = trained[f"{place}.lora_magnitude_vector.{_NAME}.weight"]
             gain = magnitude / torch.linalg.vector_norm(base.weight.cpu() + b @ a, dim=1)
             shift = (1 - gain) * base.bias.cpu() if base.bias is not None else torch.zeros_like(gain)
             return {"down": a, "up": gain[:, None] * b, "gain": gain, "shift": shift}
@@ -79,7 +83,7 @@ def _inject(tree: nn.Module, layers: Sequence[str], rank: int, alpha: float, kin
 
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]
+        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT says int, and multiplies by it
         target_modules=list(layers),
         lora_dropout=0.0,
         use_rslora=kind == "rslora",

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from cl.data.samples import Samples
 from cl.digests import digest_bytes
 from cl.home.runs import Runs
-from cl.home.shards import contents_of
 from cl.home.store import Store
 
 ROW = 32  # shortest run of raw pixels that is looked for, in bytes
@@ -40,20 +39,26 @@ class Hit:
 
 
 def residue(
-    home: Path, samples: Mapping[str, str], pixels: Sequence[Samples] = (), digests: Iterable[str] = ()
+    home: Path,
+    stream: str,
+    samples: Mapping[str, str],
+    pixels: Sequence[Samples] = (),
+    digests: Iterable[str] = (),
 ) -> list[Hit]:
-    """Every trace of `samples` (id -> content digest, empty if nobody knows it any more) in `home`.
+    """Every trace of `samples` (id -> content digest, empty if nobody knows it any more) of `stream` in `home`.
 
-    pixels: shards with the samples' images, where the source still has them. digests: of shards and components made
-    from them; those that a component made without them has too do not count.
+    Ids in what the home keeps of other streams are those of other people's samples. pixels: shards with the samples'
+    images, where the source still has them. digests: of what was made from them, and their marks; those that something
+    made without them has too do not count.
     """
     dead = {*digests, *filter(None, samples.values())}
     dead -= live_digests(Store(home), dead)
     finder = _Finder([digest.encode() for digest in dead])
     ids = _Ids(samples)
+    others = {path.relative_to(home).as_posix() for path in _of_other_streams(Store(home), stream)}
     found: Counter[tuple[str, str]] = Counter()
     for path, data in _files(home):
-        found[path, "id"] += ids.count(path.encode() + b"\n" + data)
+        found[path, "id"] += 0 if path in others else ids.count(path.encode() + b"\n" + data)
         found[path, "digest"] += finder.count(path.encode() + b"\n" + data)
         found[path, "digest"] += digest_bytes(data) in dead
     for rows in _rows(pixels):
@@ -61,6 +66,15 @@ def residue(
         for path, data in _files(home):
             found[path, "pixels"] += finder.count(data)
     return [Hit(path, kind, count) for (path, kind), count in sorted(found.items()) if count]
+
+
+def _of_other_streams(store: Store, stream: str) -> Iterator[Path]:
+    """Files that name samples, and none of `stream`."""
+    yield from (path for path, found in store.shards if all(one.stream != stream for one in found))
+    runs = Runs(store)
+    for run, _ in runs.all_live():
+        if runs.resolution(run).stream != stream:
+            yield store.home / "runs" / run / "resolution.json"
 
 
 def live_digests(store: Store, dead: AbstractSet[str] = frozenset()) -> set[str]:
@@ -73,8 +87,8 @@ def live_digests(store: Store, dead: AbstractSet[str] = frozenset()) -> set[str]
         if key in keys or dead.isdisjoint({key, *origins}):
             live |= {key, *(part["digest"] for part in record.parts.values())}
             live |= {read["digest"] for read in record.reads}
-    live_shards = [contents_of(found) for path, found in store.shards if path.stem in live]
-    return live | {content for held in live_shards for content in held.values()}
+    live_shards = [one for path, found in store.shards if path.stem in live for one in found]
+    return live | {digest for one in live_shards for row in one.rows for digest in (row.content, *row.marks)}
 
 
 def _files(home: Path) -> Iterator[tuple[str, bytes]]:

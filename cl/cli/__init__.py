@@ -1,16 +1,17 @@
-"""The command line. Thin: it parses, calls the engine, prints. `--help` imports no torch."""
+"""The command line. Thin: it parses, calls the engine, prints. `--help` loads neither torch nor rich."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import typer
-from typer._click.exceptions import ClickException
 
 import cl
-from cl.cli import access, forget, names, predict, runs, store
+from cl.cli import access, describing, forget, listing, new, predict, results, running, store
+from cl.cli.common import help_if_alone
 from cl.errors import BadInput, PalimpsestError
 
 INTERRUPTED = 130
@@ -18,14 +19,31 @@ OUT_OF_MEMORY = "out of memory; use a smaller backbone, batch_size or fewer --jo
 
 app = typer.Typer(
     name="palimpsest",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # help as plain text: loading what frames it takes as long as all the rest
     help="Continual learning with components that know what they were made from.\n\n"
     "Begin with `palimpsest compare split-digits ease simplecil --preset quick --out page.html`.",
 )
-for room in (names, runs, predict, access, store, forget):
+for room in (listing, describing, running, results, predict, access, store, forget, new):
     app.add_typer(room.app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"palimpsest {version('palimpsest-cl')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _palimpsest(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    help_if_alone(context)
 
 
 def main() -> None:
@@ -39,8 +57,6 @@ def main() -> None:
             sys.exit(code)
     except PalimpsestError as error:
         _fail(str(error))
-    except ClickException as error:
-        _fail(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; run the same command again and it goes on from what is stored", code=INTERRUPTED)
     except BrokenPipeError:
@@ -53,6 +69,11 @@ def main() -> None:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         _fail(OUT_OF_MEMORY)
+    except Exception as error:  # errors of usage have no public class that all releases of typer know
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        _fail(message())
 
 
 def _fail(message: str, code: int = 2) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from cl.cli.common import AsJson, Home, out, print_json
+from cl.cli.common import AsJson, Home, existing_home, print_json
 from cl.errors import BadInput
 
 if TYPE_CHECKING:
@@ -25,23 +23,22 @@ def access(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Users against sets of labels: who reads what, for every run of this run's stream. Changes hold at once."""
+    """Who reads what of a run's stream: users against sets of labels. Changes hold at once, for all runs of it."""
+    from cl.cli.printing.access import print_matrix
     from cl.data.recipes import OBJECT, resolve_stream
-    from cl.data.stream import Recipe
-    from cl.deletion.ledger import ACCESS, Ledger
-    from cl.home.layout import default_home
+    from cl.home.ledger import ACCESS, Ledger
     from cl.home.runs import Runs
     from cl.home.store import Store
     from cl.running.grants import Grants
 
-    place = home if home is not None else default_home()
+    place = existing_home(home)
     store = Store(place)
     runs = Runs(store)
     name = runs.find(run)
-    recipe = runs.source(name)["stream"]
+    recipe = runs.source(name).stream
     if recipe is None:
         raise BadInput(f"the stream of run {name} cannot be made again: {OBJECT}")
-    stream = resolve_stream(Recipe(**recipe), home=place)
+    stream = resolve_stream(recipe, home=place)
     grants = Grants(place)
     wanted = [(*_pair(text), given) for given, texts in ((True, grant), (False, revoke)) for text in texts or []]
     if wanted:
@@ -53,7 +50,7 @@ def access(
     if as_json:
         print_json(matrix)
     else:
-        _print_matrix(matrix)
+        print_matrix(matrix)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -77,16 +74,3 @@ def _matrix(run: str, stream: Stream) -> dict[str, Any]:
             for user, labels in sorted(policy.users.items())
         ],
     }
-
-
-def _print_matrix(matrix: dict[str, Any]) -> None:
-    heads = [escape("+".join(atom["labels"]) or "(no label)") for atom in matrix["atoms"]]
-    table = Table("user", "holds", *heads, box=None)
-    for one in matrix["users"]:
-        cells = ["reads" if reads else "" for reads in one["reads"]]
-        table.add_row(escape(one["user"]), escape(", ".join(one["labels"])), *cells)
-    counts = [str(atom["samples"]) for atom in matrix["atoms"]]
-    table.add_row("", "samples", *counts, style="dim")
-    out.print(table)
-    needs = "one of the labels" if matrix["policy"] == "any" else "every label"
-    out.print(f"policy {matrix['policy']}: a user reads what bears {needs} that the user holds", highlight=False)

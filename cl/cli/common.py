@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from cl.errors import BadInput
-
-out, err = Console(), Console(stderr=True)
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Store and results [default: $PALIMPSEST_HOME, else .palimpsest].")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 BackboneName = Annotated[
-    str, typer.Option("--backbone", help="A shipped backbone, a timm name, random:TIMM-NAME, or a TOML file.")
+    str | None,
+    typer.Option(
+        "--backbone",
+        help="A shipped backbone, a timm name, random:TIMM-NAME, module:factory, or a TOML file "
+        "[default: $PALIMPSEST_BACKBONE, else glyph-vit].",
+    ),
 ]
 Presets = Annotated[list[str] | None, typer.Option("--preset", help="A named set of hyperparameters; may be repeated.")]
 Sets = Annotated[
@@ -47,6 +49,23 @@ def settings_of(pairs: list[str] | None) -> dict[str, Any]:
     return dict(pair.split("=", 1) for pair in pairs or [])
 
 
+def help_if_alone(context: typer.Context) -> None:
+    """What a group of commands says when none of them is named."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+def existing_home(home: Path | None) -> Path:
+    """The home that a command reads. Raises BadInput if it is not there: a path that was mistyped holds no results."""
+    from cl.home.layout import default_home
+
+    place = home if home is not None else default_home()
+    if not place.exists():
+        raise BadInput(f"there is no home at {place}; give the right one with --home")
+    return place
+
+
 def find_run(home: Path, run: str) -> str:
     """The id that begins with `run`, of a run with results or a stale one. Raises BadInput if there is none."""
     from cl.home.layout import stale_runs
@@ -54,11 +73,6 @@ def find_run(home: Path, run: str) -> str:
 
     stale = [name for name in stale_runs(home) if name.startswith(run)]
     return stale[0] if len(stale) == 1 else Results(home).find(run).id
-
-
-def percent(value: float | None) -> str:
-    """A fraction in percent; empty where nothing was measured."""
-    return "" if value is None else f"{100 * value:.2f}"
 
 
 def print_json(content: Any) -> None:
@@ -77,6 +91,7 @@ def warn(figures: Any) -> None:
 def progress(quiet: bool) -> Iterator[None]:
     """Bars on a terminal, one line a task elsewhere; nothing under --json off a terminal."""
     from cl.cli.bars import bars
+    from cl.cli.printing import err
 
     with bars(err, quiet):
         yield

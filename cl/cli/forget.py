@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 
-from cl.cli.common import AsJson, Home, out, print_json, progress
+from cl.cli.common import AsJson, Home, existing_home, help_if_alone, print_json, progress
 from cl.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cl.deletion.execution import Outcome
     from cl.deletion.forget_set import Selector
-    from cl.deletion.plan import Plan, Step
-
-ID_WIDTH = 12  # of a request's or run's id
+    from cl.deletion.plan import DeletionPlan
 
 app = typer.Typer()
 forget = typer.Typer(
-    no_args_is_help=True,
+    callback=help_if_alone,
+    invoke_without_command=True,
     help="Delete samples from a run, exactly, and prove it.\n\n"
     "Begin with `palimpsest forget plan RUN --subject person-007`: it touches nothing.",
 )
-ledger = typer.Typer(no_args_is_help=True, help="The signed record of every deletion.")
+ledger = typer.Typer(callback=help_if_alone, invoke_without_command=True, help="The signed record of every deletion.")
 app.add_typer(forget, name="forget")
 app.add_typer(ledger, name="ledger")
 
@@ -38,6 +33,10 @@ Classes = Annotated[list[str] | None, typer.Option("--class", help="All samples 
 Subjects = Annotated[list[str] | None, typer.Option("--subject", help="All samples of a person; may be repeated.")]
 Ids = Annotated[list[str] | None, typer.Option("--sample", help="One sample by its id; may be repeated.")]
 IdsFile = Annotated[Path | None, typer.Option("--ids-file", help="A text file, one sample id a line.")]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option("--keep", help="An identical copy that stays: its id, or STREAM:ID; may be repeated."),
+]
 ScopeOption = Annotated[
     Literal["home", "run"], typer.Option(help="All runs of the home that read the data, or this one alone.")
 ]
@@ -52,22 +51,24 @@ def plan(
     sample: Ids = None,
     ids_file: IdsFile = None,
     scope: ScopeOption = "home",
+    keep: Keep = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """What a deletion will touch, and what it will cost. Writes nothing."""
+    from cl.cli.printing.deletion import print_plan
     from cl.deletion.forget_set import need_selectors
     from cl.deletion.plan import plan as make_plan
-    from cl.running.rerun import open_run
+    from cl.running.reopening import open_run
 
     selectors = _selectors(task, class_, subject, sample, ids_file)
     need_selectors(selectors)
     with progress(quiet=True):
-        found = make_plan(open_run(_home(home), run), selectors, scope)
+        found = make_plan(open_run(existing_home(home), run), selectors, scope, keep or [])
     if as_json:
         print_json(found.as_json())
         return
-    _print_plan(found)
+    print_plan(found)
 
 
 @forget.command(epilog="Example: palimpsest forget execute 3fa9 --subject person-007 --reason art17 --yes")
@@ -79,6 +80,7 @@ def execute(
     sample: Ids = None,
     ids_file: IdsFile = None,
     scope: ScopeOption = "home",
+    keep: Keep = None,
     method: Annotated[
         Literal["exact", "drop", "retrain"],
         typer.Option(help="exact, or a baseline measured on a copy: drop the task's parts, or retrain everything."),
@@ -92,28 +94,32 @@ def execute(
     as_json: AsJson = False,
 ) -> None:
     """Delete, and print the request's id. Begun again after a crash, it goes on where it stopped."""
+    from cl.cli.printing.deletion import print_outcome, print_plan
     from cl.deletion.execution import execute as carry_out
     from cl.deletion.execution import rebuild_stale
 
     selectors = _selectors(task, class_, subject, sample, ids_file)
 
-    def confirm(found: Plan) -> None:
+    def confirm(found: DeletionPlan) -> None:
         if yes:
             return
         if not sys.stdin.isatty():
             raise BadInput("nobody is here to say yes; look at palimpsest forget plan, then add --yes")
-        _print_plan(found)
+        print_plan(found)
         if not typer.confirm("Delete?", err=True):
             raise BadInput("nothing was deleted")
 
+    place = existing_home(home)
     with progress(quiet=True):
-        outcome = carry_out(_home(home), run, selectors, scope=scope, method=method, reason=reason, confirm=confirm)
+        outcome = carry_out(
+            place, run, selectors, scope=scope, method=method, reason=reason, keep=keep or [], confirm=confirm
+        )
         if rebuild_all:
-            rebuild_stale(_home(home))
+            rebuild_stale(place)
     if as_json:
         print_json(outcome.as_json())
         return
-    _print_outcome(outcome)
+    print_outcome(outcome)
 
 
 @forget.command(epilog="Example: palimpsest forget verify 5c01d2 --lineage")
@@ -126,17 +132,17 @@ def verify(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare with a run that never saw the samples, made cold in new processes. Exit code 1 below E0."""
-    from cl.audit.verify import verify as check
+    """Compare with a run that never saw the samples. It is made cold in new processes; exit code 1 below E0."""
+    from cl.audit.verification import verify as check
+    from cl.cli.printing.deletion import print_checks
 
     ids = _lines(ids_file) if ids_file else None
     with progress(quiet=True):
-        evidence = check(_home(home), request, lineage=lineage, ids=ids)
+        evidence = check(existing_home(home), request, lineage=lineage, ids=ids)
     if as_json:
         print_json(evidence.as_json())
     else:
-        _print_checks(evidence.checks)
-        out.print(f"grade [bold]{evidence.grade}[/bold], manifest {evidence.manifest_after[:16]}", highlight=False)
+        print_checks(evidence)
     if evidence.grade != "E0":
         raise typer.Exit(1)
 
@@ -145,17 +151,22 @@ def verify(
 def certify(
     request: Request,
     folder: Annotated[Path | None, typer.Option("--out", help="Copy certificate and page here too.")] = None,
+    grade: Annotated[
+        Literal["E0", "E1", "A"],
+        typer.Option(help="The lowest grade to sign: A proves nothing exact, and the page says so first."),
+    ] = "E1",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Sign the certificate of a verified deletion and write its page; what was deleted is forgotten for good."""
+    """Sign the certificate of a verified deletion, and write its page. What was deleted is forgotten for good."""
     from cl.audit.certificate import certify as sign
     from cl.audit.certificate import copy_to
-    from cl.deletion.ledger import writing
+    from cl.cli.printing import out
+    from cl.home.ledger import writing
 
-    place = _home(home)
+    place = existing_home(home)
     with writing(place):
-        path = sign(place, request)
+        path = sign(place, request, grade)
     made = copy_to(path, folder) if folder else [path, path.with_suffix(".html")]
     if as_json:
         print_json({"certificate": str(made[0]), "page": str(made[1])})
@@ -171,39 +182,102 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Every request and what has become of it, read from the ledger."""
-    from cl.deletion.ledger import status as read
+    from cl.cli.printing.deletion import print_requests
+    from cl.home.ledger import statuses
 
-    found = read(_home(home), request)
+    found = [one.as_json() for one in statuses(existing_home(home), request)]
     if as_json:
         print_json(found[0] if request else found)
         return
-    table = Table(box=None)
-    for name in ("request", "state", "run", "method", "scope", "samples", "grade", "received"):
-        table.add_column(name, min_width=ID_WIDTH if name in ("request", "run") else None)  # ids are for copying
-    for one in found:
-        table.add_row(*[str(one[name] if one[name] is not None else "") for name in one])
-    out.print(table)
+    print_requests(found)
 
 
 @forget.command(epilog="Example: palimpsest forget readmit 5c01d2")
 def readmit(request: Request, home: Home = None, as_json: AsJson = False) -> None:
     """Lift the suppression: the data may come again, at the next run."""
-    from cl.deletion.execution import readmit as lift
+    from cl.cli.printing import out
+    from cl.deletion.keeping_out import readmit as lift
 
-    count = lift(_home(home), request)
+    count = lift(existing_home(home), request)
     if as_json:
         print_json({"request": request, "samples": count})
         return
     out.print(f"{count} samples may come again; palimpsest run builds with them", highlight=False)
 
 
+@forget.command(epilog="Example: palimpsest forget receipt 5c01d2 --subject person-007 --out receipt.json")
+def receipt(
+    request: Request,
+    subject: Annotated[str | None, typer.Option("--subject", help="The person who gets it.")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Write it here.")] = None,
+    check: Annotated[Path | None, typer.Option("--check", help="A receipt that somebody shows: is it true?")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """What lets a person show later that her images were meant. To be had until the request is certified."""
+    from cl.cli.printing import out
+    from cl.deletion.receipts import check_receipt, read_receipt, receipt_for, written
+    from cl.home.ledger import Ledger
+    from cl.home.writing import write_atomic
+
+    place = existing_home(home)
+    if check is not None:
+        shown = read_receipt(check)
+        check_receipt(shown, Ledger(place).known(request))
+        found = {"request": request, "subject": shown.subject, "samples": len(shown.samples), "holds": True}
+        print_json(found) if as_json else out.print(f"the receipt holds: {len(shown.samples)} samples", highlight=False)
+        return
+    if subject is None:
+        raise BadInput("say who gets it (--subject), or give one to check (--check)")
+    made = receipt_for(place, request, subject)
+    if out_file is None:
+        sys.stdout.write(written(made) + "\n")
+        return
+    write_atomic(out_file, (written(made) + "\n").encode(), mode=0o600)
+    print_json({"receipt": str(out_file)}) if as_json else out.print(str(out_file), soft_wrap=True, highlight=False)
+
+
+@forget.command(epilog="Example: palimpsest forget admit 5c01d2")
+def admit(request: Request, home: Home = None, as_json: AsJson = False) -> None:
+    """Let in what comes later of the person that was forgotten. What was deleted stays out."""
+    from cl.cli.printing import out
+    from cl.deletion.keeping_out import admit as let_in
+
+    let_in(existing_home(home), request)
+    if as_json:
+        print_json({"request": request, "admitted": True})
+        return
+    out.print("later samples of that person come in at the next run", highlight=False)
+
+
+@forget.command(epilog="Example: palimpsest forget reapply 5c01d2 --ids-file ids.txt")
+def reapply(
+    request: Request,
+    ids_file: Annotated[Path, typer.Option("--ids-file", help="The ids that were deleted, one a line.")],
+    run: Annotated[str | None, typer.Option(help="A run that read them, where the ledger is lost too.")] = None,
+    subject: Subjects = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep deleted samples out again, where the list of them or its key was lost."""
+    from cl.cli.printing import out
+    from cl.deletion.keeping_out import reapply as keep_out
+
+    left = keep_out(existing_home(home), request, _lines(ids_file), run=run, subjects=subject or [])
+    if as_json:
+        print_json({"request": request, "requests_left": left})
+        return
+    out.print(f"kept out again; {left} more requests are to be told" if left else "kept out again", highlight=False)
+
+
 @ledger.command("verify", epilog="Example: palimpsest ledger verify")
 def verify_ledger(home: Home = None, as_json: AsJson = False) -> None:
     """Check chain, signatures and the heads that certificates name."""
     from cl.audit.certificate import anchors
-    from cl.deletion.ledger import Ledger
+    from cl.cli.printing import out
+    from cl.home.ledger import Ledger
 
-    place = _home(home)
+    place = existing_home(home)
     heads = anchors(place)
     records = Ledger(place).verify(heads)
     if as_json:
@@ -215,29 +289,26 @@ def verify_ledger(home: Home = None, as_json: AsJson = False) -> None:
 @ledger.command("show", epilog="Example: palimpsest ledger show --json")
 def show_ledger(home: Home = None, as_json: AsJson = False) -> None:
     """Every record, oldest first."""
-    from cl.deletion.ledger import Ledger
+    from cl.cli.printing.deletion import print_records
+    from cl.home.ledger import Ledger
 
-    records = Ledger(_home(home)).records()
+    records = Ledger(existing_home(home)).records()
     if as_json:
-        print_json(records)
+        print_json([one.as_json() for one in records])
         return
-    table = Table("seq", "time", "actor", "type", "request", "hash", box=None)
-    for one in records:
-        step = one["body"].get("step")
-        name = f"{one['type']} ({step})" if step and one["type"].startswith("step") else one["type"]
-        table.add_row(str(one["seq"]), one["time"], one["actor"], name, one["request"], one["hash"][:12])
-    out.print(table)
+    print_records(records)
 
 
 @app.command(epilog="Example: palimpsest residue 5c01d2 --ids-file ids.txt")
 def residue(request: Request, ids_file: IdsFile = None, home: Home = None, as_json: AsJson = False) -> None:
     """Search the home for what is left of deleted samples. Exit code 1 if there is anything."""
-    from cl.audit.verify import content_of, residue_of
-    from cl.running.rerun import open_run
+    from cl.audit.verification import case_of, residue_of
+    from cl.cli.printing import out
+    from cl.running.reopening import open_run
 
-    place = _home(home)
-    content = content_of(place, request, _lines(ids_file) if ids_file else None)
-    hits = residue_of(place, open_run(place, content["run"]), content)
+    place = existing_home(home)
+    case = case_of(place, request, _lines(ids_file) if ids_file else None)
+    hits = residue_of(place, open_run(place, case.run), case)
     if as_json:
         print_json({"request": request, "hits": [hit.__dict__ for hit in hits]})
     else:
@@ -246,12 +317,6 @@ def residue(request: Request, ids_file: IdsFile = None, home: Home = None, as_js
         out.print(f"{len(hits)} files with residue" if hits else "nothing is left", highlight=False)
     if hits:
         raise typer.Exit(1)
-
-
-def _home(home: Path | None) -> Path:
-    from cl.home.layout import default_home
-
-    return home if home is not None else default_home()
 
 
 def _selectors(
@@ -276,69 +341,3 @@ def _lines(path: Path) -> list[str]:
         return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not text in UTF-8; write one sample id a line") from error
-
-
-def _print_plan(found: Plan) -> None:
-    forget_set = found.forget
-    out.print(
-        f"forget [bold]{len(forget_set.samples)}[/bold] samples of run {found.run}: {forget_set.train} of training, "
-        f"{forget_set.test} of test, in {len(found.tainted_shards)} shards",
-        highlight=False,
-    )
-    notes = [
-        ("classes emptied", ", ".join(forget_set.classes_emptied)),
-        ("tasks emptied", ", ".join(forget_set.tasks_emptied)),
-        ("equal content under another id, not selected", ", ".join(f"{b} (as {a})" for a, b in forget_set.twins)),
-        ("images read again of tasks", ", ".join(found.raw_data_needed)),
-        ("other runs that read the data", ", ".join(found.other_runs)),
-        ("changed since the run, so that nothing can be reused", ", ".join(found.changed)),
-        ("mind", "; ".join(forget_set.warnings)),
-    ]
-    for title, text in notes:
-        if text:
-            out.print(f"{title}: {text}", highlight=False, soft_wrap=True)
-    table = Table("component", "roles", "action", "grade", "because", box=None)
-    for step, count in _grouped(found.steps):
-        name = f"{step.name} ({count})" if count > 1 else step.name
-        table.add_row(name, ", ".join(step.roles), step.action, step.grade, " ".join(step.path))
-    out.print(table)
-    blast = ", ".join(f"{100 * value:.0f} % of {name}" for name, value in found.blast_radius.items())
-    out.print(f"tainted: {blast}; build {found.build}, reuse {found.reuse}", highlight=False)
-    out.print(
-        f"predicted {found.predicted_seconds:.1f} s; full retraining {found.full_retrain_seconds:.1f} s; "
-        f"{found.amplification:.1f} image visits for each forgotten sample",
-        highlight=False,
-    )
-
-
-def _grouped(steps: Sequence[Step]) -> list[tuple[Step, int]]:
-    """One row for components of one name and fate, such as the many features; one reason stands for all."""
-    groups: dict[tuple[str, str], list[Step]] = {}
-    for step in sorted(steps, key=lambda one: one.roles == ("cache",)):
-        groups.setdefault((step.name, step.action), []).append(step)
-    return [(group[0], len(group)) for group in groups.values()]
-
-
-def _print_outcome(outcome: Outcome) -> None:
-    out.print(f"request [bold]{outcome.request}[/bold]: {outcome.state}", highlight=False)
-    out.print(
-        f"forgot {outcome.forgotten} samples; {outcome.tainted} tainted components, {outcome.rebuilt} built again, "
-        f"{outcome.reused} reused, {outcome.purged} purged",
-        highlight=False,
-        soft_wrap=True,
-    )
-    out.print(
-        f"{outcome.seconds:.1f} s (predicted {outcome.predicted_seconds:.1f} s, full retraining "
-        f"{outcome.full_retrain_seconds:.1f} s)",
-        highlight=False,
-    )
-    if outcome.state == "purged":  # not where there was nothing to delete
-        out.print(f"next: palimpsest forget verify {outcome.request}", highlight=False)
-
-
-def _print_checks(checks: dict[str, dict[str, Any]]) -> None:
-    table = Table("check", "passed", "numbers", box=None)
-    for name in sorted(checks):
-        numbers = ", ".join(f"{key} {value}" for key, value in checks[name].items() if key != "passed" and value != [])
-        table.add_row(name, "yes" if checks[name]["passed"] else "[bold]no[/bold]", numbers)
-    out.print(table)

@@ -6,15 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Column, Table
 
-from cl.cli.common import AsJson, Home, User, find_run, out, print_json, progress
+from cl.cli.common import AsJson, Home, User, existing_home, print_json, progress, warn
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from cl.running.rerun import Replay
 
 app = typer.Typer()
 
@@ -26,18 +22,26 @@ def predict(
     run: Annotated[str, typer.Argument(help="A run's id, or an unambiguous beginning of it.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     user: User = None,
+    device: Annotated[str, typer.Option(help="auto (the run's own, if it is there), cpu or cuda.")] = "auto",
+    backbone: Annotated[
+        str | None, typer.Option(help="The run's backbone, where its file lies elsewhere on this machine.")
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Classify images with what a run has learnt. Nothing of them is stored."""
-    from cl.home.layout import default_home
-    from cl.running.rerun import Replay
+    """Classify images with what a run has learnt. Nothing of them is stored, and no training image is needed."""
+    from rich.markup import escape
+    from rich.table import Column, Table
 
-    place = home if home is not None else default_home()
-    name = find_run(place, run)
+    from cl.cli.printing import out
+    from cl.running.classifier import open as open_model
+
+    place = existing_home(home)
     with progress(as_json):
-        found = Replay(place, name, user)
-        rows = _abstained(images) if found.abstains else _classified(found, images)
+        model = open_model(run, place, device, backbone, user)
+        warn({"warnings": model.warnings})
+        scores = model.scores(images)
+    rows = [_row(path, row, model.classes) for path, row in zip(images, scores, strict=True)]
     if user is not None:
         rows = [{**row, "abstain": row["class"] is None} for row in rows]
     if as_json:
@@ -51,31 +55,8 @@ def predict(
     out.print(table)
 
 
-def _classified(found: Replay, images: list[Path]) -> list[dict[str, Any]]:
-    import numpy as np
-
-    from cl.data.images import read_square
-    from cl.data.samples import Samples
-
-    size = next(shard for shard in found.stream.shards if len(shard)).images([0]).shape[-1]
-    visitors = Samples.visiting(np.stack([read_square(path, size) for path in images]))
-    scores = found.strategy.scores(found.model, visitors).open()["scores"]
-    return [_row(path, row, found.model.classes) for path, row in zip(images, scores, strict=True)]
-
-
-def _abstained(images: list[Path]) -> list[dict[str, Any]]:
-    from cl.data.images import read_square
-
-    for path in images:  # what is no image is refused, whoever asks
-        read_square(path, 32)
-    return [_abstention(path) for path in images]
-
-
-def _abstention(path: Path) -> dict[str, Any]:
-    return {"image": str(path), "class": None, "score": None, "top": []}
-
-
 def _row(path: Path, scores: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
     best = scores.sort(descending=True, stable=True)  # of equal scores the first class, as in a run's predictions
     top = [[classes[column], float(score)] for score, column in zip(best.values, best.indices, strict=True)][:TOP]
-    return {"image": str(path), "class": top[0][0], "score": top[0][1], "top": top}
+    name, score = top[0] if top else (None, None)
+    return {"image": str(path), "class": name, "score": score, "top": top}

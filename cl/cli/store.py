@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cl.cli.common import AsJson, Home, out, print_json
+from cl.cli.common import AsJson, Home, existing_home, help_if_alone, print_json
 from cl.errors import BadInput
 
 if TYPE_CHECKING:
     from cl.home.store import Store
 
 app = typer.Typer()
-store = typer.Typer(help="Look after the store.", no_args_is_help=True)
+store = typer.Typer(help="Look after the store.", callback=help_if_alone, invoke_without_command=True)
 app.add_typer(store, name="store")
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -31,6 +31,7 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Remove what no run uses, and what a crash left. Results stay as they are; a cache is built again when needed."""
+    from cl.cli.printing import out
     from cl.home.gc import collect
 
     if keep is not None and not caches:
@@ -55,6 +56,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Hash everything again and list the faults, one line each; exit code 1 where faults remain."""
+    from cl.cli.printing import out
     from cl.home.check import faults
 
     place = _store(home)
@@ -96,10 +98,6 @@ def show_size(size: float) -> str:
 
 
 def _store(home: Path | None) -> Store:
-    from cl.home.layout import default_home
     from cl.home.store import Store
 
-    place = home if home is not None else default_home()
-    if not place.exists():
-        raise BadInput(f"there is no home at {place}; give the right one with --home")
-    return Store(place)
+    return Store(existing_home(home))

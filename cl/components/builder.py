@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from cl.code import code_digest
+from cl.code import code_digest, unkeyed
 from cl.components.checkpoint import Checkpoint
 from cl.components.handles import Handle, Part, Read, Reads, _identity, _leaves, _lineage, _opened, shards_of
 from cl.data.samples import Samples
@@ -41,7 +41,10 @@ MEMO_BYTES = 64 << 20
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_builds: dict[str, list[Callable[..., Any]]] = {}
 
+
+@unkeyed("the roles count where a build names them")
 def builds(role: str | None = None, /, **parts: str) -> Callable[[Function], Function]:
     """Mark a build function: `@builds("prototype")` for one part, `@builds(a="adapter", h="head")` for several."""
     roles = {"": role} if role is not None else parts
@@ -51,9 +54,19 @@ def builds(role: str | None = None, /, **parts: str) -> Callable[[Function], Fun
 
     def mark(function: Function) -> Function:
         function.roles = roles  # type: ignore[attr-defined]
+        _builds.setdefault(function.__qualname__, []).append(function)
         return function
 
     return mark
+
+
+def builds_named(name: str) -> list[Callable[..., Any]]:
+    """The builds of that name in the modules that are loaded."""
+    return list(_builds.get(name, ()))
+
+
+def _place(build: Callable[..., Any]) -> str:
+    return f"{build.__module__}.{build.__qualname__}"
 
 
 @dataclass(slots=True)
@@ -166,11 +179,11 @@ class Builder:
     ) -> Plan:
         roles = getattr(build, "roles", None)
         if roles is None:
-            raise BadInput(f"{build.__module__}.{build.__qualname__} is not a build; mark it with @builds(role)")
+            raise BadInput(f"{_place(build)} is not a build; mark it with @builds(role)")
         wanted = [p for p in inspect.signature(build).parameters if p in PROVIDED]
         code = code_digest(build)
         identity = {
-            "build": f"{build.__module__}.{build.__qualname__}",
+            "build": build.__qualname__,  # its name, not its place: it may move to another file
             "code": code,
             "arguments": _plain(arguments),
             "backbone": self.backbone.digest if "backbone" in wanted else None,
@@ -182,9 +195,18 @@ class Builder:
         try:
             key = digest_json(identity)
         except (TypeError, ValueError) as error:
-            raise BadInput(f"argument of {identity['build']} is not plain JSON: {error}") from error
+            raise BadInput(f"argument of {_place(build)} is not plain JSON: {error}") from error
         return Plan(
-            f"{self.place}{name}", key, build, roles, tuple(reads), tuple(controls), arguments, tuple(wanted), identity
+            f"{self.place}{name}",
+            key,
+            build,
+            _place(build),
+            roles,
+            tuple(reads),
+            tuple(controls),
+            arguments,
+            tuple(wanted),
+            identity,
         )
 
     def _build(self, plan: Plan, store: bool, before: tuple[float, float] = (0.0, 0.0)) -> Handle:
@@ -206,7 +228,7 @@ class Builder:
             raise NonFinite(f"'{plan.name}': {error}") from error
         seconds = time.perf_counter() - start
         parts = {"": result} if "" in plan.roles else result
-        check_parts(plan.identity["build"], parts, plan.roles)
+        check_parts(plan.origin, parts, plan.roles)
         _check_finite(plan, parts)
         reads = _reads(plan) if store else ()  # what is not kept needs no lineage
         record = self._record(plan, reads, parts, before[0] + seconds, round(before[1] + self.backbone.passes - passes))
@@ -261,7 +283,7 @@ class Builder:
         identity = plan.identity
         return Record(
             key=plan.key,
-            build=identity["build"],
+            build=plan.origin,
             parts=describe_parts(parts, plan.roles),
             reads=reads,
             arguments=json.loads(canonical(identity["arguments"])),
@@ -288,11 +310,13 @@ class Builder:
 
 @dataclass(frozen=True)
 class Plan:
-    """One call of `component`, with its key and everything that entered it (`identity`)."""
+    """One call of `component`, with its key and everything that entered it (`identity`). origin: where the build's
+    code lies, for people."""
 
     name: str
     key: str
     build: Callable[..., Any]
+    origin: str
     roles: Mapping[str, str]
     reads: tuple[Read, ...]
     controls: tuple[Part, ...]

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
+from cl.code import unkeyed
 from cl.digests import digest_tensors
 from cl.home.store import Tensors
 from cl.home.writing import write_atomic
@@ -18,6 +19,7 @@ from cl.home.writing import write_atomic
 CHECKPOINT_SECONDS = 60.0
 
 
+@unkeyed("a build that was resumed gives the bytes of one that was not")
 class Checkpoint:
     """Pause and resume of one long build, under its key. Kept outside the store, gone at commit."""
 

@@ -43,7 +43,7 @@ def decode(content: bytes) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise DecompressionBombError
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return upright(image)
     except BadInput:
         raise
     except DecompressionBombError:
@@ -52,6 +52,11 @@ def decode(content: bytes) -> Image.Image:
         raise BadInput("is not an image that can be read (png, jpg, webp, tiff, bmp, gif); remove it") from None
     except Exception as error:  # damaged files make the decoders fail in many ways
         raise BadInput(f"is corrupt or truncated ({_line(error)}); replace or remove it") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """`image` as EXIF says it stands, RGB of 8 bits. Raises BadInput for pixels that cannot be had so."""
+    return _rgb(ImageOps.exif_transpose(image))
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -79,6 +84,11 @@ def whole(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
+def seen(image: Image.Image, size: int, crop: Crop | None) -> np.ndarray:
+    """The image as a network sees it, uint8 `(size, size, 3)`: its `crop`, or its largest central square."""
+    return np.asarray(crop.of(image, (size, size)) if crop is not None else whole(image, size))
+
+
 def side_of(path: Path) -> int:
     """Height and width of an image file that is a square. Raises BadInput naming the file."""
     with _named(path, _content(path)) as image:
@@ -87,9 +97,9 @@ def side_of(path: Path) -> int:
         return image.width
 
 
-def read_square(path: Path, size: int) -> np.ndarray:
-    """The largest central square of an image file, uint8 `(size, size, 3)`. Raises BadInput naming the file."""
-    return np.asarray(whole(_named(path, _content(path)), size))
+def read_image(path: Path) -> Image.Image:
+    """The image in a file, RGB of 8 bits. Raises BadInput naming the file."""
+    return _named(path, _content(path))
 
 
 def _content(path: Path) -> bytes:
@@ -107,8 +117,8 @@ def _named(path: Path, content: bytes) -> Image.Image:
 
 
 def decoder_digest() -> str:
-    """Identity of what turns bytes into pixels: this module's code and Pillow's release."""
-    return digest_json([code_digest(decode), code_digest(whole), PIL.__version__])
+    """Identity of what turns bytes into pixels: the code of both steps and Pillow's release."""
+    return digest_json([code_digest(decode), code_digest(seen), PIL.__version__])
 
 
 @dataclass(frozen=True)
@@ -168,9 +178,7 @@ class FilePixels:
 
     def _one(self, job: tuple[str, Crop | None]) -> np.ndarray:
         sample, crop = job
-        image = self._decoded(sample, self._checked[sample].stamp)
-        seen = crop.of(image, (self._size, self._size)) if crop is not None else whole(image, self._size)
-        return np.asarray(seen)
+        return seen(self._decoded(sample, self._checked[sample].stamp), self._size, crop)
 
     def _decoded(self, sample: str, stamp: Stamp) -> Image.Image:
         path = self._paths[sample]

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from cl import registry
 from cl.data.stream import Recipe, Stream
 from cl.digests import digest_json
+from cl.documents import plain
 from cl.errors import BadInput, first_line, shown
 from cl.home.files import Files
 from cl.tables import read_toml
@@ -60,7 +61,7 @@ def arguments_of(stream: str) -> list[str]:
 def content_digest(stream: Stream) -> str:
     """Digest of all that a stream holds: names, order, subjects, access labels, policy and pixels."""
     shards = [shard.digest for shard in stream.shards]
-    return digest_json([stream.resolution(), stream.policy.as_json(), shards])
+    return digest_json([plain(stream.resolution()), stream.policy.as_json(), shards])
 
 
 def _again(recipe: Recipe, files: Files) -> Stream:

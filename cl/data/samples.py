@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cl.code import unkeyed
 from cl.data.augment import Crop
 from cl.data.names import normalised
 from cl.digests import digest_bytes, digest_json
@@ -64,10 +65,12 @@ class ArrayPixels:
         self._images = images
         self._row = {sample: row for row, sample in enumerate(ids)}
 
+    @unkeyed("it is in the key by its value")
     def digest(self, sample: str) -> str:
         image = np.ascontiguousarray(self._images[self._row[sample]])
         return digest_bytes(f"{image.shape}".encode() + image.tobytes())
 
+    @unkeyed("a deletion alone asks for them")
     def marks(self, sample: str) -> tuple[str, ...]:
         return (pixels_digest(self._images[self._row[sample]]),)
 
@@ -142,30 +145,35 @@ class Samples:
         return self if self.augment == "none" else replace(self, augment="none")
 
     @cached_property
+    @unkeyed("they are in the key by their value")
     def contents(self) -> tuple[str, ...]:
         """Digest of each sample's stored bytes."""
         prepare(self.pixels, self.ids)
         return tuple(self.pixels.digest(sample) for sample in self.ids)
 
     @cached_property
+    @unkeyed("it is in the key by its value")
     def digest(self) -> str:
         """Content digest over ids, pixels, class names and augmentation."""
         rows = [list(row) for row in zip(self.ids, self.labels, self.contents, strict=True)]
         return digest_json([rows, self.augment])
 
     @property
+    @unkeyed("records name samples by it; no build does")
     def origins(self) -> tuple[str, ...]:
         """The ids under which the stream knows these samples: other ones where they are veiled (see `cl.data.veil`)."""
         real = getattr(self.pixels, "_real", None)
         return self.ids if real is None else tuple(real(sample) for sample in self.ids)
 
     @cached_property
+    @unkeyed("for records alone")
     def marks(self) -> tuple[tuple[str, ...], ...]:
         """For each sample the digests by which a deletion knows it again."""
         prepare(self.pixels, self.ids)
         return tuple(marks_of(self.pixels, sample) for sample in self.ids)
 
     @cached_property
+    @unkeyed("for records alone")
     def described(self) -> Shard:
         """What a store keeps of the shard."""
         people = self.origin.subjects

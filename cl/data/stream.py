@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from cl.data.names import composed, normalised
 from cl.data.policy import Policy
 from cl.data.samples import Origin, Pixels, Samples, concat, prepare
 from cl.errors import BadInput
+from cl.home.records import Recipe as Recipe
+from cl.home.records import Resolution, ResolvedSample, ResolvedSegment, ResolvedTask
 
 
 @dataclass(frozen=True)
@@ -89,34 +90,13 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to make a stream again in another process: a registry name, `module:factory` or TOML file, and arguments.
-
-    declared: what a TOML file says of the stream that stays true while the stream grows. place: where its files lie on
-    this machine (`file`: the TOML file, or `data`: a folder); needed to make it again, but no part of the run's name.
-
-    A run is named by what was declared, never by what its images hold: a name made of content would tell for good
-    whether a deleted image was among them.
-    """
-
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    declared: Mapping[str, Any] = field(default_factory=dict)
-    place: Mapping[str, str] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        named = {"name": self.name, "arguments": dict(self.arguments)}
-        return {**named, "declared": dict(self.declared)} if self.declared else named
-
-
-@dataclass(frozen=True)
 class Stream:
     """Tasks in order. `subjects` and `access` map sample ids to a person and to access labels; `policy` says who reads.
 
     segments: what arrives at test time, in order; then `tasks` is the labelled source split, usually one task whose
     test shard is the clean test set. Its training shard may be empty: then a model must be given.
 
-    recipe: None for a stream made from bare objects; it trains, but no other process can replay it.
+    recipe: None for a stream made from bare objects; it trains, but no other process can make it again.
     """
 
     name: str
@@ -152,6 +132,12 @@ class Stream:
             yield from segment.batches.values()
 
     @property
+    def image_size(self) -> int | None:
+        """Height and width of the images; None where there is none."""
+        held = next((shard for shard in self.shards if len(shard)), None)
+        return None if held is None else int(held.images([0]).shape[-1])
+
+    @property
     def ids(self) -> set[str]:
         """Every sample id, training, test and at test time."""
         return {sample for shard in self.shards for sample in shard.ids}
@@ -171,7 +157,7 @@ class Stream:
         Batches of segments lose exactly the named samples: nothing that only labels could tell changes them.
         """
         gone = set(ids)
-        tasks = [kept for task in self.tasks if (kept := _task_without(task, gone)) is not None]
+        tasks = [kept for task in self.tasks if (kept := without(task, gone)) is not None]
         segments = [rest for segment in self.segments if (rest := segment.without(gone)) is not None]
         left = [shard for task in tasks for shard in (task.train, task.test)]
         left += [batch for segment in segments for batch in segment.batches.values()]
@@ -197,33 +183,17 @@ class Stream:
         segments = tuple(kept for segment in self.segments if (kept := segment.without(hidden)) is not None)
         return replace(self, tasks=tasks, segments=segments, notes=(), policy=self.policy.only(user))
 
-    def resolution(self) -> dict[str, Any]:
-        """The stream as plain JSON: tasks, classes and sample ids with label, subject and access labels; segments with
-        their batches likewise, if it has any."""
-        segments = [
-            {
-                "id": segment.id,
-                "domain": segment.domain,
-                "declared": list(segment.declared),
-                "batches": {name: self._rows(batch) for name, batch in segment.batches.items()},
-            }
-            for segment in self.segments
+    def resolution(self) -> Resolution:
+        """The stream down to its samples, with label, subject and access labels of each."""
+        tasks = [
+            ResolvedTask(t.id, t.classes, t.domain, t.capacity, self._resolved(t.train), self._resolved(t.test))
+            for t in self.tasks
         ]
-        return {
-            **({"segments": segments} if segments else {}),
-            "stream": self.name,
-            "tasks": [
-                {
-                    "id": task.id,
-                    "classes": list(task.classes),
-                    "domain": task.domain,
-                    "capacity": task.capacity,
-                    "train": self._rows(task.train),
-                    "test": self._rows(task.test),
-                }
-                for task in self.tasks
-            ],
-        }
+        segments = [
+            ResolvedSegment(s.id, s.domain, s.declared, {name: self._resolved(b) for name, b in s.batches.items()})
+            for s in self.segments
+        ]
+        return Resolution(self.name, tuple(tasks), tuple(segments))
 
     def _told(self, task: Task, origin: Origin) -> Task:
         """The task with what the stream knows of its samples."""
@@ -233,14 +203,16 @@ class Stream:
         train, test = task.train.of_origin(origin), task.test.of_origin(origin)
         return replace(task, train=train, test=test, subjects=subjects, access=access)
 
-    def _rows(self, shard: Samples) -> list[list[Any]]:
-        return [
-            [sample, label, self.subjects.get(sample), list(self.access.get(sample, ()))]
+    def _resolved(self, shard: Samples) -> tuple[ResolvedSample, ...]:
+        return tuple(
+            ResolvedSample(sample, label, self.subjects.get(sample), tuple(self.access.get(sample, ())))
             for sample, label in zip(shard.ids, shard.labels, strict=True)
-        ]
+        )
 
 
-def _task_without(task: Task, gone: set[str]) -> Task | None:
+def without(task: Task, gone: set[str]) -> Task | None:
+    """What is left of a task without these samples; None if nothing is. A class without training images leaves it, with
+    its test images."""
     if gone.isdisjoint(task.train.ids) and gone.isdisjoint(task.test.ids):
         return task
     train = task.train.keep(set(task.train.ids) - gone)

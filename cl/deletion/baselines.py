@@ -6,65 +6,64 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cl.components.builder import Builder, Plan
 from cl.components.handles import Handle, Part, Read, shards_of
-from cl.deletion.oracle import observe, run_cold, task
-from cl.deletion.plan import Plan as DeletionPlan
+from cl.deletion.oracle import Finding, cold_run, observe, run_cold
+from cl.deletion.plan import DeletionPlan
 from cl.errors import DeletionError
 from cl.home.store import DURABLE, Record
 from cl.running.session import Session
 
 
 @dataclass(frozen=True)
-class Baseline:
+class BaselineResult:
     """finding: what the copy came to. built, reused, left: components; left: those made from the deleted samples."""
 
-    finding: Mapping[str, Any]
+    finding: Finding
     built: int
     reused: int
     left: int
     seconds: float
 
 
-def measure(session: Session, plan: DeletionPlan, method: str) -> Baseline:
+def measure(session: Session, plan: DeletionPlan, method: str) -> BaselineResult:
     """What `method` (drop or retrain) makes of the run. Raises DeletionError where there is nothing to drop."""
     return _retrain(session, plan) if method == "retrain" else _drop(session, plan)
 
 
-def _retrain(session: Session, plan: DeletionPlan) -> Baseline:
-    work = task(session, session.suppressed | set(plan.forget.samples), plan.forget.samples)
+def _retrain(session: Session, plan: DeletionPlan) -> BaselineResult:
+    work = cold_run(session, session.suppressed | set(plan.forget.samples), plan.forget.samples)
     with tempfile.TemporaryDirectory(prefix="palimpsest-retrain-") as folder:
         finding = run_cold(work, Path(folder))
-    return Baseline(asdict(finding), plan.build + plan.reuse, 0, 0, finding.seconds)
+    return BaselineResult(finding, plan.build + plan.reuse, 0, 0, finding.seconds)
 
 
-def _drop(session: Session, plan: DeletionPlan) -> Baseline:
+def _drop(session: Session, plan: DeletionPlan) -> BaselineResult:
     """The strategy on the stream without the tasks that lose training samples; durable parts that should be trained
     again are kept as they were."""
     start = time.perf_counter()
-    uses = [(name, record) for name, key in plan.live.manifest["uses"] if (record := session.store.find(key))]
-    copy = replace(session)
+    uses = [(use.name, record) for use in plan.live.uses if (record := session.store.find(use.key))]
     gone = [one for one in session.stream.tasks if not set(plan.forget.samples).isdisjoint(one.train.ids)]
     shards = [shard for one in gone for shard in (one.train, one.test)]
     ids = {sample for shard in shards for sample in shard.ids} | set(plan.forget.samples)
-    copy.stream = session.stream.without(ids)
-    builder = _Keeping(session.store, session.backbone, session.numerics, session.request.seed, before=uses)
-    copy.builder = builder
+    setup = session.setup
+    builder = _KeepingBuilder(session.store, setup.backbone, setup.numerics, setup.request.seed, before=uses)
+    copy = Session(setup, session.stream.without(ids), session.absent, builder)
     journal = copy.drive()
     kept = {use.key for use in builder.uses}
     left = kept & {step.key for step in plan.steps}
     seconds = time.perf_counter() - start
     finding = observe(copy, journal, plan.forget.samples, seconds)
-    return Baseline(asdict(finding), builder.built, len(kept), len(left), seconds)
+    return BaselineResult(finding, builder.built, len(kept), len(left), seconds)
 
 
 @dataclass
-class _Keeping(Builder):
+class _KeepingBuilder(Builder):
     """A builder that trains nothing again and stores nothing: a durable part of the old run stands in for a new one."""
 
     before: Sequence[tuple[str, Record]] = ()

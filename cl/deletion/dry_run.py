@@ -6,7 +6,7 @@ components made from it get a stand-in digest, hence count as built too, even wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
@@ -18,7 +18,7 @@ from cl.data.stream import Stream, Task
 from cl.errors import DeletionError
 from cl.home.store import Record, Tensors
 from cl.learning.strategy import Strategy
-from cl.running.journal import Journal, Outcome
+from cl.running.journal import Journal, Tally
 from cl.running.session import Session
 
 
@@ -40,7 +40,7 @@ class History:
 
 
 @dataclass
-class RehearsingBuilder(Builder):
+class DryBuilder(Builder):
     """A builder that builds nothing. planned: key -> the shards that the build will read."""
 
     history: History = field(default_factory=lambda: History([]))
@@ -81,22 +81,17 @@ class RehearsingBuilder(Builder):
         return self.store.load(record, part)
 
 
-class Rehearsal(Session):
+class DrySession(Session):
     """A session that measures nothing."""
 
-    def _outcome(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> Outcome:
+    def _outcome(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> Tally:
         self.prediction(strategy, after, task, journal, classes)
-        return Outcome(images=len(task.test), right=0, within=0, task=0)
+        return Tally(images=len(task.test), right=0, within=0, task=0)
 
 
-def rehearse(session: Session, stream: Stream, uses: Sequence[tuple[str, Record]]) -> RehearsingBuilder:
+def dry_run(session: Session, stream: Stream, uses: Sequence[tuple[str, Record]]) -> DryBuilder:
     """Drive the run of `session` over `stream`; uses: names and records of the run so far. Writes nothing."""
-    fields: Mapping[str, Any] = {name: getattr(session, name) for name in Session.__dataclass_fields__}
-    rehearsal = Rehearsal(**fields)
-    rehearsal.stream = stream
-    builder = RehearsingBuilder(
-        session.store, session.backbone, session.numerics, session.request.seed, history=History(uses)
-    )
-    rehearsal.builder = builder
-    rehearsal.drive()
+    setup = session.setup
+    builder = DryBuilder(session.store, setup.backbone, setup.numerics, setup.request.seed, history=History(uses))
+    DrySession(setup, stream, session.absent, builder).drive()
     return builder

@@ -3,62 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from cl.deletion.plan import Plan
+from cl.deletion.plan import DeletionPlan
+from cl.home.records import Resolution
 from cl.home.store import Record, Store
 
 
-def component_graph(store: Store, plan: Plan) -> dict[str, Any]:
-    """Nodes (name, role, task, action) and edges (pairs of node numbers), shards of data first.
+@dataclass(frozen=True)
+class GraphNode:
+    """A shard or a component. task: number of the newest task among those of what it was made from."""
 
-    The task of a node is the newest task among those of what it was made from.
-    """
+    name: str
+    role: str
+    task: int
+    action: str
+
+
+@dataclass(frozen=True)
+class ComponentGraph:
+    """edges: pairs of node numbers, from what was read to what read it."""
+
+    tasks: tuple[str, ...]
+    nodes: tuple[GraphNode, ...]
+    edges: tuple[tuple[int, int], ...]
+
+
+def component_graph(store: Store, plan: DeletionPlan) -> ComponentGraph:
+    """The graph of the run that `plan` deletes from: shards of data first, then components."""
     known = store.lineage()
-    records = {key: known[key] for _, key in plan.live.manifest["uses"] if key in known}
-    names = {key: name for name, key in plan.live.manifest["uses"]}
+    records = {use.key: known[use.key] for use in plan.live.uses if use.key in known}
+    names = {use.key: use.name for use in plan.live.uses}
     actions = {step.key: step.action for step in plan.steps}
-    resolution = plan.live.resolution
-    tasks = [one["id"] for one in (*resolution["tasks"], *resolution.get("segments", ()))]
-    shards = _shards(store, plan, tasks)
+    tasks = plan.resolution.places
+    shards = _shards(store, plan.resolution)
     newest = _newest(records, shards)
     read = {_parent(one) for record in records.values() for one in record.reads}
-    nodes = [
-        {
-            "name": f"{tasks[task]} · {split}",
-            "role": f"{split} images",
-            "task": task,
-            "action": "filter" if digest in plan.tainted_shards else "keep",
-        }
-        for digest, (task, split) in shards.items()
-        if f"shard {digest}" in read
-    ]
-    places = {f"shard {digest}": row for row, digest in enumerate(d for d in shards if f"shard {d}" in read)}
-    for key in records:
-        places[key] = len(nodes)
-        role = min(part["role"] for part in records[key].parts.values())
-        nodes.append({"name": names[key], "role": role, "task": newest.get(key, 0), "action": actions.get(key, "keep")})
+    nodes: dict[str, GraphNode] = {}  # by what `_parent` calls them
+    for digest, (task, split) in shards.items():
+        if f"shard {digest}" in read:
+            action = "filter" if digest in plan.tainted_shards else "keep"
+            nodes[f"shard {digest}"] = GraphNode(f"{tasks[task]} · {split}", f"{split} images", task, action)
+    for key, record in records.items():
+        role = min(part["role"] for part in record.parts.values())
+        nodes[key] = GraphNode(names[key], role, newest.get(key, 0), actions.get(key, "keep"))
+    places = {name: row for row, name in enumerate(nodes)}
     pairs = {
         (places[_parent(one)], places[key]) for key in records for one in records[key].reads if _parent(one) in places
     }
-    return {"tasks": tasks, "nodes": nodes, "edges": [list(pair) for pair in sorted(pairs)]}
+    return ComponentGraph(tasks, tuple(nodes.values()), tuple(sorted(pairs)))
 
 
-def _shards(store: Store, plan: Plan, tasks: list[str]) -> dict[str, tuple[int, str]]:
+def _shards(store: Store, resolution: Resolution) -> dict[str, tuple[int, str]]:
     """Shard digest -> (task, split), by the ids that the shard holds; in the order of the tasks."""
-    place = {
-        row[0]: (number, split)
-        for number, task in enumerate(plan.live.resolution["tasks"])
-        for split in ("train", "test")
-        for row in task[split]
-    }
-    learnt = len(plan.live.resolution["tasks"])
-    place |= {
-        row[0]: (learnt + number, "test")
-        for number, segment in enumerate(plan.live.resolution.get("segments", ()))
-        for batch in segment["batches"].values()
-        for row in batch
-    }
+    place: dict[str, tuple[int, str]] = {}
+    for number, task in enumerate(resolution.tasks):
+        place |= {row.id: (number, "train") for row in task.train} | {row.id: (number, "test") for row in task.test}
+    for number, segment in enumerate(resolution.segments, len(resolution.tasks)):
+        place |= {row.id: (number, "test") for row in segment.rows}
     firsts = {path.stem: found[0].rows[0].id for path, found in store.shards}
     found = {digest: place[first] for digest, first in firsts.items() if first in place}
     return dict(sorted(found.items(), key=lambda item: (item[1][0], item[1][1] == "test")))

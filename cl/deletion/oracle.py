@@ -5,14 +5,13 @@ It gets names and arguments, never a path to the store that it is compared with.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,21 @@ from cl.data.augment import Crop
 from cl.data.policy import Policy
 from cl.data.samples import Pixels, Samples
 from cl.data.stream import Stream
-from cl.digests import canonical, digest_bytes, digest_tensors
+from cl.digests import digest_bytes, digest_tensors
+from cl.documents import Document
 from cl.errors import DeletionError
-from cl.home.runs import Runs
+from cl.home.records import Request, RunSource
 from cl.numerics import fingerprint
 from cl.running.journal import Journal
-from cl.running.rerun import replay
-from cl.running.session import Session
+from cl.running.reopening import setup_of
+from cl.running.session import Session, session_on
 
 NOISE = 50  # images of noise whose scores are compared
+MEND = "verify again, with one release of palimpsest"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Document):
     """What a run came to. components: name -> content digest; outputs: probe -> digest of its `rows` scores."""
 
     manifest: str
@@ -47,34 +48,40 @@ class Finding:
     fingerprint: Mapping[str, str]
 
 
-def oracles(tasks: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """One finding a task, each from a new process with an empty home; all side by side."""
+@dataclass(frozen=True)
+class ColdRun(Document):
+    """A run to be made on an empty home. policy: who reads what. without: samples that are not there. forgotten:
+    samples that the model is asked about. replaced: samples that have noise for images."""
+
+    request: Request
+    source: RunSource
+    policy: Policy
+    without: tuple[str, ...]
+    forgotten: tuple[str, ...]
+    replaced: tuple[str, ...] = ()
+
+
+def oracles(works: Sequence[ColdRun]) -> list[Finding]:
+    """One finding for each, from a new process with an empty home; all side by side."""
     with ExitStack() as stack:
-        running = [(stack.enter_context(_start()), task) for task in tasks]
-        for process, task in running:
+        running = [(stack.enter_context(_start()), work) for work in works]
+        for process, work in running:
             assert process.stdin is not None
-            process.stdin.write(canonical(task))
+            process.stdin.write(work.to_json())
             process.stdin.close()
         return [_finish(process) for process, _ in running]
 
 
-def task(session: Session, without: Collection[str], forgotten: Collection[str]) -> dict[str, Any]:
+def cold_run(session: Session, without: Collection[str], forgotten: Collection[str]) -> ColdRun:
     """The run of `session` without the samples `without`, probed with the `forgotten` ones among them."""
-    runs = Runs(session.store)
-    return {
-        "request": runs.request(session.request.id),
-        "source": runs.source(session.request.id),
-        "policy": session.whole.policy.as_json(),
-        "without": sorted(without),
-        "forgotten": sorted(forgotten),
-        "replaced": [],
-    }
+    policy = session.whole.policy
+    return ColdRun(session.request, session.setup.source, policy, tuple(sorted(without)), tuple(sorted(forgotten)))
 
 
-def altered(work: Mapping[str, Any], replaced: Collection[str]) -> dict[str, Any]:
+def with_replaced(work: ColdRun, replaced: Collection[str]) -> ColdRun:
     """`work` with the samples `replaced` there after all, but with noise for images."""
-    without = set(work["without"]) - set(replaced)
-    return {**work, "without": sorted(without), "replaced": sorted(replaced)}
+    without = set(work.without) - set(replaced)
+    return replace(work, without=tuple(sorted(without)), replaced=tuple(sorted(replaced)))
 
 
 def observe(session: Session, journal: Journal, forgotten: Collection[str], seconds: float) -> Finding:
@@ -84,20 +91,20 @@ def observe(session: Session, journal: Journal, forgotten: Collection[str], seco
     outputs = {name: digest_tensors(strategy.scores(journal.model, samples).open()) for name, samples in probes.items()}
     rows = sum(len(samples) for samples in probes.values())
     return Finding(
-        journal.manifest, journal.components, outputs, rows, seconds, session.numerics.as_json(), fingerprint()
+        journal.manifest, journal.components, outputs, rows, seconds, session.setup.numerics.as_json(), fingerprint()
     )
 
 
 def probes_of(stream: Stream, whole: Stream, forgotten: Collection[str]) -> dict[str, Samples]:
     """What the model is asked about, in memory only."""
     probes = {f"test of {task.id}": replace(task.test, transient=True) for task in stream.tasks if len(task.test)}
-    probes |= {f"forgotten {n}": replace(one, transient=True) for n, one in enumerate(picked(whole, forgotten))}
+    probes |= {f"forgotten {n}": replace(one, transient=True) for n, one in enumerate(shards_with(whole, forgotten))}
     shape = stream.tasks[0].train.images(slice(0, 1)).shape[2:]
     noise = np.random.default_rng(0).integers(0, 256, (NOISE, *shape), dtype=np.uint8)
     return {**probes, "noise": Samples.visiting(noise)}
 
 
-def picked(stream: Stream, ids: Collection[str]) -> list[Samples]:
+def shards_with(stream: Stream, ids: Collection[str]) -> list[Samples]:
     """The shards of `stream`, each cut down to the samples `ids`; empty ones left out."""
     shards = [shard.plain.keep(ids) for shard in stream.shards]
     return [shard for shard in shards if len(shard)]
@@ -143,15 +150,15 @@ def with_noise(stream: Stream, ids: Collection[str]) -> Stream:
     return replace(stream, tasks=tuple(tasks), segments=tuple(segments))
 
 
-def run_cold(work: Mapping[str, Any], home: Path) -> Finding:
+def run_cold(work: ColdRun, home: Path) -> Finding:
     """The run that `work` describes, on the empty `home`."""
     if any(home.iterdir()):
         raise DeletionError(f"the oracle's home {home} is not empty")
-    session = replay(home, work["request"], work["source"], Policy.from_json(work["policy"]))
-    stream = session.whole.without(work["without"])
-    session.stream = with_noise(stream, work["replaced"]) if work["replaced"] else stream
+    setup = setup_of(home, work.request, work.source, work.policy)
+    stream = setup.whole.without(work.without)
+    session = session_on(home, setup, with_noise(stream, work.replaced) if work.replaced else stream)
     journal = session.drive()
-    return observe(session, journal, work["forgotten"], session.elapsed())
+    return observe(session, journal, work.forgotten, session.elapsed())
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -169,16 +176,16 @@ def _finish(process: subprocess.Popen[bytes]) -> Finding:
     if process.wait() != 0:
         last = errors.decode(errors="replace").strip().splitlines() or ["it ended without a word"]
         raise DeletionError(f"the oracle failed: {last[-1]}")
-    return Finding(**json.loads(output))
+    return Finding.from_json(output, "what the oracle found", MEND)
 
 
-def main(lines: Iterable[str] = sys.stdin) -> None:
-    """Read a task from standard input, run it in an empty folder, print the finding."""
-    work = json.loads("".join(lines))
+def answer() -> None:
+    """Read a cold run from standard input, make it in an empty folder, print the finding."""
+    work = ColdRun.from_json(sys.stdin.buffer.read(), "the oracle's task", MEND)
     with tempfile.TemporaryDirectory(prefix="palimpsest-oracle-") as folder:
         finding = run_cold(work, Path(folder))
-    sys.stdout.write(json.dumps(asdict(finding)))
+    sys.stdout.buffer.write(finding.to_json())
 
 
 if __name__ == "__main__":
-    main()
+    answer()

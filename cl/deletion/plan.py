@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cl.code import code_digest
+from cl.components.builder import builds_named
 from cl.data.stream import Stream
-from cl.deletion.dry_run import RehearsingBuilder, rehearse
-from cl.deletion.forget_set import ForgetSet, Selector, resolve, rows_of
+from cl.deletion.dry_run import DryBuilder, dry_run
+from cl.deletion.forget_set import ForgetSet, Selector, candidates, forget_set_of
 from cl.deletion.taint import Closure, closure
+from cl.documents import plain
 from cl.errors import DeletionError, PalimpsestError
+from cl.home.records import Manifest, Resolution
 from cl.home.results import Results
-from cl.home.runs import Live, Runs
+from cl.home.runs import Runs
+from cl.home.shards import Traces
 from cl.home.store import DURABLE, Record, Store
-from cl.running.session import Session
+from cl.running.session import Session, as_resolved
 
 Scope = Literal["home", "run"]
 WRITE_SECONDS = 0.02  # what a component costs beside its build where the run's own log does not tell
@@ -41,7 +46,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DeletionPlan:
     """What a deletion will do and cost, before anything is touched. Seconds are predictions."""
 
     run: str
@@ -56,9 +61,11 @@ class Plan:
     amplification: float
     raw_data_needed: tuple[str, ...]
     other_runs: tuple[str, ...]
+    revoked: tuple[str, ...]
     tainted_shards: tuple[str, ...]
     changed: tuple[str, ...]
-    live: Live = field(repr=False)
+    live: Manifest = field(repr=False)
+    resolution: Resolution = field(repr=False)
 
     @property
     def tainted(self) -> set[str]:
@@ -67,70 +74,107 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON; it names samples, so it is for the person who asks, not for a record."""
-        forget = {**self.forget.__dict__, "samples": sorted(self.forget.samples)}
-        own = {name: value for name, value in self.__dict__.items() if name not in ("forget", "steps", "live")}
-        return {**own, "forget": forget, "tainted": len(self.steps), "steps": [step.__dict__ for step in self.steps]}
+        others = ("forget", "steps", "live", "resolution")
+        own = {name: plain(value) for name, value in self.__dict__.items() if name not in others}
+        forget = {**plain(self.forget), "samples": sorted(self.forget.samples)}
+        return {
+            **own,
+            "forget": forget,
+            "tainted": len(self.steps),
+            "steps": plain(self.steps),
+            "revoked": len(self.revoked),
+        }
 
 
-def plan(session: Session, selectors: Sequence[Selector], scope: Scope = "home") -> Plan:
+def plan(
+    session: Session, selectors: Sequence[Selector], scope: Scope = "home", keep: Sequence[str] = ()
+) -> DeletionPlan:
     """What deleting the selected samples from this run takes. Writes nothing.
 
+    keep: copies of them that stay, see `forget_set_of`.
     Raises BadInput for a selector that names nothing of this run, DeletionError where its raw data changed, or for a
     run that is stale, quarantined or has not finished.
     """
     live = Runs(session.store).served(session.request.id)
-    forget = resolve(session, live, selectors)
-    rest = _rest(session, live, forget)
+    resolution = Runs(session.store).resolution(session.request.id)
+    forget = forget_set_of(session, resolution, selectors, keep)
+    revoked = _revoked(session, resolution)
+    rest = _rest(session, resolution, forget, revoked)
     uses = _uses(session.store, live)
     start = time.perf_counter()
-    touched = closure(session.store, forget.samples)
-    rehearsal = rehearse(session, rest, uses)
+    touched = closure(session.store, forget.traces)
+    dry = dry_run(session, rest, uses)
     walks = time.perf_counter() - start  # executing goes the same ways: through the lineage, then through the stream
     beside = _seconds_beside(session)
-    return Plan(
+    return DeletionPlan(
         run=session.request.id,
         scope=scope,
         forget=forget,
-        steps=_steps(uses, touched, rehearsal),
-        build=len(rehearsal.planned),
-        reuse=len({use.key for use in rehearsal.uses if not use.built}),
-        predicted_seconds=walks + _seconds(rehearsal, beside, built=True),
-        full_retrain_seconds=_seconds(rehearsal, beside, built=True) + _seconds(rehearsal, beside, built=False),
+        steps=_steps(uses, touched, dry),
+        build=len(dry.planned),
+        reuse=len({use.key for use in dry.uses if not use.built}),
+        predicted_seconds=walks + _seconds(dry, beside, built=True),
+        full_retrain_seconds=_seconds(dry, beside, built=True) + _seconds(dry, beside, built=False),
         blast_radius=_blast(uses, touched),
-        amplification=_visits(rehearsal) / max(1, len(forget.samples)),
-        raw_data_needed=_raw_data(rest, rehearsal),
-        other_runs=tuple(_other_runs(session, touched)),
+        amplification=_visits(dry) / max(1, len(forget.samples)),
+        raw_data_needed=_raw_data(rest, dry),
+        other_runs=tuple(sorted(runs_with(session.store, forget.traces, touched) - {session.request.id})),
+        revoked=tuple(sorted(revoked)),
         tainted_shards=tuple(sorted(touched.shards)),
-        changed=_changed(session, uses),
+        changed=changed_builds(session, uses),
         live=live,
+        resolution=resolution,
     )
 
 
-def _rest(session: Session, live: Live, forget: ForgetSet) -> Stream:
-    """The stream without the forget set, if its source still holds exactly what the run has seen otherwise."""
-    rest = session.whole.without(session.suppressed | set(forget.samples))
-    rows = rows_of(live.resolution)
-    new = rest.ids - {row.id for row in rows}
-    lost = {row.id for row in rows if row.train or row.streamed} - set(forget.samples) - rest.ids
-    if new:
-        raise DeletionError(f"the stream's source has {len(new)} samples that the run never saw; run it again first")
+def _rest(session: Session, resolution: Resolution, forget: ForgetSet, revoked: frozenset[str]) -> Stream:
+    """What the run has read, without the forget set. What was added to the source since waits for the next run.
+
+    Raises DeletionError where the source has lost something else, or holds it with another content.
+    """
+    rest = as_resolved(session.whole, resolution).without(session.suppressed | set(forget.samples))
+    needed = {row.id for row in candidates(resolution) if row.train or row.streamed}
+    lost = needed - set(forget.samples) - revoked - rest.ids
     if lost:
         raise DeletionError(
             f"raw data of {len(lost)} more samples is gone, the first '{min(lost)}'; put it back, or forget them too"
         )
+    changed = _changed_since(session.store, rest)
+    if changed:
+        raise DeletionError(
+            f"the image of sample '{changed[0]}' is not the one that the run read; run it again first, or forget it too"
+        )
     return rest
 
 
-def _uses(store: Store, live: Live) -> list[tuple[str, Record]]:
+def _revoked(session: Session, resolution: Resolution) -> frozenset[str]:
+    """What a user's run has read that the user may read no more: it leaves the run with the rest."""
+    user, policy = session.request.user, session.whole.policy
+    if user is None:
+        return frozenset()
+    return frozenset(row.id for row in resolution.rows if not policy.reads(user, row.access))
+
+
+def _changed_since(store: Store, rest: Stream) -> list[str]:
+    """Samples whose content the home has read otherwise, and never as it is now."""
+    read: dict[str, set[str]] = {}
+    for _, found in store.shards:
+        for row in (row for shard in found if shard.stream == rest.name for row in shard.rows):
+            read.setdefault(row.id, set()).add(row.content)
+    pairs = (pair for shard in rest.shards for pair in zip(shard.ids, shard.contents, strict=True))
+    return sorted(sample for sample, content in pairs if content not in read.get(sample, {content}))
+
+
+def _uses(store: Store, live: Manifest) -> list[tuple[str, Record]]:
     """Names and records of all that the run used, evicted caches included."""
     records = store.lineage()
-    return [(name, records[key]) for name, key in live.manifest["uses"] if key in records]
+    return [(use.name, records[use.key]) for use in live.uses if use.key in records]
 
 
-def _steps(uses: Sequence[tuple[str, Record]], touched: Closure, rehearsal: RehearsingBuilder) -> tuple[Step, ...]:
+def _steps(uses: Sequence[tuple[str, Record]], touched: Closure, dry: DryBuilder) -> tuple[Step, ...]:
     names = {record.key: name for name, record in uses}
-    kept = {use.key for use in rehearsal.uses if not use.built}
-    built = {use.name for use in rehearsal.uses if use.built}
+    kept = {use.key for use in dry.uses if not use.built}
+    built = {use.name for use in dry.uses if use.built}
     return tuple(
         Step(name, record.key, roles, _action(name, record, kept, built), tuple(touched.path(record.key, names)))
         for name, record in uses
@@ -147,9 +191,9 @@ def _action(name: str, record: Record, kept: set[str], built: set[str]) -> Liter
     return "drop" if any(part["role"] in DURABLE for part in record.parts.values()) else "purge"
 
 
-def _seconds(rehearsal: RehearsingBuilder, beside: float, built: bool) -> float:
+def _seconds(dry: DryBuilder, beside: float, built: bool) -> float:
     """What it takes to make the components to be built, or those to be reused: builds, and `beside` for each."""
-    return sum({use.key: use.seconds + beside for use in rehearsal.uses if use.built == built}.values())
+    return sum({use.key: use.seconds + beside for use in dry.uses if use.built == built}.values())
 
 
 def _seconds_beside(session: Session) -> float:
@@ -159,8 +203,8 @@ def _seconds_beside(session: Session) -> float:
     return float(cold[0]["seconds"]["other"]) / cold[0]["components_built"] if cold else WRITE_SECONDS
 
 
-def _visits(rehearsal: RehearsingBuilder) -> int:
-    return sum(len(shard) for shards in rehearsal.planned.values() for shard in shards)
+def _visits(dry: DryBuilder) -> int:
+    return sum(len(shard) for shards in dry.planned.values() for shard in shards)
 
 
 def _blast(uses: Sequence[tuple[str, Record]], touched: Closure) -> dict[str, float]:
@@ -181,29 +225,42 @@ def _parameters(record: Record) -> int:
     return sum(part["numel"] for part in record.parts.values() if part["role"] in DURABLE)
 
 
-def _raw_data(rest: Stream, rehearsal: RehearsingBuilder) -> tuple[str, ...]:
+def _raw_data(rest: Stream, dry: DryBuilder) -> tuple[str, ...]:
     """Tasks and segments whose images are read again: what a deployment that kept none would lack."""
-    read = {sample for shards in rehearsal.planned.values() for shard in shards for sample in shard.origins}
+    read = {sample for shards in dry.planned.values() for shard in shards for sample in shard.origins}
     tasks = [task.id for task in rest.tasks if not read.isdisjoint(task.train.ids)]
     return (*tasks, *(segment.id for segment in rest.segments if not read.isdisjoint(segment.samples.ids)))
 
 
-def _other_runs(session: Session, touched: Closure) -> list[str]:
-    runs = Runs(session.store).all_live()
-    return [run for run, live in runs if run != session.request.id and live.keys & touched.components.keys()]
+def runs_with(store: Store, traces: Traces, touched: Closure) -> set[str]:
+    """Runs with a live generation that read what the traces mean, by what they used or by what they say they read."""
+    runs = Runs(store)
+    using = {run for run, live in runs.all_live() if live.keys & touched.components.keys()}
+    return using | {run for run, _ in runs.all_live() if _reads(runs.resolution(run), traces)}
 
 
-def _changed(session: Session, uses: Sequence[tuple[str, Record]]) -> tuple[str, ...]:
+def _reads(resolution: Resolution, traces: Traces) -> bool:
+    return any((resolution.stream, row.id) in traces.names for row in resolution.rows)
+
+
+def changed_builds(session: Session, uses: Sequence[tuple[str, Record]]) -> tuple[str, ...]:
     """Builds whose code, or libraries and device, are not those of the run: then nothing could be reused."""
-    numerics = session.numerics.as_json()
+    numerics = session.setup.numerics.as_json()
     codes = {(record.build, record.code) for _, record in uses}
-    changed = {build for build, code in codes if _code(build) != code}
+    changed = {build for build, code in codes if not _has(build, code)}
     return tuple(sorted(changed | {record.build for _, record in uses if record.numerics != numerics}))
 
 
-def _code(build: str) -> str | None:
+def _has(build: str, code: str) -> bool:
+    """Whether a build of this name still has this code, in the module where it was or in another one by now."""
     module, _, name = build.rpartition(".")
+    with suppress(ImportError):
+        importlib.import_module(module)
+    return any(_code(one) == code for one in builds_named(name))
+
+
+def _code(build: Callable[..., Any]) -> str | None:
     try:
-        return code_digest(getattr(importlib.import_module(module), name))
-    except (ImportError, AttributeError, PalimpsestError):
+        return code_digest(build)
+    except PalimpsestError:
         return None

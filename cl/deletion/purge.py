@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from cl.deletion.dossier import Dossier
+from cl.deletion.events import Purged
 from cl.deletion.taint import Closure, closure
 from cl.home.index import remove_database
 from cl.home.results import Results
@@ -16,30 +17,27 @@ from cl.home.writing import TEMPORARY
 PAGES = (".html", ".svg", ".png", ".pdf", ".csv", ".json")
 
 
-def purge(store: Store, content: Mapping[str, Any]) -> dict[str, int]:
+def purge(store: Store, dossier: Dossier) -> Purged:
     """Remove components, shards, checkpoints, results rows, indexes and pages; how many of each.
 
-    content: the request's sealed content. The caller holds the home's lock alone, through this very store. Begun again,
-    it removes the rest: shard files, from which the closure starts, go last.
+    The caller holds the home's lock alone, through this very store. Begun again, it removes the rest: shard files, from
+    which the closure starts, go last.
     """
     home, runs = store.home, Runs(store)
-    touched = closure(store, content["samples"])
-    live = {key for _, run in runs.all_live() for key in run.keys}
+    touched = closure(store, dossier.forgotten.traces)
+    live = {key for _, manifest in runs.all_live() for key in manifest.keys}
     gone = sorted(set(touched.components) - live)
-    affected = [content["run"], *content["stale"]]
-    counts = {
-        "checkpoints": _unlink((home / "checkpoints").glob("*")),  # of unfinished builds: nobody knows what they read
-        "temporaries": clear_temporaries(home),
-        "pages": _unlink(_pages(home, affected)),
-        "components": _discard(store, gone),
-    }
+    checkpoints = _unlink((home / "checkpoints").glob("*"))  # of unfinished builds: nobody knows what they read
+    temporaries = clear_temporaries(home)
+    pages = _unlink(_pages(home, [dossier.order.run, *dossier.stale])) + _unlink(home.glob("*.damaged*"))
+    components = _discard(store, gone)
     for cache in ("index.sqlite", "files.sqlite"):  # made again when they are needed
         remove_database(home / cache)
-    Results(home).remove(content["stale"])
+    Results(home).remove(dossier.stale)
     Results(home).scrub()
-    _prune(store, {*gone, *content["digests"]} - live)  # by an attempt that was interrupted too
-    counts["shards"] = _unlink(_orphans(store, touched))
-    return counts
+    _prune(store, {*gone, *dossier.taint.digests} - live)  # by an attempt that was interrupted too
+    shards = _unlink(_orphans(store, touched))
+    return Purged(components, checkpoints, temporaries, pages, shards)
 
 
 def clear_temporaries(home: Path) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cl.home.shards import contents_of
+from cl.home.shards import Traces
 from cl.home.store import Record, Store
 
 
@@ -34,10 +34,10 @@ class Closure:
         return [origin, f"--{read['edge']}-->", *reversed(steps)]
 
 
-def closure(store: Store, samples: Mapping[str, str]) -> Closure:
-    """Everything in the store that was built from `samples` (id -> content digest), over all runs."""
-    lists = {path.stem: (path, contents_of(found)) for path, found in store.shards}
-    shards = {name: path for name, (path, held) in lists.items() if any(samples.get(one) == held[one] for one in held)}
+def closure(store: Store, traces: Traces) -> Closure:
+    """Everything in the store that was built from what the traces mean, over all runs."""
+    lists = {path.stem: (path, found) for path, found in store.shards}
+    shards = {name: path for name, (path, found) in lists.items() if any(traces.among(found))}
     records = store.lineage()
     because: dict[str, Mapping[str, Any]] = {}
     children: dict[str, list[str]] = {}

@@ -5,16 +5,13 @@ Destroying the key makes the content, and every keyed hash made with it, mean no
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from pathlib import Path
-from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from cl.digests import canonical
 from cl.errors import DeletionError
 from cl.home.keys import secret
 from cl.home.writing import write_atomic
@@ -36,23 +33,21 @@ class Vault:
         """The request's key; drawn at first use."""
         return secret(self._key(request))
 
-    def put(self, request: str, content: Any) -> None:
-        """Seal `content`, plain JSON, in place of what was there."""
+    def put(self, request: str, content: bytes) -> None:
+        """Seal `content` in place of what was there."""
         nonce = secrets.token_bytes(NONCE)
-        sealed = AESGCM(self.key(request)).encrypt(nonce, canonical(content), request.encode())
+        sealed = AESGCM(self.key(request)).encrypt(nonce, content, request.encode())
         write_atomic(self._sealed(request), nonce + sealed, mode=0o600)
 
-    def get(self, request: str) -> dict[str, Any]:
+    def get(self, request: str) -> bytes:
         """What was sealed. Raises DeletionError once it was destroyed, or if it was edited."""
         if not self.holds(request):
             raise DeletionError(f"what request {request} deleted is known no more: give it with --ids-file")
         sealed = self._sealed(request).read_bytes()
         try:
-            plain = AESGCM(self.key(request)).decrypt(sealed[:NONCE], sealed[NONCE:], request.encode())
+            return AESGCM(self.key(request)).decrypt(sealed[:NONCE], sealed[NONCE:], request.encode())
         except InvalidTag as error:
             raise DeletionError(f"the sealed content of request {request} was edited; restore it") from error
-        content: dict[str, Any] = json.loads(plain)
-        return content
 
     def destroy(self, request: str) -> None:
         """Overwrite and remove the key, then what it sealed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from cl.errors import BadInput, StoreError, UnknownName
 from cl.home.index import Index
+from cl.home.records import Manifest
+from cl.home.runs import MANIFEST, read_manifest
 from cl.home.shards import readings
 from cl.home.store import Record, Store
 
@@ -24,10 +25,10 @@ class Ancestry:
 
     def __init__(self, home: Path, run: str) -> None:
         self._home, self._store = home, Store(home)
-        manifest = _manifest(home, run)
+        manifest = read_manifest(home / "runs" / run / MANIFEST, "run it again")
         self._labels = _labels(manifest)  # key -> name
         self._keys = _keys(manifest) | {name: key for key, name in self._labels.items()}
-        self._names_of_parts = [name for name in manifest["components"] if name not in self._keys]
+        self._names_of_parts = [name for name in manifest.components if name not in self._keys]
 
     def made_from(self, name: str) -> list[dict[str, Any]]:
         """The component itself, then all that it was made from, nearest first, each once. The parts of a component were
@@ -100,26 +101,14 @@ class Ancestry:
         return f"shard {digest[:12]} ({len(labels)} images of {', '.join(sorted(set(labels)))})"
 
 
-def _labels(manifest: Mapping[str, Any]) -> dict[str, str]:
-    uses = [(str(name), str(key)) for name, key in manifest["uses"]]
-    times = Counter(name for name, _ in uses)
-    labels = {key: name if times[name] == 1 else f"{name}:{key[:8]}" for name, key in uses}
-    return labels | {entry["key"]: name for name, entry in manifest["entries"].items()}
+def _labels(manifest: Manifest) -> dict[str, str]:
+    times = Counter(use.name for use in manifest.uses)
+    labels = {use.key: use.name if times[use.name] == 1 else f"{use.name}:{use.key[:8]}" for use in manifest.uses}
+    return labels | {entry.key: entry.name for entry in manifest.entries}
 
 
-def _keys(manifest: Mapping[str, Any]) -> dict[str, str]:
+def _keys(manifest: Manifest) -> dict[str, str]:
     """Every name that means one component; two may mean the same one, where equal builds read equal bytes."""
-    uses = {(str(name), str(key)) for name, key in manifest["uses"]}
-    times = Counter(name for name, _ in uses)
-    entries = {name: entry["key"] for name, entry in manifest["entries"].items()}
-    return {name: key for name, key in uses if times[name] == 1} | entries
-
-
-def _manifest(home: Path, run: str) -> dict[str, Any]:
-    path = home / "runs" / run / "manifest.json"
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        _labels(content), _keys(content), dict(content["components"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"the manifest of run {run} cannot be read ({path}); run it again") from error
-    return content
+    times = Counter(use.name for use in manifest.uses)
+    entries = {entry.name: entry.key for entry in manifest.entries}
+    return {use.name: use.key for use in manifest.uses if times[use.name] == 1} | entries

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from cl.digests import digest_json
+from cl.documents import Document
 from cl.errors import CorruptComponent, StoreError, Unusable
 from cl.home.index import Index, remove_database
 from cl.home.layout import database_address
+from cl.home.records import Manifest, Request, Resolution, RunSource
 from cl.home.results import Results
-from cl.home.runs import RUN_ID
 from cl.home.shards import readings
 from cl.home.store import Store
 
@@ -90,36 +91,31 @@ def _shards(home: Path) -> Iterator[Fault]:
 
 
 def _runs(home: Path) -> Iterator[Fault]:
-    checks = {
-        "request.json": _is_request,
-        "source.json": _is_source,
-        "manifest.json": _is_manifest,
-        "resolution.json": _is_resolution,
+    kinds = {
+        "request.json": Request,
+        "source.json": RunSource,
+        "manifest.json": Manifest,
+        "resolution.json": Resolution,
     }
     for folder in sorted(home.glob("runs/*")):
-        for name, sound in checks.items():
+        for name, kind in kinds.items():
             path = folder / name
-            if path.exists() and not sound(path, _json(path)):
+            if path.exists() and not _is_sound(path, kind):
                 yield _removable(path, f"damaged {path.stem}")
 
 
-def _is_request(path: Path, content: dict[str, Any]) -> bool:
-    return digest_json(content)[:RUN_ID] == path.parent.name
-
-
-def _is_source(path: Path, content: dict[str, Any]) -> bool:
-    return {"stream", "backbone", "device", "threads"} <= content.keys()
-
-
-def _is_manifest(path: Path, content: dict[str, Any]) -> bool:
-    uses, entries = content.get("uses"), content.get("entries")
-    if not (isinstance(uses, list) and isinstance(entries, dict)):
+def _is_sound(path: Path, kind: type[Document]) -> bool:
+    """Whether a file of a run holds such a document, and that what its digests say. Raises Unusable for one of a newer
+    release: no fault, and nothing to mend."""
+    try:
+        content = kind.from_json(path.read_bytes(), str(path), REMOVED)
+    except Unusable:
+        raise
+    except (OSError, StoreError):
         return False
-    return content.get("manifest") == digest_json(content.get("components"))
-
-
-def _is_resolution(path: Path, content: dict[str, Any]) -> bool:
-    return isinstance(content.get("tasks"), list)
+    if isinstance(content, Request):
+        return content.id == path.parent.name
+    return not isinstance(content, Manifest) or content.digest == digest_json(content.components)
 
 
 def _databases(store: Store) -> Iterator[Fault]:

@@ -6,14 +6,13 @@ run that goes on meanwhile loses work at most; what is younger than a run that h
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cl.errors import CorruptComponent, StoreError
-from cl.home.runs import UNFINISHED
+from cl.errors import CorruptComponent
+from cl.home.runs import UNFINISHED, read_manifest
 from cl.home.store import Store
 from cl.home.writing import TEMPORARY
 
@@ -23,7 +22,7 @@ STALE_SECONDS = 3_600  # no single file takes an hour to write
 
 @dataclass(frozen=True)
 class Garbage:
-    """One thing that may go. what: unused | cache | checkpoint | temporary. paths: its files."""
+    """One thing that may go. what: unused | shard | cache | checkpoint | temporary. paths: its files."""
 
     what: str
     name: str
@@ -37,7 +36,13 @@ def collect(store: Store, *, caches: bool = False, keep: int = 0, dry_run: bool 
     caches: evict caches too, the least recently used first, until those left take `keep` bytes at most.
     """
     spared = _oldest_unfinished(store.home)
-    found = [*_unused(store, spared), *_checkpoints(store.home, spared), *_temporary(store.home)]
+    unused = list(_unused(store, spared))
+    found = [
+        *unused,
+        *_shards(store, {one.name for one in unused}, spared),
+        *_checkpoints(store.home, spared),
+        *_temporary(store.home),
+    ]
     if caches:
         found += _evicted(store, {one.name for one in found}, keep)
     if not dry_run:
@@ -69,15 +74,21 @@ def _unused(store: Store, spared: float) -> Iterator[Garbage]:
             yield _garbage("unused", key, paths)
 
 
+def _shards(store: Store, gone: set[str], spared: float) -> Iterator[Garbage]:
+    """Lists of the samples of shards that nothing left in the store has read."""
+    records = store.lineage()
+    read = {one["digest"] for key, record in records.items() if key not in gone for one in record.reads}
+    for path, _ in store.shards:
+        if path.stem not in read and _changed([path]) < spared:
+            yield _garbage("shard", path.stem, [path])
+
+
 def _reached(home: Path) -> set[str]:
     """The keys that some run used. Raises StoreError for a damaged manifest: it may reach anything."""
     reached: set[str] = set()
     for path in home.glob("runs/*/manifest*.json"):
-        try:
-            reached.update(key for _, key in json.loads(path.read_bytes())["uses"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            mend = "mend it with palimpsest store verify --fix first"
-            raise StoreError(f"{path} is damaged, so what its run uses is not known; {mend}") from error
+        mend = "what its run uses is not known, so mend it with palimpsest store verify --fix first"
+        reached |= read_manifest(path, mend).keys
     return reached
 
 

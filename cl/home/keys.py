@@ -11,10 +11,13 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from cl.digests import canonical
-from cl.errors import BadInput, LedgerError
+from cl.errors import BadInput, DeletionError, LedgerError
+from cl.home.deletions import remembered
 from cl.home.writing import TEMPORARY, sync_folder, write_atomic
 
 SIGNING_KEY = "PALIMPSEST_SIGNING_KEY"  # where the signing key lies, if not in the home
+SYSTEM_KEY = "PALIMPSEST_SYSTEM_KEY"  # where the system key lies, if not in the home
+RESTORE = "put it back from a backup, or tell again what was deleted: palimpsest forget reapply REQUEST --ids-file IDS"
 
 
 def keyed(key: bytes, value: object) -> str:
@@ -43,8 +46,28 @@ def _draw(path: Path) -> None:
 
 
 def system_key(home: Path) -> bytes:
-    """The home's own key: for the suppression list, which outlives every request."""
-    return secret(home / "audit" / "system.key")
+    """The home's own key: for the suppression list, which outlives every request. Raises DeletionError where it is
+    missing though something was deleted: a new one would know none of the samples again."""
+    path = system_key_path(home)
+    if not path.exists() and not remembered(home).blank:
+        raise DeletionError(f"the system key {path} is missing, so deleted samples cannot be kept out; {RESTORE}")
+    return secret(path)
+
+
+def renew_system_key(home: Path) -> None:
+    """Draw the home's own key anew if it is lost; what was told under the old one has to be told again."""
+    secret(system_key_path(home))
+
+
+def system_key_path(home: Path) -> Path:
+    """Where the home's own key lies: where the environment says, else in the home."""
+    configured = os.environ.get(SYSTEM_KEY)
+    return Path(configured) if configured else home / "audit" / "system.key"
+
+
+def fingerprint_of(key: bytes) -> str:
+    """What a key is called where it must not be told."""
+    return keyed(key, "fingerprint")
 
 
 def signing_key(home: Path) -> Ed25519PrivateKey:

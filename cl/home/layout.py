@@ -7,9 +7,9 @@ import json
 import os
 from pathlib import Path
 
-from cl.errors import StoreError
+from cl.errors import BadInput, StoreError
 
-FORMAT = 1
+FORMAT = 2
 MARKER = "format.json"  # in the home: which format it has
 # Files in the folder of a run that a deletion took out of service; they name the deletion.
 QUARANTINED = "quarantined"  # until the deletion has come to its end
@@ -47,9 +47,16 @@ def check_home(home: Path) -> None:
     except OSError as error:
         raise home_error(home, error) from error
     if found != FORMAT:
-        raise StoreError(
-            f"home {home} has format {found}, this release reads {FORMAT}; use a newer palimpsest or another --home"
-        )
+        older = isinstance(found, int) and found < FORMAT
+        mend = "build it again in another --home" if older else "use a newer palimpsest or another --home"
+        raise StoreError(f"home {home} has format {found}, this release reads {FORMAT}; {mend}")
+
+
+def require_home(home: Path) -> None:
+    """Raises BadInput where there is no home to read, StoreError for one of another format."""
+    if not (home / MARKER).is_file():
+        raise BadInput(f"there is no home at {home} ({MARKER} is missing); give the --home of the run, copied whole")
+    check_home(home)
 
 
 def is_fixed(folder: Path) -> bool:

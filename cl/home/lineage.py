@@ -12,10 +12,10 @@ from cl.home.store import Record, Store
 def components(home: Path, run: str) -> list[dict[str, Any]]:
     """Every component that the run used, by name: key, role, digest, size, seconds and the names of what it read."""
     store = Store(home)
-    uses = Runs(store).served(run).manifest["uses"]
-    records = {key: record for _, key in uses if (record := store.find(key)) is not None}
-    names = {key: name for name, key in uses}
-    return [row for name, key in uses if key in records for row in _rows(name, records[key], names)]
+    uses = Runs(store).served(run).uses
+    records = {use.key: record for use in uses if (record := store.find(use.key)) is not None}
+    names = {use.key: use.name for use in uses}
+    return [row for use in uses if use.key in records for row in _rows(use.name, records[use.key], names)]
 
 
 def _rows(name: str, record: Record, names: dict[str, str]) -> list[dict[str, Any]]:

@@ -133,23 +133,16 @@ class Results:
 
     def all(self) -> list[dict[str, Any]]:
         """The figures of every run, oldest first."""
-        if not self._path.exists():
-            return []
-        with self._open() as database:
-            rows = database.execute("SELECT figures FROM runs ORDER BY created, run").fetchall()
-        return [self._figures(text) for (text,) in rows]
+        return [self._figures(text) for _, text in self._rows()]
 
     def find(self, run: str) -> Result:
         """The run whose id begins with `run`. Raises BadInput if there is none, or more than one."""
-        ids = [figures["run"] for figures in self.all()]
-        matches = [name for name in ids if name.startswith(run)]
-        if run in ids:
-            matches = [run]
-        if len(matches) > 1:
-            raise BadInput(f"run '{run}' is ambiguous: {', '.join(matches)}; give more of the id")
-        if not matches:
+        rows = dict(self._rows(run))
+        if run not in rows and len(rows) > 1:
+            raise BadInput(f"run '{run}' is ambiguous: {', '.join(rows)}; give more of the id")
+        if not rows:
             raise BadInput(f"no run '{run}' in {self._path.parent}; see palimpsest results, or give its --home")
-        return Result(next(figures for figures in self.all() if figures["run"] == matches[0]))
+        return Result(self._figures(rows[run] if run in rows else next(iter(rows.values()))))
 
     def table(self) -> pandas.DataFrame:
         """One row a run: the figures that are single values."""
@@ -169,6 +162,14 @@ class Results:
         return pandas.DataFrame(
             [{name: figures[name] for name in names} for figures in self.all()], columns=list(names)
         )
+
+    def _rows(self, beginning: str = "") -> list[tuple[str, str]]:
+        """Id and figures, as they are stored, of the runs whose id begins so; oldest first."""
+        if not self._path.exists():
+            return []
+        query = "SELECT run, figures FROM runs WHERE substr(run, 1, ?) = ? ORDER BY created, run"
+        with self._open() as database:
+            return database.execute(query, (len(beginning), beginning)).fetchall()
 
     def _figures(self, text: str) -> dict[str, Any]:
         try:

@@ -6,36 +6,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
 
-from cl.digests import canonical
-from cl.errors import BadInput, DeletionError, StoreError
+from cl.documents import Document, read_document
+from cl.errors import BadInput, DeletionError
 from cl.home.layout import QUARANTINED, STALE
+from cl.home.records import Manifest, Request, Resolution, RunSource
 from cl.home.store import Store
 
-RUN_ID = 12  # hexadecimal digits of the request's digest
 UNFINISHED = "unfinished"  # a file in the folder of a run that has begun and not ended
+MANIFEST = "manifest.json"
+
+Generation = tuple[int, int, int]  # inode, size and time of the manifest
+
+Kept = TypeVar("Kept", bound=Document)
 
 
-@dataclass(frozen=True)
-class Live:
-    """A run's live generation. resolution: the resolved stream; manifest: entries, components, uses (name, key)."""
-
-    resolution: Mapping[str, Any]
-    manifest: Mapping[str, Any]
-
-    @property
-    def keys(self) -> set[str]:
-        """Keys of all components that the run used."""
-        return {key for _, key in self.manifest["uses"]}
-
-    @property
-    def components(self) -> dict[str, str]:
-        """Durable parts and predictions: name -> content digest."""
-        return dict(self.manifest["components"])
+def read_manifest(path: Path, mend: str) -> Manifest:
+    """The manifest in a file. Raises StoreError where it cannot be read; `mend` is what to do then."""
+    return read_document(path, Manifest, f"manifest {path}", mend)
 
 
 class Runs:
@@ -60,50 +51,59 @@ class Runs:
             raise BadInput(f"no run '{run}' in {self._store.home}; see palimpsest results, or give its --home")
         return matches[0]
 
-    def begin(self, run: str, request: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+    def begin(self, request: Request, source: RunSource) -> None:
         """Keep what the run is asked to be and how to make it again, and mark it as begun."""
-        if not (self._folder / run / UNFINISHED).exists():
-            self._store.write(self._folder / run / UNFINISHED, b"")
-        self._write(run, "request.json", request)
-        self._write(run, "source.json", source)
+        mark = self._folder / request.id / UNFINISHED
+        if not mark.exists():
+            self._store.write(mark, b"")
+        self._write(request.id, "request.json", request)
+        self._write(request.id, "source.json", source)
 
-    def request(self, run: str) -> dict[str, Any]:
-        return self._read(run, "request.json")
+    def request(self, run: str) -> Request:
+        return self._load(run, "request.json", Request)
 
-    def source(self, run: str) -> dict[str, Any]:
-        return self._read(run, "source.json")
+    def source(self, run: str) -> RunSource:
+        return self._load(run, "source.json", RunSource)
 
-    def live(self, run: str) -> Live | None:
+    def live(self, run: str) -> Manifest | None:
         """The generation that counts; None for a run that is stale or has not finished."""
-        if not (self._folder / run / "manifest.json").exists():
-            return None
-        return Live(self._read(run, "resolution.json"), self._read(run, "manifest.json"))
+        return self._load(run, MANIFEST, Manifest) if (self._folder / run / MANIFEST).exists() else None
+
+    def resolution(self, run: str) -> Resolution:
+        """The stream as the live generation read it."""
+        return self._load(run, "resolution.json", Resolution)
 
     def stale(self, run: str) -> str | None:
         """The deletion that made the run stale, until it is built again."""
         return self._mark(run, STALE)
 
-    def served(self, run: str) -> Live:
-        """The live generation, for whoever shows or uses the model. Raises DeletionError where there is none now."""
+    def in_service(self, run: str) -> Generation:
+        """Which generation of the run is live. Raises DeletionError where there is none now."""
         request = self._mark(run, QUARANTINED)
         if request is not None:
             raise DeletionError(f"run {run} is quarantined by deletion {request}; execute that again to finish it")
-        live = self.live(run)
-        if live is None:
-            raise DeletionError(f"run {run} is stale or was never finished; run it again")
-        return live
+        try:
+            found = (self._folder / run / MANIFEST).stat()
+        except FileNotFoundError:
+            raise DeletionError(f"run {run} is stale or was never finished; run it again") from None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
-    def all_live(self) -> Iterator[tuple[str, Live]]:
+    def served(self, run: str) -> Manifest:
+        """The live generation, for whoever shows or uses the model. Raises DeletionError where there is none now."""
+        self.in_service(run)
+        return self._load(run, MANIFEST, Manifest)
+
+    def all_live(self) -> Iterator[tuple[str, Manifest]]:
         """Every run that has a live generation."""
         for run in self.ids():
             live = self.live(run)
             if live is not None:
                 yield run, live
 
-    def switch(self, run: str, resolution: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    def switch(self, run: str, resolution: Resolution, manifest: Manifest) -> None:
         """Make this the live generation, in one step, and put the run into service."""
         self._write(run, "resolution.json", resolution)
-        self._write(run, "manifest.json", manifest)
+        self._write(run, MANIFEST, manifest)
         for mark in (QUARANTINED, STALE, UNFINISHED):
             (self._folder / run / mark).unlink(missing_ok=True)
 
@@ -114,22 +114,18 @@ class Runs:
     def retire(self, run: str, request: str) -> None:
         """Take what the run came to away, because of the deletion `request`."""
         self._store.write(self._folder / run / STALE, request.encode())
-        for name in ("manifest.json", "resolution.json"):
+        for name in (MANIFEST, "resolution.json"):
             (self._folder / run / name).unlink(missing_ok=True)
 
     def _mark(self, run: str, name: str) -> str | None:
         path = self._folder / run / name
         return path.read_text(encoding="ascii") if path.exists() else None
 
-    def _read(self, run: str, name: str) -> dict[str, Any]:
+    def _load(self, run: str, name: str, kind: type[Kept]) -> Kept:
         path = self._folder / run / name
-        try:
-            content: dict[str, Any] = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise StoreError(f"run {run} cannot be read ({path}); run it again") from error
-        return content
+        return read_document(path, kind, f"what is kept of run {run} ({path})", "run it again")
 
-    def _write(self, run: str, name: str, content: Any) -> None:
-        path, data = self._folder / run / name, canonical(content)
+    def _write(self, run: str, name: str, content: Document) -> None:
+        path, data = self._folder / run / name, content.to_json()
         if not path.exists() or path.read_bytes() != data:
             self._store.write(path, data)

@@ -35,6 +35,25 @@ class Shard:
     rows: tuple[ShardRow, ...]
 
 
+@dataclass(frozen=True)
+class Traces:
+    """How samples that are to be forgotten are known again, anywhere in a home: by name, which is stream and id, and by
+    their marks. kept: names that have such a mark and stay all the same."""
+
+    names: frozenset[tuple[str, str]] = frozenset()
+    marks: frozenset[str] = frozenset()
+    kept: frozenset[tuple[str, str]] = frozenset()
+
+    def meet(self, stream: str, row: ShardRow) -> bool:
+        """Whether this sample is one of them, or a copy of one."""
+        name = stream, row.id
+        return name in self.names or (name not in self.kept and not self.marks.isdisjoint(row.marks))
+
+    def among(self, shards: Iterable[Shard]) -> Iterator[ShardRow]:
+        """Those of the shards' samples that are meant."""
+        return (row for shard in shards for row in shard.rows if self.meet(shard.stream, row))
+
+
 class ShardFiles:
     """`shards/` of a home. write: how a file of the home is written."""
 

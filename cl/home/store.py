@@ -15,25 +15,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
-from torch import Tensor
 
 from cl.digests import canonical, digest_json, digest_tensors
-from cl.errors import BadInput, CorruptComponent
+from cl.errors import BadInput, CorruptComponent, StoreError
 from cl.home.layout import FORMAT, MARKER, check_home, home_error
 from cl.home.shards import Shard, ShardFiles
 from cl.home.writing import write_atomic
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 DURABLE = ("adapter", "prototype", "head", "statistics", "router", "descriptor", "decision", "state")
 ROLES = (*DURABLE, "prediction", "cache", "evidence", "checkpoint")
 
-Tensors = dict[str, Tensor]
+Tensors = dict[str, "Tensor"]  # whoever reads records alone loads no torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +62,16 @@ class Record:
 
 
 class Store:
-    """Components under `home/store`. Raises StoreError where the home cannot be used."""
+    """Components under `home/store`. Raises StoreError where the home cannot be used.
 
-    def __init__(self, home: Path) -> None:
+    guard: called before every write; it raises where that would bring back what was deleted.
+    """
+
+    def __init__(self, home: Path, guard: Callable[[], None] = lambda: None) -> None:
         self.home = home
         self.folder = home / "store"
         self.warnings: list[str] = []
-        self.guard: Callable[[], None] = lambda: None  # raises where a write would bring back what was deleted
+        self.guard = guard
         self.shards = ShardFiles(home, self.write)
         self._held: int | None = None
         self._circumstances: dict[Any, Mapping[str, Any]] = {}  # of the records read, each kept once
@@ -111,6 +112,9 @@ class Store:
 
     def load(self, record: Record, part: str) -> Tensors:
         """The tensors of one part. Raises CorruptComponent if the blob is missing or does not match its digest."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load as load_safetensors
+
         prefix = f"{part}/"
         try:
             blob = load_safetensors(self._path(record.key, "safetensors").read_bytes())
@@ -139,6 +143,8 @@ class Store:
         self.write(self._path(record.key, "json"), canonical({**content, "checksum": digest_json(content)}), mode=0o444)
 
     def _commit(self, record: Record, parts: Mapping[str, Tensors]) -> None:
+        from safetensors.torch import save as save_safetensors
+
         flat = {
             f"{part}/{name}": t.detach().cpu().contiguous().clone()
             for part, ts in parts.items()
@@ -266,11 +272,13 @@ def _stat(path: Path) -> tuple[int, int]:
 
 def check_parts(build: str, parts: Mapping[str, Tensors], roles: Mapping[str, str]) -> None:
     """Raises BadInput unless a build returned exactly its declared parts, each of named tensors."""
+    from torch import Tensor
+
     if set(parts) != set(roles):
         raise BadInput(f"build {build} returned parts {sorted(parts)}, but declares {sorted(roles)}")
     for part, tensors in parts.items():
         for name, value in tensors.items():
-            if not isinstance(value, torch.Tensor):
+            if not isinstance(value, Tensor):
                 raise BadInput(
                     f"build {build} returned {type(value).__name__} for {part or 'its part'}/{name}, not a tensor"
                 )
@@ -295,6 +303,9 @@ def open_home(home: Path) -> None:
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not marker.exists():
+            if any((home / name).exists() for name in ("store", "runs", "shards", "audit")):
+                mend = "put back the one that was there"
+                raise StoreError(f"{marker} is missing, which remembers what was deleted; {mend}")
             write_atomic(marker, canonical({"format": FORMAT}))
     except OSError as error:
         raise home_error(home, error) from error

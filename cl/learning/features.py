@@ -36,10 +36,10 @@ def features_together(
     depend on its shape, and so on which other adapters happen to be missing.
     """
     branches = [bottleneck.attach(on_device(adapter, backbone), scale) for _, adapter in reads]
-    found: list[list[torch.Tensor]] = [[] for _ in branches]
+    features: list[list[torch.Tensor]] = [[] for _ in branches]
     for real, images in batches(reads[0][0], "features"):
         with real_passes(backbone, real):
-            site = backbone.site(0, backbone.enter(images))
-            for rows, branch in zip(found, branches, strict=True):
-                rows.append(backbone.finish(site, branch)[:real].cpu())
-    return [{"features": torch.cat(rows)} for rows in found]
+            site = backbone.site(0, backbone.enter(images))  # two of (batch, tokens, d)
+            for rows, branch in zip(features, branches, strict=True):
+                rows.append(backbone.finish(site, branch)[:real].cpu())  # (real, d)
+    return [{"features": torch.cat(rows)} for rows in features]

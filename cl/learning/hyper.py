@@ -11,12 +11,14 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
 from cl.adapters.bottleneck import Shape
+from cl.code import unkeyed
 from cl.errors import BadInput, UnknownName
-from cl.learning.train import Optimisation
+from cl.learning.train import Optimisation, Tuning
 
 Hyper = TypeVar("Hyper")
 
 
+@unkeyed("values count where they are given")
 def setting(default: Any, doc: str, source: str, **bounds: Any) -> Any:
     """One hyperparameter: default, what it does, where the default comes from, and pydantic bounds (ge, gt, le, lt)."""
     return Field(default=default, description=doc, json_schema_extra={"source": source}, **bounds)
@@ -56,6 +58,11 @@ class AdapterTraining(Training):
     def shape(self) -> Shape:
         """The adapter that a build trains by these settings."""
         return Shape(self.bottleneck, self.scale, self.dropout)
+
+    @property
+    def tuning(self) -> Tuning:
+        """How a build trains it, with a head above."""
+        return Tuning(self.shape, self.optimisation)
 
 
 def resolve(

@@ -48,6 +48,7 @@ from cl.learning.features import adapter_features, backbone_features, features_t
 from cl.learning.hyper import hyperparameters
 from cl.numerics import Numerics
 
+Made = TypeVar("Made")
 H = TypeVar("H", default=Any)  # a strategy's hyperparameters; plain `Strategy` is one of any
 
 
@@ -81,6 +82,15 @@ class Model:
 
     entries: Mapping[str, Handle] = field(default_factory=dict)
     tasks: tuple[PastTask, ...] = ()
+    _made: dict[Callable[[Model], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, make: Callable[[Model], Made]) -> Made:
+        """`make(self)`, made when it is first asked for and kept as long as this model: for what many queries need and
+        follows from the model alone. make: a function or method; another object's method is another one."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: Made = self._made[make]
+        return made
 
     def __getitem__(self, name: str) -> Handle:
         return self.entries[name]
@@ -127,8 +137,7 @@ class Strategy(ABC, Generic[H]):
     `learn` and `scores`.
 
     title, paper: what `list` and `describe` show. Hyper: a dataclass made with `hyperparameters`. presets: named
-    sets of hyperparameter values. preset_notes: what a preset stands for, in a line. rehearsal: whether images of past
-    tasks may be read.
+    sets of hyperparameter values. preset_notes: what a preset stands for, in a line.
     """
 
     title: ClassVar[str] = ""
@@ -136,11 +145,18 @@ class Strategy(ABC, Generic[H]):
     Hyper: ClassVar[type] = NoHyper
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     preset_notes: ClassVar[Mapping[str, str]] = {}
-    rehearsal: ClassVar[bool] = False
 
-    def __init__(self, hyper: H, builder: Builder) -> None:
+    def __init__(
+        self,
+        hyper: H,
+        builder: Builder,
+        readable: Callable[[Atom], bool] = lambda atom: True,
+        admits: Callable[[Task], Task] = lambda task: task,
+    ) -> None:
+        """readable: whether whoever asks may read samples so labelled. admits: what of a task may be learnt."""
         self.hyper = hyper
-        self.readable: Callable[[Atom], bool] = lambda atom: True  # whether whoever asks may read samples so labelled
+        self.readable = readable
+        self._admits = admits
         self._builder = builder
         self._decisions: list[Part] = []
 
@@ -164,6 +180,11 @@ class Strategy(ABC, Generic[H]):
         """The scores of a segment's images, each batch scored before it is learnt from, and what was learnt. A method
         without test-time adaptation scores with the model as it is."""
         return Adaptation(self.scores(model, segment.samples))
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether images of past tasks may be read. A method that always does sets the attribute `rehearsal = True`."""
+        return False
 
     @property
     def batches_kept(self) -> int | None:
@@ -191,6 +212,7 @@ class Strategy(ABC, Generic[H]):
 
         Raises BadInput for a task without training images, unless the strategy takes a trained model as `checkpoint`.
         """
+        task = self._admits(task)
         if not len(task.train) and not getattr(self.hyper, "checkpoint", ""):
             raise BadInput(
                 "the stream has no labelled source split; give it a source, or a model (--set checkpoint=FILE)"

@@ -15,13 +15,13 @@ from cl.components.checkpoint import Checkpoint
 from cl.data.augment import crops
 from cl.data.samples import Samples
 from cl.errors import NonFinite
+from cl.home.store import Tensors
 from cl.learning.prefix import PREFIX_BYTES, enter, entering
 from cl.models.backbone import Attach, Backbone, on_device, real_passes
 from cl.progress import tell
 from cl.seeds import Seeds
 
-Parameters = dict[str, Tensor]
-Item = TypeVar("Item")
+AnyBatch = TypeVar("AnyBatch")  # whatever one step of `descend` takes
 
 
 @dataclass(frozen=True)
@@ -45,44 +45,49 @@ class Optimisation:
     momentum: float = 0.9
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """How an adapter is trained together with a head above it, whose learning rate is `head_rate` of the adapter's."""
+
+    shape: bottleneck.Shape
+    how: Optimisation
+    head_rate: float = 1.0
+
+
 def fit(
-    parameters: Parameters,
-    loss: Callable[[Parameters, Batch], Tensor],
+    parameters: Tensors,
+    loss: Callable[[Tensors, Batch], Tensor],
     ids: Sequence[str],
     how: Optimisation,
     seeds: Seeds,
     checkpoint: Checkpoint,
     *,
-    rates: Mapping[str, float] | None = None,
-    after_step: Callable[[Parameters], None] | None = None,
     kept: Mapping[str, Tensor] | None = None,
-) -> Parameters:
+) -> Tensors:
     """Minimise `loss` over batches of `ids`, as `descend` does.
 
     Batches follow hash(epoch, sample id); the last one may be short.
     """
-
-    def batches(epoch: int) -> list[Batch]:
-        return epoch_batches(ids, how.batch_size, epoch, seeds)
-
-    return descend(parameters, loss, batches, how, checkpoint, rates=rates, after_step=after_step, kept=kept)
+    return descend(
+        parameters, loss, lambda epoch: epoch_batches(ids, how.batch_size, epoch, seeds), how, checkpoint, kept=kept
+    )
 
 
 def fit_parts(
-    parts: Mapping[str, Parameters],
-    loss: Callable[[dict[str, Parameters], Batch], Tensor],
+    parts: Mapping[str, Tensors],
+    loss: Callable[[dict[str, Tensors], Batch], Tensor],
     ids: Sequence[str],
     how: Optimisation,
     seeds: Seeds,
     checkpoint: Checkpoint,
-) -> dict[str, Parameters]:
+) -> dict[str, Tensors]:
     """`fit` for the parameters of several parts (an adapter, its head, ...), by part and name."""
     joined = {f"{part}/{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
     return _split(fit(joined, lambda live, batch: loss(_split(live), batch), ids, how, seeds, checkpoint))
 
 
-def _split(joined: Parameters) -> dict[str, Parameters]:
-    parts: dict[str, Parameters] = {}
+def _split(joined: Tensors) -> dict[str, Tensors]:
+    parts: dict[str, Tensors] = {}
     for place, value in joined.items():
         part, _, name = place.partition("/")
         parts.setdefault(part, {})[name] = value
@@ -97,16 +102,16 @@ def epoch_batches(ids: Sequence[str], size: int, epoch: int, seeds: Seeds) -> li
 
 
 def descend(
-    parameters: Parameters,
-    loss: Callable[[Parameters, Item], Tensor],
-    batches: Callable[[int], Iterable[Item]],
+    parameters: Tensors,
+    loss: Callable[[Tensors, AnyBatch], Tensor],
+    batches: Callable[[int], Iterable[AnyBatch]],
     how: Optimisation,
     checkpoint: Checkpoint,
     *,
     rates: Mapping[str, float] | None = None,
-    after_step: Callable[[Parameters], None] | None = None,
+    after_step: Callable[[Tensors], None] | None = None,
     kept: Mapping[str, Tensor] | None = None,
-) -> Parameters:
+) -> Tensors:
     """Minimise `loss` over `batches(epoch)` and return the trained parameters, detached, on the CPU.
 
     rates: factors of the learning rate by parameter name, 1 where absent. after_step: changes the live parameters in
@@ -178,59 +183,55 @@ class Frozen:
 
 
 class Tuner:
-    """Features of training batches under a bottleneck adapter in every block that is being trained.
+    """Trains a bottleneck adapter in every block, and a head above it, on one shard.
 
     Without augmentation the frozen prefix of each image is computed once and read back in every epoch.
     """
 
-    def __init__(self, samples: Samples, backbone: Backbone, seeds: Seeds, scale: float, dropout: float) -> None:
+    def __init__(self, samples: Samples, tuning: Tuning, backbone: Backbone, seeds: Seeds) -> None:
+        self._samples, self._tuning = samples, tuning
         self._backbone, self._seeds = backbone, seeds
-        self._scale, self._dropout = scale, dropout
         self._prefix = Frozen(samples, backbone, seeds, lambda x: backbone.site(0, x))
 
     def features(self, adapter: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Features `(batch, d)`, differentiable in the adapter's parameters."""
-        h, y = self._prefix(batch)
-        shape = (adapter["down.weight"].shape[0], self._backbone.tokens, adapter["down.weight"].shape[1])
-        keep = bottleneck.dropout(self._dropout, shape, lambda size: self._draws(batch, size))
-        return self._backbone.finish((h, y), bottleneck.attach(adapter, self._scale, keep))
+        """Features `(batch, d)` under an adapter, differentiable in its parameters."""
+        shape = self._tuning.shape
+        h, y = self._prefix(batch)  # (batch, tokens, d) each
+        width = (len(adapter["down.weight"]), self._backbone.tokens, shape.bottleneck)
+        keep = bottleneck.dropout(shape.dropout, width, lambda size: self._draws(batch, size))
+        return self._backbone.finish((h, y), bottleneck.attach(adapter, shape.scale, keep))
+
+    def tune(
+        self,
+        start: Tensors | None,
+        head: Tensors,
+        loss: Callable[[Tensor, Tensors, Batch], Tensor],
+        checkpoint: Checkpoint,
+        after_step: Callable[[Tensors], None] | None = None,
+    ) -> tuple[Tensors, Tensors]:
+        """Adapter and head after training both.
+
+        start: where the adapter begins, None for a fresh one. head: any parameters with names of their own. loss: of
+        features `(batch, d)`, the live parameters and the batch. after_step: as of `descend`.
+        """
+        how, ids, seeds = self._tuning.how, self._samples.ids, self._seeds
+        adapter = start if start is not None else self._fresh()
+        trained = descend(
+            on_device({**adapter, **head}, self._backbone),
+            lambda live, batch: loss(self.features(live, batch), live, batch),
+            lambda epoch: epoch_batches(ids, how.batch_size, epoch, seeds),
+            how,
+            checkpoint,
+            rates=dict.fromkeys(head, self._tuning.head_rate),
+            after_step=after_step,
+        )
+        return {name: trained[name] for name in adapter}, {name: trained[name] for name in head}
+
+    def _fresh(self) -> Tensors:
+        return bottleneck.init(self._backbone, self._tuning.shape.bottleneck, self._seeds.generator("init"))
 
     def _draws(self, batch: Batch, size: tuple[int, ...]) -> Tensor:
         return self._seeds.uniform(batch.ids, size, "dropout", batch.epoch).to(self._backbone.device)
-
-
-def tune_adapter(
-    samples: Samples,
-    start: Parameters | None,
-    head: Parameters,
-    loss: Callable[[Tensor, Parameters, Batch], Tensor],
-    shape: bottleneck.Shape,
-    how: Optimisation,
-    backbone: Backbone,
-    seeds: Seeds,
-    checkpoint: Checkpoint,
-    *,
-    head_rate: float = 1.0,
-    after_step: Callable[[Parameters], None] | None = None,
-) -> tuple[Parameters, Parameters]:
-    """A bottleneck adapter and the head above it after training both on the shard's images.
-
-    start: where the adapter begins, None for a fresh one. head: any parameters with names of their own; its learning
-    rate is `head_rate` of the adapter's. loss: of features `(batch, d)`, the live parameters and the batch.
-    """
-    adapter = start if start is not None else bottleneck.init(backbone, shape.bottleneck, seeds.generator("init"))
-    tuner = Tuner(samples, backbone, seeds, shape.scale, shape.dropout)
-    trained = fit(
-        on_device({**adapter, **head}, backbone),
-        lambda live, batch: loss(tuner.features(live, batch), live, batch),
-        samples.ids,
-        how,
-        seeds,
-        checkpoint,
-        rates=dict.fromkeys(head, head_rate),
-        after_step=after_step,
-    )
-    return {name: trained[name] for name in adapter}, {name: trained[name] for name in head}
 
 
 def augmented(samples: Samples, batch: Batch, seeds: Seeds) -> Tensor:
@@ -238,7 +239,7 @@ def augmented(samples: Samples, batch: Batch, seeds: Seeds) -> Tensor:
     return samples.images(batch.rows, crops(samples.augment, batch.ids, batch.epoch, seeds))
 
 
-def _optimizer(live: Parameters, how: Optimisation, rates: Mapping[str, float]) -> torch.optim.Optimizer:
+def _optimizer(live: Tensors, how: Optimisation, rates: Mapping[str, float]) -> torch.optim.Optimizer:
     groups = [{"params": [value], "rate": rates.get(name, 1.0)} for name, value in live.items()]
     if how.optimizer == "adam":
         return torch.optim.Adam(groups, lr=how.lr, weight_decay=how.weight_decay)
@@ -253,11 +254,11 @@ def _step(loss: Tensor, optimizer: torch.optim.Optimizer, epoch: int) -> None:
     optimizer.step()
 
 
-def _state(live: Parameters, optimizer: torch.optim.Optimizer, epoch: int) -> Parameters:
+def _state(live: Tensors, optimizer: torch.optim.Optimizer, epoch: int) -> Tensors:
     return {**packed(live, optimizer), "epoch": torch.tensor(epoch)}
 
 
-def packed(live: Parameters, optimizer: torch.optim.Optimizer) -> Parameters:
+def packed(live: Tensors, optimizer: torch.optim.Optimizer) -> Tensors:
     """Parameters and what their optimiser remembers, as one flat set of tensors; `live` in the optimiser's order."""
     state = {f"parameter/{name}": value for name, value in live.items()}
     names = list(live)
@@ -266,13 +267,13 @@ def packed(live: Parameters, optimizer: torch.optim.Optimizer) -> Parameters:
     return state
 
 
-def unpack(live: Parameters, optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
+def unpack(live: Tensors, optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
     """Put parameters and optimiser back to where `packed` found them."""
     with torch.no_grad():
         for name, value in live.items():
             value.copy_(saved[f"parameter/{name}"])
     rows = {name: row for row, name in enumerate(live)}
-    state: dict[int, Parameters] = {}
+    state: dict[int, Tensors] = {}
     for place, value in saved.items():
         if place.startswith("optimizer/"):
             _, slot, parameter = place.split("/", 2)
@@ -280,7 +281,7 @@ def unpack(live: Parameters, optimizer: torch.optim.Optimizer, saved: Mapping[st
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _resume(live: Parameters, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> int:
+def _resume(live: Tensors, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> int:
     """Put parameters and optimiser where an interrupted attempt left them; the epoch to go on with."""
     saved = checkpoint.load()
     if saved is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import warnings
@@ -22,18 +21,18 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cl.errors import BadInput, UnknownName, first_line, shown
+from cl.models.cards import WEIGHTS, shipped
 from cl.models.vit import TimmBackbone
 from cl.registry import imported
 from cl.seeds import Seeds
 from cl.tables import Table, check_table, read_toml
 
-WEIGHTS = resources.files("cl") / "weights"
+DEFAULT = "PALIMPSEST_BACKBONE"  # names the backbone of commands that name none
 
 
-def shipped() -> dict[str, dict[str, Any]]:
-    """The backbones that come with the package: name -> card."""
-    cards = [entry for entry in WEIGHTS.iterdir() if entry.name.endswith(".json")]
-    return {card.name.removesuffix(".json"): json.loads(card.read_text(encoding="utf-8")) for card in cards}
+def default_backbone() -> str:
+    """What is used where no backbone is named: `PALIMPSEST_BACKBONE`, else `glyph-vit`."""
+    return os.environ.get(DEFAULT) or "glyph-vit"
 
 
 def load_backbone(name: str = "glyph-vit", device: str = "cpu") -> TimmBackbone:
@@ -55,7 +54,8 @@ def _loaded(name: str, device: str) -> TimmBackbone:
         return _load_factory(name, device)
     plain = name.removeprefix("random:")
     if not timm.is_model(plain.partition(".")[0]):
-        raise UnknownName("backbone", name, [*cards, *timm.list_models()])
+        where = DEFAULT if name == os.environ.get(DEFAULT) else None
+        raise UnknownName("backbone", name, [*cards, *timm.list_models()], where)
     return _load_timm(name, plain, is_random=plain != name, device=device)
 
 

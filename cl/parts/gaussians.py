@@ -19,15 +19,16 @@ from cl.components.checkpoint import Checkpoint
 from cl.data.samples import Samples
 from cl.errors import NonFinite
 from cl.home.store import Tensors
-from cl.learning.train import Optimisation, Parameters, descend
+from cl.learning.train import Optimisation, descend
 from cl.seeds import Seeds
 
-Drawn = tuple[Tensor, Tensor]  # vectors (n, d), class rows (n,)
+Draws = tuple[Tensor, Tensor]  # vectors (n, d), class rows (n,)
 
 
-def lone_classes(samples: Samples) -> list[str]:
-    """Classes of one image: of these a Gaussian knows the mean alone."""
-    return sorted(name for name, count in Counter(samples.labels).items() if count == 1)
+def lone_class_warning(task: str, samples: Samples, ridge: float) -> str | None:
+    """A line about a class of one image, of which a Gaussian knows the mean alone; None where there is none."""
+    alone = sorted(name for name, count in Counter(samples.labels).items() if count == 1)
+    return f"class '{alone[0]}' of task '{task}' has one image; its Gaussian is {ridge} x identity" if alone else None
 
 
 @builds("statistics")
@@ -47,14 +48,14 @@ def class_spread(
     """
     rows, targets = features["features"].double(), samples.targets(classes)
     _check_finite(samples, rows)
-    groups = [rows[targets == row] - rows[targets == row].mean(0) for row in range(len(classes))]
+    groups = [rows[targets == row] - rows[targets == row].mean(0) for row in range(len(classes))]  # (images, d) each
     if kind == "variance":
         variances = [group.square().sum(0) / max(1, len(group) - 1) for group in groups]
         return {"deviation": (torch.stack(variances) + ridge).sqrt().float()}
     if kind == "pooled":
         groups = [torch.cat(groups)] * len(classes)
     lost = len(classes) if kind == "pooled" else 1
-    covariances = torch.stack([group.T @ group / max(1, len(group) - lost) for group in groups])
+    covariances = torch.stack([group.T @ group / max(1, len(group) - lost) for group in groups])  # (classes, d, d)
     factors = torch.linalg.cholesky(covariances + ridge * torch.eye(rows.shape[1], dtype=torch.float64))
     below, across = _triangle(rows.shape[1])
     return {"factor": factors[:, below, across].float()}
@@ -78,13 +79,13 @@ class Gaussians:
         They depend on the seeds, the class's name, `names` and its own Gaussian alone.
         """
         generator = seeds.generator("draws", self.names[row], *names)
-        z = torch.randn(count, self.dim, generator=generator).to(self.means.device)
+        z = torch.randn(count, self.dim, generator=generator).to(self.means.device)  # (count, d)
         keys = torch.rand(count, generator=generator)
         spread = self._spreads[row]
         offsets = z @ spread.T if spread.ndim == 2 else z * spread
         return self.means[row] + offsets, keys
 
-    def draw(self, count: int, seeds: Seeds, *names: object) -> Drawn:
+    def draw(self, count: int, seeds: Seeds, *names: object) -> Draws:
         """`count` draws of every class, shuffled: vectors `(classes * count, d)` and class rows, int64."""
         drawn = [self.of_class(row, count, seeds, *names) for row in range(len(self.names))]
         order = torch.cat([keys for _, keys in drawn]).argsort(stable=True).to(self.means.device)
@@ -93,20 +94,20 @@ class Gaussians:
 
 
 def align(
-    head: Parameters,
-    logits: Callable[[Parameters, Tensor], Tensor],
+    head: Tensors,
+    logits: Callable[[Tensors, Tensor], Tensor],
     gaussians: Gaussians,
     how: Optimisation,
     seeds: Seeds,
     checkpoint: Checkpoint,
-) -> Parameters:
+) -> Tensors:
     """The head after cross-entropy on fresh draws, a batch of them for each class and epoch, shuffled into steps."""
 
-    def batches(epoch: int) -> Iterator[Drawn]:
+    def batches(epoch: int) -> Iterator[Draws]:
         vectors, targets = gaussians.draw(how.batch_size, seeds, epoch)
         return zip(vectors.split(how.batch_size), targets.split(how.batch_size), strict=True)
 
-    def loss(live: Parameters, drawn: Drawn) -> Tensor:
+    def loss(live: Tensors, drawn: Draws) -> Tensor:
         return F.cross_entropy(logits(live, drawn[0]), drawn[1])
 
     start = {name: value.to(gaussians.means.device) for name, value in head.items()}

@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.queues import Queue
@@ -21,6 +21,7 @@ from joblib import cpu_count
 
 from cl import progress
 from cl.errors import BadInput, ProcessLost
+from cl.running.options import Options
 from cl.running.settings import STREAM, check_known, meant_for, shared_out
 
 
@@ -30,20 +31,10 @@ class Cell:
 
     stream: str
     strategy: str
-    seed: int
-    presets: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)  # backbone, home, device, threads, data, arguments
+    options: Options
 
 
-def cells(
-    stream: str,
-    strategies: Sequence[str],
-    seeds: int,
-    presets: Sequence[str],
-    settings: Mapping[str, Any],
-    **options: Any,
-) -> list[Cell]:
+def cells(stream: str, strategies: Sequence[str], seeds: int, options: Options) -> list[Cell]:
     """The grid strategies x seeds. A preset or setting may be meant for one strategy: `ease.official`, `joint.when`.
 
     A setting without a strategy goes to each one that has it, and to the stream; `stream.people` only to that. Raises
@@ -51,6 +42,7 @@ def cells(
     """
     from cl.data.recipes import arguments_of
     from cl.learning.strategy import strategy_of
+    from cl.models.loading import default_backbone
 
     if seeds < 1:
         raise BadInput(f"seeds must be at least 1, not {seeds}")
@@ -60,11 +52,20 @@ def cells(
     methods: dict[str, Any] = {name: strategy_of(name) for name in strategies}
     known = {name: set(method.Hyper.__dataclass_fields__) for name, method in methods.items()}
     offered = {name: set(method.presets) for name, method in methods.items()}
-    check_known("preset", presets, offered)
-    chosen = {name: tuple(plain for _, plain in meant_for(name, presets, offered[name])) for name in methods}
-    sets = shared_out(settings, {**known, STREAM: arguments_of(stream)})
-    options = {**options, "arguments": sets[STREAM]}
-    return [Cell(stream, name, seed, chosen[name], sets[name], options) for seed in range(seeds) for name in methods]
+    check_known("preset", options.presets, offered)
+    sets = shared_out(options.settings, {**known, STREAM: arguments_of(stream)})
+    backbone = default_backbone() if options.backbone is None else options.backbone
+    each = {
+        name: replace(
+            options,
+            backbone=backbone,  # by name: another process may have an older environment
+            presets=tuple(plain for _, plain in meant_for(name, options.presets, offered[name])),
+            settings=sets[name],
+            arguments=sets[STREAM],
+        )
+        for name in methods
+    }
+    return [Cell(stream, name, replace(each[name], seed=seed)) for seed in range(seeds) for name in methods]
 
 
 def default_jobs(device: str) -> int:
@@ -146,12 +147,9 @@ def _side_by_side(grid: Sequence[Cell], jobs: int) -> list[dict[str, Any]]:
 
 
 def _figures(cell: Cell) -> dict[str, Any]:
-    from cl.running.run import run
+    from cl.running.run import run_with
 
-    result = run(
-        cell.stream, cell.strategy, seed=cell.seed, presets=cell.presets, settings=cell.settings, **cell.options
-    )
-    return dict(result.figures)
+    return dict(run_with(cell.stream, cell.strategy, cell.options).figures)
 
 
 def _start_worker(messages: Queue[Any]) -> None:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
-
-from cl.digests import canonical, digest_json
-from cl.errors import BadInput, StoreError, UnknownName, shown
+from cl.data.policy import Atom, Policy
+from cl.digests import digest_json
+from cl.documents import Document, read_document
+from cl.errors import BadInput, UnknownName, shown
 
 if TYPE_CHECKING:
     from cl.data.stream import Stream
     from cl.home.store import Store
-from cl.data.policy import Atom, Policy
 
 Change = tuple[str, str, bool]  # user, label, whether it is given or taken
-Changes = dict[str, dict[str, bool]]  # user -> label -> whether it was given or taken last
-CHANGES = TypeAdapter(Changes)
+Changes = Mapping[str, Mapping[str, bool]]  # user -> label -> whether it was given or taken last
+
+
+@dataclass(frozen=True)
+class AccessChanges(Document):
+    """What was granted and revoked for one stream."""
+
+    users: Changes = field(default_factory=dict)
 
 
 def atoms(stream: Stream) -> dict[Atom, int]:
@@ -50,20 +55,20 @@ class Grants:
         one of them changes nothing."""
         known = {one for labels in stream.access.values() for one in labels}
         with store.locked(exclusive=True):  # of two changes at the same time none may undo the other
-            changes = self._load(stream)
+            changes = dict(self._load(stream))
             for user, label, grant in wanted:
                 if label not in known:
                     raise UnknownName("access label", label, known)
                 _check(_changed(stream.policy, changes), user, label, grant)
                 changes[user] = {**changes.get(user, {}), label: grant}
-            store.write(self._path(stream), canonical(changes))
+            store.write(self._path(stream), AccessChanges(changes).to_json())
 
     def _load(self, stream: Stream) -> Changes:
         path = self._path(stream)
-        try:
-            return CHANGES.validate_json(path.read_bytes(), strict=True) if path.exists() else {}
-        except (OSError, ValueError) as error:  # never fall back to the declared policy: it may have been narrowed
-            raise StoreError(f"{path} cannot be read; put it back, or remove it and grant anew") from error
+        if not path.exists():
+            return {}
+        mend = "put it back, or remove it and grant anew"  # the declared policy may be wider than the one that held
+        return read_document(path, AccessChanges, str(path), mend).users
 
     def _path(self, stream: Stream) -> Path:
         recipe = stream.recipe

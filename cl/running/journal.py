@@ -11,13 +11,13 @@ from cl.components.builder import Builder
 from cl.components.handles import Handle
 from cl.digests import digest_json
 from cl.learning.strategy import Model
-from cl.running import growth
-from cl.running.online import Met
+from cl.running.growth_figures import Size
+from cl.running.online import ScoredPiece
 
 
 @dataclass
 class Journal:
-    """What was learnt and measured, task by task, then segment by segment (`met`). again: predictions on the tasks'
+    """What was learnt and measured, task by task, then segment by segment (`pieces`). again: predictions on the tasks'
     test sets with the model as it is after the last segment."""
 
     model: Model = field(default_factory=Model)
@@ -28,10 +28,10 @@ class Journal:
     curve: list[float | None] = field(default_factory=list)
     adapters: list[int] = field(default_factory=list)
     parameters: list[int] = field(default_factory=list)
-    sizes: list[growth.Size] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
     predictions: dict[str, str] = field(default_factory=dict)
     blocks: Mapping[str, Handle] = field(default_factory=dict)
-    met: list[Met] = field(default_factory=list)
+    pieces: list[ScoredPiece] = field(default_factory=list)
     again: list[Handle] = field(default_factory=list)
     inference: dict[str, float] = field(default_factory=dict)
 
@@ -47,7 +47,7 @@ class Journal:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Tally:
     """Of the images of one test shard, those that got the right class, the right one among their own task's classes
     alone, and any class of their own task."""
 

@@ -20,7 +20,7 @@ from cl.running.predictions import online_predictions
 
 
 @dataclass(frozen=True)
-class Met:
+class ScoredPiece:
     """A piece of segment `segment` once it was scored. judged: predictions against labels, in the order of ids."""
 
     segment: Segment
@@ -29,38 +29,51 @@ class Met:
     evidence: Part | None
 
 
-def adapted(
+@dataclass(frozen=True)
+class AdaptedPiece:
+    """A piece of segment `segment`, what the strategy made of it, and the model from then on."""
+
+    segment: Segment
+    piece: Segment
+    adaptation: Adaptation
+    model: Model
+
+
+def adaptations(
     strategy: Strategy, builder: Builder, model: Model, segments: Sequence[Segment], label: str
-) -> Iterator[tuple[Segment, Segment, Adaptation, Model]]:
-    """Hand the segments to the strategy, piece by piece: (segment, piece, what it came to, the model from then on)."""
+) -> Iterator[AdaptedPiece]:
+    """Hand the segments to the strategy, piece by piece."""
     learnt = model
     for segment in track(segments, label):
         model = learnt if strategy.forgets_segments else model
         for piece in segment.pieces(strategy.batches_kept):
             with builder.in_phase("adapt"), builder.at(piece.id):
-                found = strategy.adapt(model, veil(piece))
-            model = model.with_entries(found.entries)
-            yield segment, piece, found, model
+                adaptation = strategy.adapt(model, veil(piece))
+            model = model.with_entries(adaptation.entries)
+            yield AdaptedPiece(segment, piece, adaptation, model)
 
 
-def judge(builder: Builder, segment: Segment, piece: Segment, found: Adaptation, classes: list[str]) -> Met:
+def judge(builder: Builder, one: AdaptedPiece, classes: list[str]) -> ScoredPiece:
     """Compare the scores of a piece with its labels, which only this reads."""
-    with builder.in_phase("evaluate"), builder.at(piece.id):
-        judged = builder.component("predictions", online_predictions, piece.samples, found.scores, classes=classes)
-    return Met(segment, piece, judged, found.evidence)
+    scores = one.adaptation.scores
+    with builder.in_phase("evaluate"), builder.at(one.piece.id):
+        judged = builder.component("predictions", online_predictions, one.piece.samples, scores, classes=classes)
+    return ScoredPiece(one.segment, one.piece, judged, one.adaptation.evidence)
 
 
-def figures(met: Sequence[Met], before: float | None, after: float | None, cost: Mapping[str, float]) -> dict[str, Any]:
+def online_figures(
+    pieces: Sequence[ScoredPiece], before: float | None, after: float | None, cost: Mapping[str, float]
+) -> dict[str, Any]:
     """What a run at test time records beside the common figures, as plain JSON.
 
     before, after: error on the clean test set with the source model and with the model at the end. cost: seconds and
     passes of all that was built to adapt.
     """
-    segments = _by_segment(met)
+    segments = _by_segment(pieces)
     errors = {name: metrics.error(rows) for name, rows in segments.items()}
-    domains = {one.segment.id: one.segment.domain for one in met}
-    images = sum(len(one.piece) for one in met)
-    batches = _batches(met)
+    domains = {one.segment.id: one.segment.domain for one in pieces}
+    images = sum(len(one.piece) for one in pieces)
+    batches = _batches(pieces)
     return {
         "online_error": errors,
         "mean_error": metrics.mean(errors.values()),
@@ -80,12 +93,12 @@ def figures(met: Sequence[Met], before: float | None, after: float | None, cost:
     }
 
 
-def _by_segment(met: Sequence[Met]) -> dict[str, Tensors]:
+def _by_segment(pieces: Sequence[ScoredPiece]) -> dict[str, Tensors]:
     """The judged rows of each segment, in order of arrival of the pieces."""
-    pieces: dict[str, list[Tensors]] = {}
-    for one in met:
-        pieces.setdefault(one.segment.id, []).append(one.judged.open())
-    return {name: _joined(parts) for name, parts in pieces.items()}
+    rows: dict[str, list[Tensors]] = {}
+    for one in pieces:
+        rows.setdefault(one.segment.id, []).append(one.judged.open())
+    return {name: _joined(parts) for name, parts in rows.items()}
 
 
 def _joined(parts: Sequence[Tensors]) -> Tensors:
@@ -96,10 +109,10 @@ def _segment(name: str, domain: str, rows: Tensors) -> dict[str, Any]:
     return {"id": name, "domain": domain, "images": len(rows["target"]), **metrics.calibration(rows)}
 
 
-def _batches(met: Sequence[Met]) -> dict[str, list[Any]]:
+def _batches(pieces: Sequence[ScoredPiece]) -> dict[str, list[Any]]:
     """What was recorded of every batch, in order of arrival: its segment, size and error, and the method's evidence."""
     found: dict[str, list[Any]] = {"segment": [], "images": [], "error": []}
-    for one in met:
+    for one in pieces:
         wrong = _wrong(one)
         for batch in one.piece.batches.values():
             found["segment"].append(one.segment.id)
@@ -110,7 +123,7 @@ def _batches(met: Sequence[Met]) -> dict[str, list[Any]]:
     return found
 
 
-def _wrong(one: Met) -> dict[str, bool]:
+def _wrong(one: ScoredPiece) -> dict[str, bool]:
     rows = one.judged.open()
     wrong = (rows["predicted"] != rows["target"]).tolist()
     return dict(zip(one.piece.samples.ids, wrong, strict=True))

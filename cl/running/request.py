@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import Any
 
-from cl.data.stream import Recipe, Stream
-from cl.digests import digest_json
-from cl.home.runs import RUN_ID
+from cl.data.stream import Stream
+from cl.errors import BadInput, shown
+from cl.home.records import Recipe
+from cl.home.runs import Runs
+from cl.home.store import Store
 from cl.learning.strategy import Strategy, strategy_of
 from cl.models.vit import TimmBackbone
+from cl.running.setup import Setup
 
 
-@dataclass(frozen=True)
-class Request:
-    """What names a run: the same request has the same id."""
-
-    stream: Mapping[str, Any]
-    strategy: str
-    hyper: Mapping[str, Any]
-    backbone: str
-    seed: int
-    user: str | None = None
-
-    @property
-    def id(self) -> str:
-        """The first digits of the request's digest."""
-        return digest_json(asdict(self))[:RUN_ID]
-
-
-@dataclass(frozen=True)
-class Source:
-    """What makes a run again on this machine. None of it is part of the run's name: the same content at another place
-    is the same run. stream: recipe and place, None for an object; backbone: None for an object."""
-
-    stream: Mapping[str, Any] | None
-    backbone: str | None
-    device: str
-    threads: int
-    presets: Sequence[str] = ()
-
-
-def readable(stream: Stream, user: str | None, isolated: bool) -> Stream:
+def readable_by(user: str | None, stream: Stream, isolated: bool) -> Stream:
     """What a run of `user` is given of the stream; None: whoever may read everything. Who may read nothing is given
     nothing, also where the strategy does not isolate."""
     if user is None:
@@ -58,23 +31,40 @@ def method_and_name(strategy: str | type[Strategy]) -> tuple[type[Strategy], str
     return strategy, f"{strategy.__module__}:{strategy.__qualname__}"
 
 
-def replayable(stream: Stream) -> dict[str, Any] | None:
-    recipe = stream.recipe
-    return None if recipe is None else {**recipe.as_json(), "place": dict(recipe.place)}
-
-
 def place_of(backbone: str | TimmBackbone) -> str | None:
     if not isinstance(backbone, str):
         return None
     return os.path.abspath(backbone) if backbone.endswith(".toml") else backbone
 
 
-def recipe_of(stream: Stream) -> dict[str, Any]:
+def recipe_of(stream: Stream) -> Recipe:
+    """What names the stream, wherever it lies."""
     if stream.recipe is not None:
-        return stream.recipe.as_json()
+        return replace(stream.recipe, place={})
     tasks = [[task.id, len(task.classes), len(task.train), len(task.test)] for task in stream.tasks]
-    return Recipe("object", {"stream": stream.name, "tasks": tasks}).as_json()
+    return Recipe("object", {"stream": stream.name, "tasks": tasks})
 
 
 def values_of(hyper: Any) -> dict[str, Any]:
     return {name: getattr(hyper, name) for name in type(hyper).__dataclass_fields__}
+
+
+def refuse_another(store: Store, setup: Setup) -> None:
+    """Raises BadInput where the run's name is that of a run on another stream: one of the same name from another place,
+    with nothing of the content that was read there."""
+    runs, request, stream = Runs(store), setup.request, setup.whole
+    if request.id not in runs.ids() or setup.source.stream is None:
+        return
+    before, now = runs.source(request.id).stream, setup.source.stream
+    if before is None or before.place == now.place:
+        return
+    mine = (shard for _, readings in store.shards for shard in readings if shard.stream == stream.name)
+    read = {(row.id, row.content) for shard in mine for row in shard.rows}
+    if read and read.isdisjoint(
+        pair for shard in stream.shards for pair in zip(shard.ids, shard.contents, strict=True)
+    ):
+        one, other = (next(iter(recipe.place.values()), recipe.name) for recipe in (now, before))
+        raise BadInput(
+            f"{shown(one)} and {shown(other)} are two streams of one name, '{stream.name}'; give one a name of its own "
+            '(name = "..." in its file), or use another --home'
+        )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,59 +14,66 @@ import torch
 from cl.components.builder import Builder
 from cl.components.handles import Handle
 from cl.data.stream import Stream, Task
-from cl.errors import CorruptComponent, DataDeleted
+from cl.errors import CorruptComponent
+from cl.home.records import Entry, LearntTask, Manifest, Reference, Request, Resolution
 from cl.home.results import Results
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.learning.strategy import Strategy
-from cl.models.vit import TimmBackbone
-from cl.numerics import Numerics
 from cl.progress import track
-from cl.running import growth, online
-from cl.running.journal import Journal, Outcome, as_lists, differences, effort, quality
+from cl.running.growth_figures import growth_figures, size
+from cl.running.journal import Journal, Tally, as_lists, differences, effort, quality
 from cl.running.memory import Peak
+from cl.running.online import adaptations, judge, online_figures
 from cl.running.predictions import predictions
-from cl.running.request import Request, Source
-from cl.running.suppression import Suppression
+from cl.running.setup import Setup
+from cl.running.suppression import Absent, Guard, Suppression
 
 
-@dataclass
+@dataclass(frozen=True)
 class Session:
-    """One run: `whole` is all that its user may read, `stream` what is left without samples that must not come back."""
+    """One run on the store of a home.
 
-    store: Store
-    backbone: TimmBackbone
-    numerics: Numerics
-    request: Request
-    source: Source
-    whole: Stream
-    method: type[Strategy]
-    hyper: Any
+    stream: what is left of all that its user may read without `absent`, what must not come back.
+    """
 
-    def __post_init__(self) -> None:
-        self._start, self._peak = time.perf_counter(), Peak()
-        self.builder = Builder(self.store, self.backbone, self.numerics, self.request.seed)
-        self.suppression = Suppression(self.store.home)
-        self._stamp = self.suppression.stamp()
-        self.suppressed = self.suppression.of(self.whole, self.request.id)
-        self.stream = self.whole.without(self.suppressed)
-        self.store.guard = self._refuse_deleted
+    setup: Setup
+    stream: Stream
+    absent: Absent
+    builder: Builder
+    _begun: float = field(default_factory=time.perf_counter)
+    _peak: Peak = field(default_factory=Peak)
+
+    @property
+    def request(self) -> Request:
+        return self.setup.request
+
+    @property
+    def whole(self) -> Stream:
+        """All that the run's user may read."""
+        return self.setup.whole
+
+    @property
+    def suppressed(self) -> frozenset[str]:
+        """The samples that must not come back."""
+        return self.absent.ids
+
+    @property
+    def store(self) -> Store:
+        return self.builder.store
 
     def run(self) -> dict[str, Any]:
         """Learn, measure, and make the outcome the run's live generation; every figure."""
         Results(self.store.home).check()
-        Runs(self.store).begin(self.request.id, asdict(self.request), asdict(self.source))
+        Runs(self.store).begin(self.request, self.setup.source)
         journal = self.drive()
         figures = self.figures(journal)
         self.save(figures, journal)
         return figures
 
     def strategy(self) -> Strategy:
-        """The run's strategy, knowing what the run's user may read."""
-        made, user, policy = self.method(self.hyper, self.builder), self.request.user, self.whole.policy
-        if user is not None:
-            made.readable = lambda atom: policy.reads(user, atom)
-        return made
+        """The run's strategy."""
+        return self.setup.strategy(self.builder)
 
     def drive(self) -> Journal:
         """Learn and evaluate every task. A damaged component is set aside, and the run goes through the store again."""
@@ -87,7 +95,7 @@ class Session:
                 self._evaluate(strategy, task, journal, measured=strategy.learns(task, remaining))
             journal.adapters.append(sum(part.role == "adapter" for _, part in journal.model.parts))
             journal.parameters.append(sum(part.numel for _, part in journal.model.parts))
-            journal.sizes.append(growth.size(journal.model, self.backbone.blocks))
+            journal.sizes.append(size(journal.model, self.setup.backbone.blocks))
         with self.builder.in_phase("evaluate"):
             journal.blocks = strategy.figures(journal.models, tasks) if journal.models else {}
         if tasks and self.stream.segments:
@@ -97,13 +105,11 @@ class Session:
     def _go_online(self, strategy: Strategy, journal: Journal) -> None:
         """Meet the segments one after another; then look at the source again, with the model as it is at the end."""
         classes, label = list(journal.model.classes), f"{self.request.strategy} on {self.stream.name}, test time"
-        for segment, piece, found, model in online.adapted(
-            strategy, self.builder, journal.model, self.stream.segments, label
-        ):
-            met = online.judge(self.builder, segment, piece, found, classes)
-            journal.predictions[f"{piece.id}/predictions"] = met.judged.sole.digest
-            journal.met.append(met)
-            journal.model = model
+        for one in adaptations(strategy, self.builder, journal.model, self.stream.segments, label):
+            scored = judge(self.builder, one, classes)
+            journal.predictions[f"{one.piece.id}/predictions"] = scored.judged.sole.digest
+            journal.pieces.append(scored)
+            journal.model = one.model
         with self.builder.in_phase("evaluate"), self.builder.at("adapted"):
             for task in self.stream.tasks:
                 if len(task.test):
@@ -111,7 +117,7 @@ class Session:
 
     def _evaluate(self, strategy: Strategy, after: Task, journal: Journal, measured: bool) -> None:
         journal.models.append(journal.model)
-        outcomes: list[Outcome | None] = []
+        outcomes: list[Tally | None] = []
         hits = total = used = 0
         before = len(self.builder.uses)
         seen, classes = {past.id for past in journal.model.tasks}, list(journal.model.classes)
@@ -138,11 +144,11 @@ class Session:
         used = {use.key: use for use in self.builder.uses[before:]}.values()
         return {"images": images, "passes": sum(u.passes for u in used), "seconds": sum(u.seconds for u in used)}
 
-    def _outcome(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> Outcome:
+    def _outcome(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> Tally:
         found = self.prediction(strategy, after, task, journal, classes).open()
         own = torch.tensor([column for column, name in enumerate(classes) if name in task.classes])
         right, within = found["predicted"] == found["target"], found["within"] == found["target"]
-        return Outcome(len(right), int(right.sum()), int(within.sum()), int(torch.isin(found["predicted"], own).sum()))
+        return Tally(len(right), int(right.sum()), int(within.sum()), int(torch.isin(found["predicted"], own).sum()))
 
     def prediction(self, strategy: Strategy, after: Task, task: Task, journal: Journal, classes: list[str]) -> Handle:
         """The component that holds the predictions of the model after task `after` on `task`'s test shard."""
@@ -163,8 +169,8 @@ class Session:
             "strategy": self.request.strategy,
             "seed": self.request.seed,
             "user": self.request.user,
-            "backbone": self.backbone.name,
-            "presets": list(self.source.presets),
+            "backbone": self.setup.backbone.name,
+            "presets": list(self.setup.source.presets),
             "hyper": dict(self.request.hyper),
             "tasks": [
                 {"id": task.id, "classes": list(task.classes), "domain": task.domain} for task in self.stream.tasks
@@ -173,7 +179,7 @@ class Session:
             **measured,
             "adapters": journal.adapters,
             "parameters_added": differences(journal.parameters),
-            "growth": growth.figures(
+            "growth": growth_figures(
                 journal.model,
                 journal.sizes,
                 [task.domain for task in self.stream.tasks],
@@ -181,14 +187,14 @@ class Session:
             ),
             **effort(self.builder, self.elapsed()),
             "inference": journal.inference,
-            **({"online": self._online(journal)} if journal.met else {}),
+            **({"online": self._online(journal)} if journal.pieces else {}),
             "blocks": {name: as_lists(handle) for name, handle in journal.blocks.items()},
             "peak_memory_bytes": self._peak.bytes(),
             "manifest": journal.manifest,
             "components": dict(sorted(components.items())),
             "notes": list(self.stream.notes),
-            "numerics": self.numerics.as_json(),
-            "warnings": [*self.store.warnings, *self._skipped()],
+            "numerics": self.setup.numerics.as_json(),
+            "warnings": [*self.store.warnings, *self.absent.notes],
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         }
 
@@ -199,42 +205,55 @@ class Session:
         right = sum(int((found["predicted"] == found["target"]).sum()) for found in map(Handle.open, journal.again))
         last = journal.curve[-1]
         before, after = None if last is None else 1 - last, 1 - right / tests if tests else None
-        return online.figures(journal.met, before, after, cost)
+        return online_figures(journal.pieces, before, after, cost)
 
     def save(self, figures: Mapping[str, Any], journal: Journal) -> None:
         """Switch the run to what was built now, then record the figures."""
-        manifest = {
-            "entries": {name: _entry(handle) for name, handle in journal.model.entries.items()},
-            "components": figures["components"],
-            "manifest": figures["manifest"],
-            "uses": [list(use) for use in sorted({(use.name, use.key) for use in self.builder.uses})],
-        }
+        manifest = self.manifest(journal)
         with self.store.locked(exclusive=False):
             self.store.guard()
             Runs(self.store).switch(self.request.id, self.stream.resolution(), manifest)
             Results(self.store.home).save(figures)
 
+    def manifest(self, journal: Journal) -> Manifest:
+        """What the run came to, as its folder keeps it."""
+        model = journal.model
+        return Manifest(
+            entries=tuple(_entry(name, handle) for name, handle in model.entries.items()),
+            tasks=tuple(LearntTask(task.id, task.classes, task.domain) for task in model.tasks),
+            image_size=self.stream.image_size,
+            components=dict(sorted(journal.components.items())),
+            digest=journal.manifest,
+            uses=tuple(Reference(*use) for use in sorted({(use.name, use.key) for use in self.builder.uses})),
+        )
+
     def elapsed(self) -> float:
         """Seconds since the session was opened."""
-        return time.perf_counter() - self._start
-
-    def _refuse_deleted(self) -> None:
-        """The store's guard: nothing that this run makes may be written once data that it reads was deleted."""
-        stamp = self.suppression.stamp()
-        if stamp == self._stamp:
-            return
-        gone = self.suppression.of(self.stream, self.request.id)
-        if gone:
-            raise DataDeleted(
-                f"{len(gone)} samples of this run were deleted while it ran; run the same command again without them"
-            )
-        self._stamp = stamp
-
-    def _skipped(self) -> list[str]:
-        if not self.suppressed:
-            return []
-        return [f"skipped {len(self.suppressed)} samples that were deleted; palimpsest forget status names the request"]
+        return time.perf_counter() - self._begun
 
 
-def _entry(handle: Handle) -> dict[str, Any]:
-    return {"key": handle.key, "parts": {name: part.digest for name, part in handle.parts.items()}}
+def session_on(
+    home: Path,
+    setup: Setup,
+    stream: Stream | None = None,
+    make_builder: Callable[[Setup, Store], Builder] = Setup.builder,
+) -> Session:
+    """The run on the store of `home`, into which it writes nothing once data that it reads was deleted.
+
+    stream: what it may read, where that is not all that its user may.
+    """
+    suppression = Suppression(home)
+    stamp = suppression.stamp()
+    absent = suppression.of(setup.whole, setup.request.id)
+    rest = (setup.whole if stream is None else stream).without(absent.ids)
+    store = Store(home, Guard(suppression, rest, setup.request.id, stamp))
+    return Session(setup, rest, absent, make_builder(setup, store))
+
+
+def as_resolved(whole: Stream, resolution: Resolution) -> Stream:
+    """Of a stream what a run has read: what was added to its source since waits for the next run."""
+    return whole.without(whole.ids - resolution.ids)
+
+
+def _entry(name: str, handle: Handle) -> Entry:
+    return Entry(name, handle.key, {part.name: part.digest for part in handle.parts.values()})

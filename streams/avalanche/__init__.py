@@ -6,7 +6,7 @@ after its row in the data set that the benchmark was cut from, so its id depends
 image is that data set's own, without the augmentation and normalisation that benchmarks bake in.
 """
 
-from streams.avalanche.benchmarks import classic as classic
+from streams.avalanche.benchmarks import Classic as Classic
 from streams.avalanche.conversion import BenchmarkStream as BenchmarkStream
 from streams.avalanche.conversion import from_avalanche as from_avalanche
 from streams.avalanche.export import to_avalanche as to_avalanche

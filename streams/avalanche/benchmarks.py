@@ -13,32 +13,13 @@ from typing import Any
 
 from cl import Recipe, Seeds, Stream
 from cl.errors import BadInput
-from cl.registry import Family
 from streams.avalanche.conversion import from_avalanche
 from streams.avalanche.present import require_avalanche
 
-CLASSIC = {
-    "SplitMNIST": "MNIST in n_experiences tasks of new digits",
-    "SplitFMNIST": "Fashion-MNIST in n_experiences tasks of new classes",
-    "SplitCIFAR10": "CIFAR-10 in n_experiences tasks of new classes",
-    "SplitCIFAR100": "CIFAR-100 in n_experiences tasks of new classes",
-    "SplitCIFAR110": "CIFAR-10, then CIFAR-100 in further tasks",
-    "SplitTinyImageNet": "Tiny ImageNet in tasks of new classes",
-    "SplitImageNet": "ImageNet in tasks of new classes",
-    "SplitCUB200": "CUB-200 birds in tasks of new classes",
-    "SplitOmniglot": "Omniglot in n_experiences tasks of new characters",
-    "SplitInaturalist": "iNaturalist, a super-category a task",
-    "PermutedMNIST": "MNIST again and again, its pixels permuted anew in each task",
-    "RotatedMNIST": "MNIST again and again, at another angle in each task",
-    "CORe50": "CORe50 objects in new instances, classes or both",
-    "CLEAR": "CLEAR's photographs, a span of years a task",
-    "OpenLORIS": "OpenLORIS objects under a factor that gets harder",
-    "CLStream51": "Stream-51 videos",
-}
 OURS = ("data", "image_size")
 
 
-class _Classic:
+class Classic:
     """The factory of one classic benchmark. Its arguments are Avalanche's own, and `image_size`."""
 
     def __init__(self, name: str, about: str) -> None:
@@ -54,7 +35,7 @@ class _Classic:
     @property
     def __signature__(self) -> inspect.Signature:
         """Avalanche's arguments beside those that are ours to give."""
-        own = inspect.signature(_Classic.__call__, eval_str=True).parameters
+        own = inspect.signature(Classic.__call__, eval_str=True).parameters
         theirs = inspect.signature(self._function()).parameters.values()
         kept = [_typed(one) for one in theirs if not one.name.endswith("_transform") and "_root" not in one.name]
         return inspect.Signature([*kept, *(own[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in OURS)])
@@ -84,6 +65,3 @@ def _typed(parameter: inspect.Parameter) -> inspect.Parameter:
     if kind is parameter.empty:
         kind = Any if parameter.default in (None, parameter.empty) else type(parameter.default)
     return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind)
-
-
-classic = Family({name: _Classic(name, f"{about} (Avalanche; --data)") for name, about in CLASSIC.items()})

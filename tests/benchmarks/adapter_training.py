@@ -16,7 +16,7 @@ import torch
 from cl.adapters import bottleneck
 from cl.components.checkpoint import Checkpoint
 from cl.data.samples import ArrayPixels, Samples
-from cl.learning.train import Batch, Optimisation, Tuner, fit
+from cl.learning.train import Batch, Optimisation, Tuner, Tuning
 from cl.models.heads import cosine, uniform_rows
 from cl.models.loading import load_backbone
 from cl.models.vit import TimmBackbone
@@ -79,15 +79,14 @@ def trainer(backbone: TimmBackbone, images: int) -> Callable[[], object]:
     labels = {sample: str(row % 2) for row, sample in enumerate(ids)}
     samples = Samples.of(labels, ArrayPixels(ids, pictures.to(torch.uint8).numpy()))
     seeds = Seeds("benchmark")
-    tuner = Tuner(samples, backbone, seeds, scale=0.1, dropout=0.1)
-    targets, head = samples.targets(["0", "1"]), uniform_rows(["0", "1"], backbone.dim, seeds)
-    start = bottleneck.init(backbone, WIDTH, seeds.generator("init")) | {"head": head}
-
-    def loss(live: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(cosine(tuner.features(live, batch), live["head"]), targets[batch.rows])
-
     how = Optimisation(epochs=1, batch_size=BATCH, lr=0.01, weight_decay=5e-4)
-    return lambda: fit(start, loss, ids, how, seeds, Checkpoint(None))
+    tuner = Tuner(samples, Tuning(bottleneck.Shape(WIDTH, scale=0.1, dropout=0.1), how), backbone, seeds)
+    targets, head = samples.targets(["0", "1"]), {"head": uniform_rows(["0", "1"], backbone.dim, seeds)}
+
+    def loss(features: torch.Tensor, live: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(cosine(features, live["head"]), targets[batch.rows])
+
+    return lambda: tuner.tune(None, head, loss, Checkpoint(None))
 
 
 def main() -> None:

@@ -17,9 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cl.audit.verify
+import cl.audit.verification
 from cl.data.recipes import resolve_stream
 from cl.data.stream import Stream
+from cl.deletion.dossier import read_dossier
 from cl.deletion.execution import execute
 from cl.deletion.forget_set import Selector
 from cl.deletion.oracle import Finding, oracles, run_cold
@@ -66,14 +67,14 @@ class Oracles:
 
 def measure(home: Path, run_id: str, selector: Selector, one: bool) -> Sequence[object]:
     """One row, on a copy of `home`."""
-    cl.audit.verify.oracles = cold = Oracles(one)
+    cl.audit.verification.oracles = cold = Oracles(one)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "home"
         shutil.copytree(home, copy)
         left = _left(copy, run_id, selector)
         done = execute(copy, run_id, [selector])
-        grade = cl.audit.verify.verify(copy, done.request).grade
-        before = len(Vault(copy).get(done.request)["used_keys"])
+        grade = cl.audit.verification.verify(copy, done.request).grade
+        before = len(read_dossier(Vault(copy), done.request).before.keys)
     retrain = cold.found[0].seconds
     shares = [f"{share:.0%}" for share in (done.tainted / before, done.rebuilt / max(1, done.rebuilt + done.reused))]
     seconds = [f"{value:.1f}" for value in (done.seconds, retrain, retrain / done.seconds, done.predicted_seconds)]
@@ -85,8 +86,9 @@ def _left(home: Path, run_id: str, selector: Selector) -> str:
         outcome = execute(home, run_id, [selector], method="drop")
     except DeletionError:
         return "-"
-    left = Vault(home).get(outcome.request)["left"]
-    return f"{cl.audit.verify.verify(home, outcome.request).grade} {left}"
+    copy = read_dossier(Vault(home), outcome.request).copy
+    assert copy is not None
+    return f"{cl.audit.verification.verify(home, outcome.request).grade} {copy.left}"
 
 
 def table(name: str, strategy: str, only: Sequence[str], home: Path, one: bool) -> None:

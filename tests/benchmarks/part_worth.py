@@ -74,7 +74,7 @@ ROWS: dict[str, Mapping[str, Any]] = {
 def used(home: Path, result: Result) -> dict[str, Record]:
     """Every component that the run is made of, by key."""
     store = Store(home)
-    keys = {key for _, key in Runs(store).served(result.figures["run"]).manifest["uses"]}
+    keys = Runs(store).served(result.figures["run"]).keys
     return {key: record for key in keys if (record := store.find(key)) is not None}
 
 

@@ -25,9 +25,9 @@ from cl.learning.train import Optimisation
 from cl.models.loading import load_backbone
 from cl.models.vit import TimmBackbone
 from cl.numerics import configure
-from cl.parts.mixtures import mixture_features, pooled_inputs
 from cl.seeds import Seeds
-from strategies.sema import train_addition
+from strategies.sema.passes import AdapterReads, mixture_features, pooled_inputs
+from strategies.sema.training import Addition, Objective, train_addition
 
 GROWING = 3
 IMAGES = 240
@@ -44,12 +44,12 @@ def pictures(size: int) -> Samples:
     return Samples.of({sample: str(row % 2) for row, sample in enumerate(ids)}, ArrayPixels(ids, images))
 
 
-def mixtures(backbone: TimmBackbone, start: int) -> dict[str, object]:
-    """The first task's adapter and columns, untrained."""
+def mixtures(backbone: TimmBackbone, start: int) -> AdapterReads:
+    """The first task's adapter and columns, untrained, without a prefix."""
     draw = torch.Generator().manual_seed(0)
     columns = [mixture.column(backbone.dim, draw) for _ in range(start, backbone.blocks)]
     joined = {name: torch.cat([one[name] for one in columns]) for name in columns[0]}
-    return {"adapter": bottleneck.init(backbone, 16, draw), "columns": joined, "grown": {}}
+    return {"adapter": bottleneck.init(backbone, 16, draw), "columns": joined, "grown": {}, "prefix": None}
 
 
 @contextmanager
@@ -67,26 +67,23 @@ def jobs(backbone: TimmBackbone) -> dict[str, Callable[[Tensors | None], object]
     """Each job as a function of the stored prefix."""
     start = backbone.blocks - GROWING
     samples, mixed = pictures(backbone.image_size), mixtures(backbone, start)
-    seeds, nowhere = Seeds("benchmark"), Checkpoint(None)
     head = {"weight": torch.zeros(2, backbone.dim), "bias": torch.zeros(2)}
-    how = Optimisation(EPOCHS, batch_size=32, lr=0.005, weight_decay=5e-4)
+    objective = Objective(("0", "1"), Optimisation(EPOCHS, batch_size=32, lr=0.005, weight_decay=5e-4))
+    given = {"backbone": backbone, "seeds": Seeds("benchmark")}
+
+    def reads(prefix: Tensors | None) -> AdapterReads:
+        return {**mixed, "prefix": prefix}
 
     def add(block: int) -> Callable[[Tensors | None], object]:
-        return lambda stored: ADDITION(
-            samples, stored, mixed, head, None, backbone=backbone, seeds=seeds, checkpoint=nowhere, start=start,
-            block=block, classes=["0", "1"], bottleneck=16, how=how,
-        )  # fmt: skip
+        how = {**given, "checkpoint": Checkpoint(None), "addition": Addition(block, 16), "objective": objective}
+        return lambda prefix: ADDITION(samples, reads(prefix), {"head": head, "column": None}, **how)
 
     last = backbone.blocks - 1
     return {
         f"addition in block {start + 1}, {EPOCHS} epochs": add(start),
         f"addition in block {last + 1}, {EPOCHS} epochs": add(last),
-        f"scan of block {start + 1}": lambda stored: POOLED(
-            samples, stored, mixed, backbone=backbone, seeds=seeds, start=start, block=start, view=0
-        ),
-        "features after a growing task": lambda stored: FEATURES(
-            samples, stored, mixed, backbone=backbone, start=start
-        ),
+        f"scan of block {start + 1}": lambda prefix: POOLED(samples, reads(prefix), **given, block=start, view=0),
+        "features after a growing task": lambda prefix: FEATURES(samples, reads(prefix), backbone=backbone),
     }
 
 

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from cl.components.builder import TRAINED
 from cl.data.stream import Recipe, Stream
+from cl.deletion.dossier import read_dossier
 from cl.deletion.execution import execute
 from cl.deletion.forget_set import Selector
-from cl.deletion.oracle import run_cold, task
+from cl.deletion.oracle import cold_run, run_cold
 from cl.deletion.vault import Vault
 from cl.home.runs import Runs
 from cl.home.store import Store
-from cl.running.rerun import open_run
+from cl.running.reopening import open_run
 from cl.running.run import run
 from streams.digits import split_mnist_5k
 
@@ -62,7 +63,8 @@ def measure(buckets: int) -> list[object]:
         done = execute(home, run_id, [Selector("sample", stream.tasks[1].train.ids[0])])
         count, part = training(home, run_id, live.keys)
         cold.mkdir()
-        oracle = run_cold(task(open_run(home, run_id), Vault(home).get(done.request)["samples"], []), cold)
+        forgotten = read_dossier(Vault(home), done.request).forgotten.samples
+        oracle = run_cold(cold_run(open_run(home, run_id), forgotten, []), cold)
     equal = "yes" if oracle.manifest == done.manifest_after else "NO"
     total = [f"{done.seconds:.1f}", f"{oracle.seconds:.1f}", f"{oracle.seconds / done.seconds:.1f}"]
     trained = [f"{part:.2f}", f"{whole:.1f}", f"{whole / part:.1f}"]

@@ -76,7 +76,7 @@ def test_calibration_error_is_the_gap_in_each_bin() -> None:
 
 def test_scores_in_the_order_of_keys_meet_labels_in_the_order_of_ids() -> None:
     samples = tiny_segment("s", "noise", 2, 5).samples
-    classes = ["class-0", "class-1"]
+    classes = ["t0/c0", "t0/c1"]
     logits = torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
     found = online_predictions(samples, {"scores": logits[order(samples)]}, classes=classes)
     p, y = logits.double().softmax(1), samples.targets(classes)
@@ -84,7 +84,7 @@ def test_scores_in_the_order_of_keys_meet_labels_in_the_order_of_ids() -> None:
     assert torch.equal(found["predicted"], logits.argmax(1))
     assert brier_score(found) == pytest.approx(((p - truth) ** 2).sum(1).mean().item())
     assert negative_log_likelihood(found) == pytest.approx(-p.log()[torch.arange(10), y].mean().item())
-    unknown = online_predictions(samples, {"scores": logits[order(samples)]}, classes=["class-0", "other"])
+    unknown = online_predictions(samples, {"scores": logits[order(samples)]}, classes=["t0/c0", "other"])
     assert (unknown["target"] == -1).any() and error(unknown) >= (unknown["target"] == -1).double().mean()  # type: ignore[operator]
     lost = unknown["target"] < 0
     assert torch.allclose(unknown["brier"][lost], (p**2).sum(1)[lost] + 1)

@@ -9,7 +9,7 @@ import pytest
 
 from cl import registry
 from cl.errors import BadInput
-from tests.cl.cli.test_cli import palimpsest
+from tests.palimpsest import palimpsest
 
 POINTS = """
 [palimpsest.strategies]

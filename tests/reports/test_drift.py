@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reports import aggregate
-from tests.reports.test_comparison import figures, page
+from tests.pages import figures, page
 
 
 def drifted(strategy: str, seed: int = 0, rounds: int = 2, **evidence: list[float | None]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cl
 from cl.components.builder import builds
 from cl.data.policy import Policy
 from cl.data.samples import ArrayPixels, Samples, concat
@@ -25,25 +26,24 @@ from cl.errors import BadInput
 from cl.home.results import Result
 from cl.home.store import Record, Store, Tensors
 from cl.running.grants import Grants
-from cl.running.rerun import Replay, open_run
+from cl.running.reopening import open_run
 from cl.running.run import run
-from cl.testing import StrategyConformance, tiny_stream
-from strategies.adapterswap import AdapterSwap, shard_id, shards
-from tests.cl.cli.test_cli import palimpsest
-from tests.cl.cli.test_predict import visitor
-from tests.homes import named_backbone as named_backbone
+from cl.testing import tiny_stream
+from cl.testing.strategies import observed
+from strategies.adapterswap import AdapterSwap
+from strategies.adapterswap.shards import shard_id, shards
+from tests.homes import manifest
+from tests.palimpsest import palimpsest
+from tests.tiny import BACKBONE
+from tests.visitors import visitor
 
 FAST = {"epochs": 2, "batch_size": 8, "rank": 2, "shard_limit": 8}
 
 
 def made(home: Path, stream: Stream | None = None, user: str | None = None, **settings: Any) -> Result:
     """A run on the tiny stream, by names, so that it can be replayed."""
-    how: Any = {"backbone": "tiny", "settings": {**FAST, **settings}, "home": home, "user": user}
+    how: Any = {"backbone": BACKBONE, "settings": {**FAST, **settings}, "home": home, "user": user}
     return run(stream or tiny_stream(), AdapterSwap, **how)
-
-
-def observed(figures: Any) -> dict[str, Any]:
-    return StrategyConformance()._observed(figures)
 
 
 def hidden_from(user: str, stream: Stream) -> set[str]:
@@ -52,7 +52,7 @@ def hidden_from(user: str, stream: Stream) -> set[str]:
 
 def answers(home: Path, run_id: str, user: str, images: Samples) -> Tensors:
     """What `predict --as` shows, before it is turned into text."""
-    found = Replay(home, run_id, user)
+    found = cl.open(run_id, home, user=user)
     scores = found.strategy.scores(found.model, images).open()["scores"] if found.model.classes else torch.empty(0)
     return {"scores": scores, "classes": torch.tensor([hash(name) for name in found.model.classes])}
 
@@ -66,7 +66,7 @@ def same(first: Tensors, second: Tensors) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-pytestmark = pytest.mark.usefixtures("named_backbone")
+pytestmark = pytest.mark.usefixtures("tiny_by_default")
 
 
 # Shards.
@@ -80,13 +80,13 @@ def test_a_missing_sample_moves_no_other(gone: set[int]) -> None:
     kept = ids - {sorted(ids)[row] for row in gone if row < len(ids)}
     rest = replace(task, train=task.train.keep(kept))
     found = shards(rest, 8, 0.3)
-    placed = {sample: shard.id for shard in found for part in (shard.train, shard.held) for sample in part.ids}
+    placed = {sample: shard.id for shard in found for part in (shard.train, shard.heldout) for sample in part.ids}
     assert placed == {sample: before[sample] for sample in kept}
     whole = {shard.id: shard for shard in shards(task, 8, 0.3)}
     for shard in found:
-        both = set(shard.train.ids) & set(shard.held.ids)
-        if not both and not set(whole[shard.id].train.ids) & set(whole[shard.id].held.ids):
-            assert set(shard.held.ids) == set(whole[shard.id].held.ids) & kept
+        both = set(shard.train.ids) & set(shard.heldout.ids)
+        if not both and not set(whole[shard.id].train.ids) & set(whole[shard.id].heldout.ids):
+            assert set(shard.heldout.ids) == set(whole[shard.id].heldout.ids) & kept
 
 
 def test_a_person_is_in_one_shard_of_a_task_and_buckets_follow_the_declared_capacity() -> None:
@@ -122,7 +122,7 @@ def all_to_the_first(*, rows: int) -> Tensors:
 @pytest.mark.parametrize("mixing", ["outputs", "weights"])
 def test_the_best_adapter_alone_equals_a_model_that_has_no_other(tmp_path: Path, mixing: str) -> None:
     result = made(tmp_path, top=1, mixing=mixing, far=0.0)
-    found = Replay(tmp_path, result.id)
+    found = cl.open(result.id, tmp_path)
     strategy, model, images = found.strategy, found.model, visitors(tiny_stream())
     assert isinstance(strategy, AdapterSwap)
     names = strategy._shelf(model).names
@@ -131,14 +131,14 @@ def test_the_best_adapter_alone_equals_a_model_that_has_no_other(tmp_path: Path,
     for number in set(routing.open()["pick"].flatten().tolist()):
         rows = routing.open()["pick"][:, 0] == number
         first = strategy.component("first", all_to_the_first, rows=len(images))
-        shelf = strategy._shelved(model, [names[number]], None, model.classes)
-        alone = strategy._mixed(images, first, None, shelf)
+        shelf = strategy._shelf_of(model, [names[number]], None, model.classes)
+        alone = strategy._answer(images, first, None, shelf)
         assert torch.equal(alone.open()["scores"][rows], whole[rows])
 
 
 def test_weights_are_a_distribution_and_all_takes_every_adapter(tmp_path: Path) -> None:
     result = made(tmp_path, top="all")
-    found = Replay(tmp_path, result.id)
+    found = cl.open(result.id, tmp_path)
     assert isinstance(found.strategy, AdapterSwap)
     for top in (1, 2, 3, "all"):
         routing = found.strategy._routing(found.model, visitors(tiny_stream()), top, 0.0).open()
@@ -257,7 +257,7 @@ def test_what_a_user_is_told_does_not_depend_on_what_is_hidden(
     told, stream = {}, tiny_stream()
     for name, other in {"seen": stream, **_others(stream, "alice")}.items():
         home = tmp_path / name
-        monkeypatch.setattr("cl.testing.tiny_stream", lambda tasks, train, test, other=other: other)
+        monkeypatch.setattr("cl.testing.tiny_stream", lambda tasks, classes, train, test, twins, other=other: other)
         run_id = made(home, other).id
         ways = [("alice", pictures[0]), ("alice", pictures[1]), ("dave", pictures[0]), ("stranger", pictures[1])]
         command = "predict", run_id, "--json", "--home", str(home), "--as"
@@ -282,9 +282,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 def _forbidden(home: Path, ward: str) -> list[Path]:
     """Blobs of everything in the store that was built for shards of one ward."""
-    (path,) = home.glob("runs/*/manifest.json")
-    uses = json.loads(path.read_bytes())["uses"]
-    return [home / "store" / key[:2] / f"{key}.safetensors" for name, key in uses if f"/{ward}/" in name]
+    keys = [use.key for use in manifest(home).uses if f"/{ward}/" in use.name]
+    return [home / "store" / key[:2] / f"{key}.safetensors" for key in keys]
 
 
 @pytest.mark.parametrize(("scope", "mixing", "top"), WAYS)
@@ -325,11 +324,11 @@ def test_no_clearance_and_no_such_user_are_the_same_and_show_nothing(tmp_path: P
     home = tmp_path / "home"
     for scope in ("view", "global"):
         run_id = made(home / scope, scope=scope).id
-        nobody, stranger = (Replay(home / scope, run_id, user) for user in ("dave", "stranger"))
+        nobody, stranger = (cl.open(run_id, home / scope, user=user) for user in ("dave", "stranger"))
         assert nobody.abstains and stranger.abstains
         told = made(home / scope, user="stranger", scope=scope)
         assert told.figures["tasks"] == [] and told.figures["components"] == {}
-        assert not Replay(home / scope, run_id, "alice").abstains
+        assert not cl.open(run_id, home / scope, user="alice").abstains
 
 
 # Deletion.
@@ -367,10 +366,10 @@ def test_deleting_what_a_user_cannot_read_changes_nothing_for_the_user(tmp_path:
 
 def test_a_library_is_read_only_where_a_row_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = made(tmp_path, top=1)
-    found = Replay(tmp_path, result.id)
+    found = cl.open(result.id, tmp_path)
     assert isinstance(found.strategy, AdapterSwap)
     picked = found.strategy._routing(found.model, visitors(tiny_stream()), 1, 0.0).open()["pick"].unique()
     opened = watched(monkeypatch)
-    fresh = Replay(tmp_path, result.id)
+    fresh = cl.open(result.id, tmp_path)
     fresh.strategy.scores(fresh.model, visitors(tiny_stream())).open()
     assert len([part for _, part in opened if part == "adapter"]) == len(picked) < 6

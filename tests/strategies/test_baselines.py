@@ -9,9 +9,10 @@ import torch
 from sklearn.neighbors import NearestCentroid
 
 from cl.models.backbone import embed
+from cl.testing import tiny_backbone, tiny_stream
 from strategies.joint import Joint
 from strategies.simplecil import SimpleCIL
-from tests.helpers import QUICK, learn, run_tiny, same, tiny_backbone, tiny_stream
+from tests.tiny import QUICK, learn, run_tiny, same
 
 
 def test_simplecil_is_the_nearest_centroid_of_unit_features(tmp_path: Path) -> None:

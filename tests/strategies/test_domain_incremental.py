@@ -11,8 +11,8 @@ import cl
 from cl import registry
 from cl.data.stream import Stream
 from cl.errors import BadInput
-from tests.helpers import tiny_backbone, tiny_stream
-from tests.homes import fast
+from cl.testing import tiny_backbone, tiny_stream
+from tests.tiny import fast
 
 
 def domains() -> Stream:

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from cl.data.stream import Stream
 from cl.errors import BadInput, UndeclaredRead
 from cl.models.heads import cosine
-from strategies.ease import SHARDING, Ease, joined_cosines, mixing_weights, other_weight, synthesise, weighted_cosines
-from tests.helpers import QUICK, builder, learn, run_tiny, same, tiny_backbone, tiny_stream
+from cl.testing import tiny_backbone, tiny_stream
+from strategies.ease import Ease
+from strategies.ease.method import Weighting, joined_cosines, mixing_weights, synthesise, weighted_cosines
+from strategies.ease.variants import SHARDING
+from tests.tiny import QUICK, builder, learn, run_tiny, same
 
 T = torch.tensor
 SYNTHESISE = synthesise  # a build is a plain function
@@ -40,14 +43,14 @@ def test_completion_by_hand() -> None:  # invariant 2
 )
 def test_logit_by_hand(spaces: int, reading: str, expected: float) -> None:  # invariant 4: own cosine 1, the others 0.5
     feature, near, half = T([[1.0, 0.0]]), T([[1.0, 0.0]]), T([[1.0, 3.0**0.5]])
-    weights = [1.0] + [other_weight(0.1, reading, spaces)] * (spaces - 1)
+    weights = [1.0] + [Weighting(0.1, 0.0, reading).elsewhere(spaces)] * (spaces - 1)
     score = weighted_cosines([feature] * spaces, [[near] + [half] * (spaces - 1)], [weights])
     assert score.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_one_task_is_the_own_cosine_without_division() -> None:
     feature, mean = T([[3.0, 4.0]]), T([[1.0, 0.0]])
-    assert other_weight(0.1, "official", 1) == 0.1
+    assert Weighting(0.1, 0.0, "official").elsewhere(1) == 0.1
     assert weighted_cosines([feature], [[mean]], [[1.0]]).item() == pytest.approx(0.6)
     assert joined_cosines([feature], [[mean]]).item() == pytest.approx(0.6)
 
@@ -199,7 +202,7 @@ def test_evaluation_passes_grow_with_the_square_of_the_tasks(
     for tasks in (2, 4):
         result = run_tiny(tmp_path / str(tasks), "ease", tiny_stream(tasks))
         passes[tasks] = result.figures["forward_passes"]["evaluate"]
-    images = 2 * 3  # test images a task
+    images = 2 * 4  # test images a task
     assert passes == {2: 2 * 2 * images, 4: 4 * 4 * images}
 
 
@@ -216,7 +219,7 @@ def test_a_class_that_comes_back_is_refused(tmp_path: Path) -> None:
     task = tiny_stream().tasks[0]
     from cl.learning.strategy import Model
 
-    with pytest.raises(BadInput, match="t0-a"):
+    with pytest.raises(BadInput, match="t0/c0"):
         ease.learn(task, Model().after(task, {}, False))
 
 

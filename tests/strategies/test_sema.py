@@ -23,12 +23,16 @@ from cl.home.store import Tensors
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model
 from cl.learning.train import Optimisation
-from cl.parts import descriptors
-from cl.parts.shared_head import gathered, shrink
 from cl.seeds import Seeds
-from cl.testing import StrategyConformance
-from strategies.sema import EXACT, OFFICIAL, Sema, SemaHyper, closed_column, scan
-from tests.helpers import builder, run_tiny, same, tiny_stream
+from cl.testing import StrategyConformance, tiny_stream
+from strategies.sema import Sema, descriptors
+from strategies.sema.ablations import closing_column, principal
+from strategies.sema.method import SemaHyper
+from strategies.sema.presets import EXACT, OFFICIAL
+from strategies.sema.released import RING, newest
+from strategies.sema.scanning import Scan, scan
+from strategies.sema.shared_head import gathered, shrink
+from tests.tiny import builder, run_tiny, same
 
 T = torch.tensor
 SCAN, SHRINK = scan, shrink  # a build is a plain function
@@ -102,14 +106,14 @@ def test_a_deviation_of_zero() -> None:  # invariant 5
 def test_principal_components_reconstruct_what_they_span() -> None:
     basis = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
     x = torch.randn(40, 3, generator=torch.Generator().manual_seed(1)) @ basis + 2
-    assert descriptors.errors(descriptors.principal(x, 3), x).max() < 1e-9
-    assert descriptors.errors(descriptors.principal(x, 2), x).max() > 1e-3
+    assert descriptors.errors(principal(x, 3), x).max() < 1e-9
+    assert descriptors.errors(principal(x, 2), x).max() > 1e-3
 
 
 def test_a_ring_loses_what_overfills_it_once() -> None:  # invariant 2
     ring = torch.zeros(0)
     for batch in ([1.0, 2, 3], [4.0, 5, 6], [7.0, 8]):
-        ring = descriptors.ringed(ring, T(batch), 5)
+        ring = newest(ring, T(batch), 5)
     assert ring.tolist() == [3, 4, 5, 7, 8]
     assert (ring.mean().item(), ring.var().item()) == pytest.approx((5.4, 4.3))
 
@@ -118,9 +122,9 @@ def test_a_ring_loses_what_overfills_it_once() -> None:  # invariant 2
 def test_two_rings_full_of_later_errors_do_not_tell_what_came_before(before: int) -> None:
     rings = []
     for early in (torch.zeros(0), torch.rand(before)):
-        ring = descriptors.ringed(torch.zeros(0), early)
-        for batch in torch.arange(2.0 * descriptors.RING + 32).split(32):
-            ring = descriptors.ringed(ring, batch)
+        ring = newest(torch.zeros(0), early)
+        for batch in torch.arange(2.0 * RING + 32).split(32):
+            ring = newest(ring, batch)
         rings.append(ring)
     assert same(*rings)
 
@@ -144,12 +148,10 @@ def scanned(
     samples = Samples.of(dict.fromkeys(ids, "a"), ArrayPixels(ids, np.zeros((len(ids), 2, 2, 3), np.uint8)))
     m = {"m": T(values, dtype=torch.float64).sqrt()[:, None]}
     known = [[[identity(1, 0.0), {"mu": T(mu), "sigma": T(1.0), "count": T(9)}] for mu in block] for block in mus]
-    plain: dict[str, Any] = {
-        "z": "signed", "rd_act": "none", "sigma_floor": "none", "min_scan_batch": 1, "non_finite": "ignore",
-    }  # fmt: skip
+    plain: dict[str, Any] = {"z": "signed", "sigma_floor": "none", "min_scan_batch": 1, "non_finite": "ignore"}
+    rule = Scan(**{"threshold": threshold, "activation": "none", **plain, **how})
     rows = {"rows": T(order)} if order is not None else None
-    blocks = list(range(len(mus)))
-    return SCAN(samples, [m] * len(mus), known, rows, before, blocks=blocks, threshold=threshold, **{**plain, **how})
+    return SCAN(samples, [m] * len(mus), known, rows, before, blocks=list(range(len(mus))), rule=rule)
 
 
 def test_a_signal_must_pass_the_threshold() -> None:  # invariants 3 and 4
@@ -204,7 +206,7 @@ def draws(count: int, shift: float, seed: int) -> torch.Tensor:
 def test_the_same_distribution_is_not_new_and_a_far_one_is() -> None:  # invariants 8 and 9
     for seed in range(40):
         known = draws(256, 0, 3 * seed)
-        descriptor = descriptors.principal(known, 2)
+        descriptor = principal(known, 2)
         stats = descriptors.statistics(descriptors.errors(descriptor, draws(64, 0, 3 * seed + 1)))
 
         def signal(x: torch.Tensor, descriptor: Tensors = descriptor, stats: Tensors = stats) -> float:
@@ -240,16 +242,15 @@ def test_mixtures_by_hand() -> None:  # invariants 6 and 7
 
 def test_a_closed_column_keeps_the_function() -> None:
     stack = Stack.of([one_adapter(4.0), one_adapter(6.0)], [closed_at(1.0), closed_at(2.0)])
-    column = closed_column(stack, torch.randn(5, 1, generator=torch.Generator().manual_seed(0)))
+    column = closing_column(stack, torch.randn(5, 1, generator=torch.Generator().manual_seed(0)))
     assert column["bias"].item() == pytest.approx(math.log(math.e + math.e**2) - 6, abs=1e-5)
     assert not column["weight"].any()
 
 
 def test_the_stack_is_the_loop_over_its_adapters() -> None:  # invariant 14
     draw = torch.Generator().manual_seed(0)
-    adapters = [{name: torch.randn(*shape, generator=draw) for name, shape in
-                 {"down.weight": (1, 3, 8), "down.bias": (1, 3), "up.weight": (1, 8, 3), "up.bias": (1, 8)}.items()}
-                for _ in range(4)]  # fmt: skip
+    shapes = {"down.weight": (1, 3, 8), "down.bias": (1, 3), "up.weight": (1, 8, 3), "up.bias": (1, 8)}
+    adapters = [{name: torch.randn(*shape, generator=draw) for name, shape in shapes.items()} for _ in range(4)]
     columns = [mixture.column(8, draw) for _ in range(4)]
     h = torch.randn(5, 6, 8, generator=draw)
     stack = Stack.of(adapters, columns)
@@ -326,8 +327,10 @@ def test_a_copy_of_a_task_adds_only_rows(tmp_path: Path) -> None:  # invariants 
     sema, models = learnt(tmp_path, Stream("copies", (first, copied(first, "again"))), threshold=1.0)
     assert not grown(models[1])
     assert {name for name, _ in models[1].parts} - {name for name, _ in models[0].parts} == {
-        "again/head", "again/block-0/grow/grow", "again/block-1/grow/grow",
-    }  # fmt: skip
+        "again/head",
+        "again/block-0/grow/grow",
+        "again/block-1/grow/grow",
+    }
     before, after = (sema.scores(model, first.test).open()["scores"] for model in models)
     assert same(before, after[:, :2])
 
@@ -336,10 +339,12 @@ def far(name: str) -> Task:
     """A task of white pictures with a little noise, unlike any other."""
     shards = []
     for split, count in (("train", 20), ("test", 3)):
-        labels = {f"{name}/{label}/{split}/{row:02d}": f"{name}-{label}" for label in "ab" for row in range(count)}
-        noise = np.random.default_rng(7).integers(0, 60, (len(labels), 16, 16, 3))
+        labels = {
+            f"{name}/{label}/{split}/{row:02d}": f"{name}/{label}" for label in ("c0", "c1") for row in range(count)
+        }
+        noise = np.random.default_rng(7).integers(0, 60, (len(labels), 32, 32, 3))
         shards.append(Samples.of(labels, ArrayPixels(list(labels), (255 - noise).astype(np.uint8))))
-    return Task(name, (f"{name}-a", f"{name}-b"), *shards)
+    return Task(name, (f"{name}/c0", f"{name}/c1"), *shards)
 
 
 @pytest.mark.parametrize("preset", [EXACT, OFFICIAL])
@@ -399,11 +404,11 @@ def test_principal_components_need_held_out_statistics(tmp_path: Path) -> None:
 def test_classes_that_come_back_keep_their_rows(tmp_path: Path) -> None:
     first = tiny_stream(1, train=20).tasks[0]
     white = far("white")
-    again = replace(
-        white, classes=first.classes,
-        train=replace(white.train, labels=tuple(label.replace("white", "t0") for label in white.train.labels)),
-        test=replace(white.test, labels=tuple(label.replace("white", "t0") for label in white.test.labels)),
-    )  # fmt: skip
+    train, test = (
+        replace(shard, labels=tuple(label.replace("white", "t0") for label in shard.labels))
+        for shard in (white.train, white.test)
+    )
+    again = replace(white, classes=first.classes, train=train, test=test)
     for preset in (EXACT, OFFICIAL):
         settings = {**preset, "min_scan_batch": 1}
         sema, models = learnt(tmp_path, Stream("domains", (first, again)), **settings)

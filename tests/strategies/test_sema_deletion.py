@@ -11,12 +11,12 @@ import pytest
 from cl.deletion.forget_set import Kind, Selector
 from cl.deletion.plan import plan
 from cl.home.results import Results
-from cl.running.rerun import open_run
+from cl.running.reopening import open_run
 from cl.running.run import run
-from tests.cl import tiny
-from tests.cl.cli.test_cli import palimpsest
-from tests.cl.deleting import forget, keys, oracle, samples_of
-from tests.strategies import newness
+from tests import newness
+from tests.deleting import forget, keys, oracle, samples_of
+from tests.palimpsest import palimpsest
+from tests.tiny import BACKBONE
 
 TINY: dict[str, Any] = {"epochs": 1, "rd_epochs": 20, "batch_size": 8, "bottleneck": 2, "min_scan_batch": 1}
 
@@ -29,7 +29,7 @@ def grows(home: Path, run_id: str) -> set[str]:
 
 def deleted(home: Path, preset: str, selected: tuple[Kind, str], **stream: Any) -> tuple[str, Any]:
     """A run, then the deletion of what is selected, equal to the run that never saw it; the run and the outcome."""
-    started = run(newness.stream(**stream), "sema", backbone=tiny.BACKBONE, presets=[preset], settings=TINY, home=home)
+    started = run(newness.stream(**stream), "sema", backbone=BACKBONE, presets=[preset], settings=TINY, home=home)
     found = plan(open_run(home, started.id), [Selector(*selected)])
     assert found.build > 0  # the rehearsal takes the decisions for what they were
     outcome = forget(home, started.id, selected)

@@ -10,8 +10,9 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from cl.data.samples import ArrayPixels, Samples
-from strategies.slda import discriminant, moments
-from tests.helpers import run_tiny, tiny_stream
+from cl.testing import tiny_stream
+from strategies.slda import moments, shrunk_discriminant
+from tests.tiny import run_tiny
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -35,7 +36,7 @@ def fitted(features: torch.Tensor, parts: list[list[int]], classes: list[list[st
         for rows, names in zip(parts, classes, strict=True)
     ]
     columns = [[NAMES.index(name) for name in names] for names in classes]
-    return discriminant(tasks, columns=columns, shrinkage=shrinkage)
+    return shrunk_discriminant(tasks, columns=columns, shrinkage=shrinkage)
 
 
 def test_it_is_linear_discriminant_analysis_with_equal_priors(features: torch.Tensor) -> None:

@@ -20,33 +20,27 @@ from cl.errors import BadInput
 from cl.home.store import Tensors
 from cl.learning.hyper import resolve
 from cl.learning.strategy import Model
-from cl.learning.train import Optimisation
+from cl.learning.train import Optimisation, Tuning
 from cl.models.backbone import embed
 from cl.models.heads import cosface
 from cl.seeds import Seeds
-from strategies.ssiat import (
-    Ssiat,
-    chain_scores,
-    loaded_features,
-    log_kernel,
-    nearness,
-    session_factors,
-    shifted_means,
-    squared_distances,
-    tune,
-)
-from tests.helpers import QUICK, builder, learn, run_tiny, same, tiny_backbone, tiny_stream
+from cl.testing import tiny_backbone, tiny_stream
+from strategies.ssiat import Ssiat
+from strategies.ssiat.method import CosFaceHead, cosine_scores, session_factors, tune_on_session
+from strategies.ssiat.shift import Shift, log_kernel, nearness, shifted_means, squared_distances
+from strategies.ssiat.variants import loaded_features
+from tests.tiny import QUICK, builder, learn, run_tiny, same
 
 T = torch.tensor
-SHIFT, TUNE, SCORES, LOADED = shifted_means, tune, chain_scores, loaded_features  # builds are plain functions
+SHIFT, TUNE, SCORES, LOADED = shifted_means, tune_on_session, cosine_scores, loaded_features  # plain functions
 SMALL = {**QUICK, "first_epochs": 2, "align_epochs": 2, "draws": 32}
 
 
 def moved(e1: list[float], e2: list[float], mean: float = 0.0, **settings: Any) -> float:
     """The one old mean after the shift of a session whose images lie on a line."""
-    how = {"shift": "weighted", "sigma": 4.0, "floor": 1e-5, **settings}
+    shift = Shift(**{"kind": "weighted", "sigma": 4.0, "floor": 1e-5, **settings})
     rows = [{"features": T(values, dtype=torch.float32)[:, None]} for values in (e1, e2)]
-    found = SHIFT({"mean": T([[mean]])}, {"mean": torch.zeros(0, 1)}, *rows, **how)
+    found = SHIFT({"mean": T([[mean]])}, {"mean": torch.zeros(0, 1)}, *rows, shift=shift)
     return found["mean"]["mean"].item()
 
 
@@ -68,7 +62,7 @@ def test_shift_by_hand() -> None:  # invariant 3
     before, after = [0.0, 4.0, 400.0], [1.0, 7.0, 500.0]
     assert moved(before, after) == pytest.approx(1.75570, abs=1e-5)
     assert moved(before, after, floor=0.0) == pytest.approx(1.75508, abs=1e-5)
-    assert moved(before, after, shift="mean") == pytest.approx(104 / 3, abs=1e-4)
+    assert moved(before, after, kind="mean") == pytest.approx(104 / 3, abs=1e-4)
 
 
 def test_far_images_give_the_plain_mean_or_stay_finite() -> None:  # invariant 4
@@ -124,8 +118,8 @@ def test_decay_depends_on_sizes_in_the_released_code_only() -> None:
 
 def test_lengths_change_no_prediction() -> None:  # invariant 8
     features, weight = torch.randn(5, 3, generator=Seeds("s").generator("f")), torch.eye(3)
-    plain = SCORES([{"features": features}], [{"weight": weight}])["scores"]
-    scaled = SCORES([{"features": 7 * features}], [{"weight": 7 * weight}])["scores"]
+    plain = SCORES({"features": features}, {"weight": weight})["scores"]
+    scaled = SCORES({"features": 7 * features}, {"weight": 7 * weight})["scores"]
     assert torch.allclose(plain, scaled)
 
 
@@ -137,17 +131,16 @@ def stage_1(
     stream = tiny_stream(2, classes)
     found = TUNE(
         stream.tasks[1].train,
-        start,
-        {"weight": head},
+        {"adapter": start, "head": {"weight": head}},
         backbone=tiny_backbone(),
         seeds=Seeds("s"),
         checkpoint=Checkpoint(None),
         classes=list(stream.tasks[1].classes),
-        shape=bottleneck.Shape(4, scale=0.1, dropout=0.1),
-        how=Optimisation(epochs=2, batch_size=4, lr=0.01, weight_decay=weight_decay),
-        cosine_scale=20.0,
-        margin=0.0,
-        old_heads=old_heads,
+        tuning=Tuning(
+            bottleneck.Shape(4, scale=0.1, dropout=0.1),
+            Optimisation(epochs=2, batch_size=4, lr=0.01, weight_decay=weight_decay),
+        ),
+        cosface_head=CosFaceHead(scale=20.0, margin=0.0, old_rows=old_heads),
     )
     return head, found
 
@@ -227,7 +220,7 @@ def test_a_sample_taints_its_session_and_all_after(tmp_path: Path) -> None:  # i
 def test_other_classes_means_remember_a_deleted_class(tmp_path: Path) -> None:  # invariant 15
     stream = tiny_stream(3)
     gone = {
-        s for s, label in zip(stream.tasks[2].train.ids, stream.tasks[2].train.labels, strict=True) if label == "t2-a"
+        s for s, label in zip(stream.tasks[2].train.ids, stream.tasks[2].train.labels, strict=True) if label == "t2/c0"
     }
     whole = learn(Ssiat, tmp_path, stream, **SMALL)[1][-1]["t0/means"]["mean"].open()["mean"]
     rest = learn(Ssiat, tmp_path, stream.without(gone), **SMALL)[1][-1]["t0/means"]["mean"].open()["mean"]
@@ -263,13 +256,13 @@ def test_shift_figures(tmp_path: Path) -> None:
     printed = run_tiny(tmp_path, "ssiat", **SMALL).as_json()["shift"]
     assert set(printed) == {"kernel_share", "effective_samples", "median_distance", "gap"}
     assert all(values[0] is None and all(value > 0 for value in values[1:]) for values in printed.values())
-    assert max(printed["effective_samples"][1:]) <= 12 + 1e-9 and max(printed["kernel_share"][1:]) <= 1
+    assert max(printed["effective_samples"][1:]) <= 16 + 1e-9 and max(printed["kernel_share"][1:]) <= 1
     assert "shift" not in run_tiny(tmp_path, "ssiat", **SMALL, shift="none").as_json()
 
 
 def test_inference_is_one_pass_and_the_network_does_not_grow(tmp_path: Path) -> None:
     figures = run_tiny(tmp_path, "ssiat", **SMALL).figures
-    assert figures["inference"]["passes"] == figures["inference"]["images"] == 18
+    assert figures["inference"]["passes"] == figures["inference"]["images"] == 24
     assert figures["adapters"] == [1, 1, 1]
     d, classes = tiny_backbone().dim, 2
     assert figures["parameters_added"][1:] == [classes * (2 * d + d * (d + 1) // 2)] * 2
@@ -307,7 +300,7 @@ def test_small_classes(tmp_path: Path) -> None:  # invariants 10 and 12
 def test_a_class_that_comes_back_is_refused(tmp_path: Path) -> None:
     ssiat = Ssiat(Ssiat.Hyper(**QUICK), builder(tmp_path))
     task = tiny_stream().tasks[0]
-    with pytest.raises(BadInput, match="t0-a"):
+    with pytest.raises(BadInput, match="t0/c0"):
         ssiat.learn(task, Model().after(task, {}, False))
 
 

@@ -26,7 +26,7 @@ from strategies.vida import PRESETS, Vida, VidaHyper
 from strategies.vida.allotment import NEUTRAL, Homeostasis, PairedModel
 from strategies.vida.strategy import merged_weights, scores_with_pairs, static_scores
 from strategies.vida.teaching import learn_from_teacher
-from tests.strategies.test_test_time import arriving, scores, source, vida, warm
+from tests.adapting import arriving, scores, source, vida, warm
 
 OFFICIAL = {name: value for name, value in PRESETS["official-cifar10"].items()} | {"passes": 3}
 

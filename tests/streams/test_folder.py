@@ -17,51 +17,17 @@ from cl.data.stream import Recipe
 from cl.deletion.forget_set import Selector
 from cl.deletion.plan import plan
 from cl.errors import PalimpsestError
-from cl.running.rerun import open_run
-from tests.cl import tiny
-from tests.cl.cli.test_cli import palimpsest
-from tests.cl.cli.test_predict import contents
-from tests.helpers import picture, run_tiny
-
-CLASSES = ("cat", "owl", "ibex", "newt")
-BASE = {
-    "kind": '"class-incremental"',
-    "data": '"images"',
-    "tasks": "[2, 2]",
-    "classes": '["owl", "cat", "newt", "ibex"]',
-    "image_size": "16",
-}
-
-
-def folder(place: Path, classes: tuple[str, ...] = CLASSES) -> Path:
-    """A folder `images` with six pictures a class for training and three for testing."""
-    for label in classes:
-        for split, count in (("train", 6), ("test", 3)):
-            (place / "images" / split / label).mkdir(parents=True, exist_ok=True)
-            for row in range(count):
-                path = place / "images" / split / label / f"{row}.png"
-                Image.fromarray(picture(label, row + 100 * (split == "test"))).save(path)
-                os.utime(path, (1e9, 1e9))
-    return place
-
-
-def toml(place: Path, **changes: str | None) -> Path:
-    """my-stream.toml of BASE with changes; None leaves a key out."""
-    lines = [f"{key} = {value}" for key, value in {**BASE, **changes}.items() if value is not None]
-    path = place / "my-stream.toml"
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
+from cl.running.reopening import open_run
+from tests.homes import files
+from tests.image_folder import CLASSES, folder, listing, toml
+from tests.palimpsest import palimpsest
+from tests.tiny import BACKBONE, run_tiny
 
 
 def table(place: Path, text: str) -> Path:
     """my-stream.toml whose samples.csv holds `text`."""
     (place / "samples.csv").write_text(text, encoding="utf-8")
     return toml(place, samples='"samples.csv"', tasks="[1, 1]", classes='["cat", "owl"]')
-
-
-def listing(*lines: str) -> str:
-    rows = [f"{split}/{label}/0.png,{label},{split}" for label in ("cat", "owl") for split in ("train", "test")]
-    return "\n".join(["sample,class,split", *rows, *lines])
 
 
 def test_the_file_says_order_and_tasks(tmp_path: Path) -> None:
@@ -351,13 +317,13 @@ def test_names_that_look_like_markup_are_shown_as_they_are(
 
 def test_a_plan_writes_nothing_though_it_reads_the_files(tmp_path: Path) -> None:
     home, path = tmp_path / "home", toml(folder(tmp_path))
-    made = cl.run(path, "simplecil", backbone=tiny.BACKBONE, home=home)
+    made = cl.run(path, "simplecil", backbone=BACKBONE, home=home)
     for image in (tmp_path / "images").rglob("*.png"):
         os.utime(image, (2e9, 2e9))  # what was remembered of it no longer holds: it has to be read
-    before = contents(home)
+    before = files(home)
     found = plan(open_run(home, made.id), [Selector("sample", "train/owl/0.png")])
     assert list(found.forget.samples) == ["train/owl/0.png"]
-    assert contents(home) == before
+    assert files(home) == before
     (home / "files.sqlite").unlink()
     plan(open_run(home, made.id), [Selector("sample", "train/owl/0.png")])
     assert not (home / "files.sqlite").exists()

@@ -17,9 +17,9 @@ from cl.data.recipes import content_digest, resolve_stream
 from cl.data.stream import Recipe, Stream
 from cl.errors import BadInput
 from cl.testing import StreamConformance
-from tests.cl.cli.test_cli import palimpsest
-from tests.streams.public_sets import CIFAR10, write_cifar10, write_cifar100
-from tests.streams.test_folder import CLASSES, folder
+from tests.image_folder import CLASSES, folder
+from tests.palimpsest import palimpsest
+from tests.public_sets import CIFAR10, write_cifar10, write_cifar100
 
 PICTURES = 10
 

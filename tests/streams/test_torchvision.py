@@ -15,9 +15,9 @@ from cl.data.recipes import resolve_stream
 from cl.data.stream import Recipe
 from cl.errors import BadInput
 from streams.batches import read_batch, read_idx
-from tests.cl.cli.test_cli import palimpsest
-from tests.helpers import run_tiny
-from tests.streams.public_sets import CIFAR10, batch, idx, write_cifar10, write_cifar100, write_mnist
+from tests.palimpsest import palimpsest
+from tests.public_sets import CIFAR10, batch, idx, write_cifar10, write_cifar100, write_mnist
+from tests.tiny import run_tiny
 
 # numpy's uint8 as Python 2 pickled it: short byte strings (U) where Python 3 has text.
 STRING_DTYPE = b"cnumpy\ndtype\n(U\x02u1I0\nI1\ntR(I3\nU\x01|NNNI-1\nI-1\nI0\ntb"

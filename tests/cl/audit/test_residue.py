@@ -9,10 +9,10 @@ import pytest
 
 from cl.audit.residue import residue
 from cl.data.samples import Samples
-from cl.deletion.oracle import picked
-from cl.running.rerun import open_run
-from tests.cl import tiny
-from tests.cl.deleting import forget, started
+from cl.deletion.oracle import shards_with
+from cl.running.reopening import open_run
+from cl.testing import tiny_stream
+from tests.deleting import forget, started
 
 SAMPLE = "t1/c0/1"
 
@@ -24,7 +24,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def image() -> Samples:
-    return picked(tiny.stream(), {SAMPLE})[0]
+    return shards_with(tiny_stream(), {SAMPLE})[0]
 
 
 def content() -> str:
@@ -32,7 +32,7 @@ def content() -> str:
 
 
 def found(home: Path) -> set[tuple[str, str]]:
-    return {(hit.path, hit.kind) for hit in residue(home, {SAMPLE: content()}, [image()])}
+    return {(hit.path, hit.kind) for hit in residue(home, "tiny", {SAMPLE: content()}, [image()])}
 
 
 def test_a_clean_home_has_none(home: Path) -> None:
@@ -88,9 +88,9 @@ def test_black_rows_and_bare_numbers_are_no_residue(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(bytes(4096) + b"\xff" * 4096)
     (tmp_path / "record.json").write_text('{"numel": 12, "epoch": 3}')
     black = Samples.visiting(image().images().permute(0, 2, 3, 1).numpy() * 0)
-    assert residue(tmp_path, {"12": "0" * 64, "3": "1" * 64}, [black]) == []
+    assert residue(tmp_path, "tiny", {"12": "0" * 64, "3": "1" * 64}, [black]) == []
     (tmp_path / "record.json").write_text('{"ids": ["12"]}')
-    assert [hit.kind for hit in residue(tmp_path, {"12": "0" * 64})] == ["id"]
+    assert [hit.kind for hit in residue(tmp_path, "tiny", {"12": "0" * 64})] == ["id"]
 
 
 def test_the_source_itself_is_known_to_the_run(home: Path) -> None:

@@ -14,26 +14,37 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from typer.testing import CliRunner
 
-import cl.audit.verify
+import cl.audit.verification
 from cl.audit.certificate import anchors, certify, place
-from cl.audit.verify import content_of, grade_of, verify
+from cl.audit.checks import (
+    BytesAgree,
+    Checks,
+    CopyClean,
+    OraclesAgree,
+    OthersUnmoved,
+    OutputsAgree,
+    RunDiffered,
+    SameEnvironment,
+)
+from cl.audit.verification import case_of, verify
 from cl.cli import app
 from cl.components.builder import builds
 from cl.components.handles import Handle
 from cl.data.samples import Samples
 from cl.data.stream import Task
-from cl.deletion.execution import execute, readmit
+from cl.deletion.execution import execute
 from cl.deletion.forget_set import Kind, Selector
-from cl.deletion.ledger import Ledger
-from cl.deletion.oracle import Finding, observe, run_cold
+from cl.deletion.keeping_out import readmit
+from cl.deletion.oracle import ColdRun, Finding, cold_run, observe, run_cold
 from cl.deletion.vault import Vault
 from cl.errors import DeletionError, LedgerError
+from cl.home.ledger import Ledger
 from cl.home.store import Tensors
 from cl.parts.prototypes import class_means
-from cl.running.run import run
+from cl.testing import tiny_stream
 from strategies.simplecil import SimpleCIL
-from tests.cl import tiny
-from tests.cl.deleting import forget, oracle, start, started
+from tests.deleting import forget, oracle, start, started
+from tests.tiny import run_tiny
 
 SEEN: dict[str, float] = {}  # what the planted strategy reads without saying so
 
@@ -57,14 +68,14 @@ class Leaking(SimpleCIL):
 def warm(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Oracles in this process, on empty homes: quick."""
 
-    def cold(tasks: list[dict[str, Any]]) -> list[Finding]:
+    def cold(works: list[ColdRun]) -> list[Finding]:
         found = []
-        for task in tasks:
+        for work in works:
             SEEN.clear()
-            found.append(run_cold(task, tmp_path_factory.mktemp("cold")))
+            found.append(run_cold(work, tmp_path_factory.mktemp("cold")))
         return found
 
-    monkeypatch.setattr(cl.audit.verify, "oracles", cold)
+    monkeypatch.setattr(cl.audit.verification, "oracles", cold)
 
 
 def test_the_whole_way_on_the_command_line(tmp_path: Path) -> None:
@@ -111,12 +122,12 @@ def test_off_a_terminal_nothing_is_deleted_without_yes(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("warm")
 def test_a_hidden_read_is_caught(tmp_path: Path) -> None:
     SEEN.clear()
-    run_id = run(tiny.stream(), Leaking, backbone=tiny.BACKBONE, home=tmp_path).id
+    run_id = run_tiny(tmp_path, Leaking).id
     SEEN.clear()
     outcome = forget(tmp_path, run_id, ("sample", "t0/c0/1"))
     evidence = verify(tmp_path, outcome.request, lineage=True)
     assert evidence.grade == "X"
-    assert not evidence.checks["V5"]["passed"] and evidence.checks["V5"]["first"]
+    assert not evidence.checks.v5.passed and evidence.checks.v5.first  # type: ignore[union-attr]
     with pytest.raises(DeletionError, match="failed"):
         certify(tmp_path, outcome.request)
 
@@ -136,7 +147,7 @@ def test_a_trace_that_survived_is_grade_x(tmp_path: Path) -> None:
     ("kept", "said"),
     [
         (["t0/c0/1"], "deleted 2 samples; the 1 given"),
-        (["t0/c0/1", "t0/c0/11"], "deleted 2 samples; the 2 given"),
+        (["t0/c0/1", "t0/c0/111"], "deleted 2 samples; the 2 given"),
         (["t0/c0/1", "t0/c0/3"], "'t0/c0/3' is not one of the 2"),
     ],
 )
@@ -159,11 +170,11 @@ def test_samples_that_the_source_has_lost_since_are_still_searched_for(
     if not first:
         verify(tmp_path, request)
         certify(tmp_path, request)
-    rest = tiny.stream().without({"t0/c0/1", "t0/c0/2"})
-    monkeypatch.setattr("cl.running.rerun.resolve_stream", lambda recipe, home: rest)
+    rest = tiny_stream().without({"t0/c0/1", "t0/c0/2"})
+    monkeypatch.setattr("cl.running.reopening.resolve_stream", lambda recipe, home: rest)
     assert verify(tmp_path, request, ids=ids).grade == "E0"
     (tmp_path / "log.txt").write_text('worked on "t0/c0/2"')
-    assert verify(tmp_path, request, ids=ids).checks["V6"]["hits"] == 1
+    assert verify(tmp_path, request, ids=ids).checks.v6.hits == 1  # type: ignore[union-attr]
 
 
 PAIR: tuple[tuple[Kind, str], ...] = (("sample", "t0/c0/1"), ("sample", "t0/c0/2"))
@@ -213,7 +224,7 @@ def test_what_a_baseline_measured_is_not_asked_for_again(tmp_path: Path) -> None
     with pytest.raises(DeletionError, match="on a copy"):
         readmit(tmp_path, measured)
     deleted = forget(tmp_path, run_id, ("task", "t1")).request
-    ids = sorted(content_of(tmp_path, deleted, None)["samples"])
+    ids = sorted(case_of(tmp_path, deleted, None).samples)
     verify(tmp_path, deleted)
     certify(tmp_path, deleted)
     with pytest.raises(DeletionError, match="on a copy"):
@@ -224,10 +235,10 @@ def test_what_a_baseline_measured_is_not_asked_for_again(tmp_path: Path) -> None
 def test_another_machine_is_never_e0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = started(tmp_path, "simplecil")
     outcome = forget(tmp_path, run_id, ("sample", "t0/c0/1"))
-    cold = cl.audit.verify.oracles
+    cold = cl.audit.verification.oracles
     elsewhere = {"cpu": "another"}
     monkeypatch.setattr(
-        cl.audit.verify, "oracles", lambda tasks: [replace(one, fingerprint=elsewhere) for one in cold(tasks)]
+        cl.audit.verification, "oracles", lambda tasks: [replace(one, fingerprint=elsewhere) for one in cold(tasks)]
     )
     assert verify(tmp_path, outcome.request).grade == "E1"
 
@@ -251,12 +262,12 @@ def test_a_run_changed_after_verification_is_not_certified(tmp_path: Path) -> No
 def test_a_manifest_that_serves_something_else_is_no_exact_deletion(tmp_path: Path) -> None:
     request = forget(tmp_path, run_id := started(tmp_path, "simplecil"), ("sample", "t0/c0/1")).request
     path = tmp_path / "runs" / run_id / "manifest.json"
-    path.write_text(path.read_text().replace('"manifest":"', '"manifest":"0'))
+    path.write_text(path.read_text().replace('"digest":"', '"digest":"0'))
     found = verify(tmp_path, request)
-    assert found.grade == "A" and not found.checks["V2"]["served"] and found.checks["V3"]["passed"]
+    assert found.grade == "A" and not found.checks.v2.served and found.checks.v3.passed
     with pytest.raises(DeletionError, match="has changed"):
         certify(tmp_path, request)
-    assert run(tiny.STREAM, "simplecil", backbone=tiny.BACKBONE, settings={}, home=tmp_path).id == run_id
+    assert run_tiny(tmp_path, "simplecil").id == run_id
     assert verify(tmp_path, request).grade == "E0" and certify(tmp_path, request).exists()
 
 
@@ -265,7 +276,7 @@ def test_scope_run_lists_the_other_run_and_still_verifies(tmp_path: Path) -> Non
     start(tmp_path, "simplecil")
     outcome = forget(tmp_path, run_id, ("sample", "t1/c0/1"), scope="run")
     evidence = verify(tmp_path, outcome.request)
-    assert (evidence.grade, evidence.checks["V6"]["excepted"] > 0) == ("E0", True)
+    assert (evidence.grade, evidence.checks.v6.excepted > 0) == ("E0", True)
 
 
 def test_the_oracle_sees_no_old_store_and_the_outputs_cover_what_was_forgotten(tmp_path: Path) -> None:
@@ -274,7 +285,7 @@ def test_the_oracle_sees_no_old_store_and_the_outputs_cover_what_was_forgotten(t
     finding = observe(session, session.drive(), {"t0/c0/1"}, 0.0)
     assert set(finding.outputs) == {"test of t0", "test of t1", "test of t2", "forgotten 0", "noise"}
     with pytest.raises(DeletionError, match="not empty"):
-        run_cold({}, tmp_path / "cold")
+        run_cold(cold_run(session, (), ()), tmp_path / "cold")
 
 
 @pytest.mark.parametrize(
@@ -283,15 +294,25 @@ def test_the_oracle_sees_no_old_store_and_the_outputs_cover_what_was_forgotten(t
      (("V5",), "X"), (("V6",), "X"), (("V2", "environment"), "E1"), (("V6", "environment"), "X")],
 )  # fmt: skip
 def test_grades(failing: tuple[str, ...], grade: str) -> None:
-    names = ("V1", "V2", "V3", "V4", "V5", "V6", "environment")
-    checks = {name: {"passed": name not in failing, "names_differ": 0, "served": True} for name in names}
-    assert grade_of(checks) == grade
+    def held(name: str) -> bool:
+        return name not in failing
+
+    checks = Checks(
+        v1=OraclesAgree(held("V1"), 1, 0.0),
+        v2=BytesAgree(held("V2"), True, 1, 0, 0, ()),
+        v3=OutputsAgree(held("V3"), 1, 1),
+        v4=RunDiffered(held("V4"), True, 1),
+        v5=OthersUnmoved(held("V5"), 1, 0, ()),
+        v6=CopyClean(held("V6"), 0),
+        environment=SameEnvironment(held("environment"), 1, 0, {}),
+    )
+    assert checks.grade == grade
 
 
 def test_noise_replaces_the_pixels_of_the_forgotten_alone() -> None:
     from cl.deletion.oracle import with_noise
 
-    before, after = (tiny.stream().tasks[0].train, with_noise(tiny.stream(), {"t0/c0/1"}).tasks[0].train)
+    before, after = (tiny_stream().tasks[0].train, with_noise(tiny_stream(), {"t0/c0/1"}).tasks[0].train)
     changed = [a != b for a, b in zip(before.contents, after.contents, strict=True)]
     assert [one for one, differs in zip(before.ids, changed, strict=True) if differs] == ["t0/c0/1"]
     rows = (before.images() != after.images()).flatten(1).any(1)

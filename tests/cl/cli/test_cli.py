@@ -7,35 +7,104 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.main import get_command
 
-from cl.cli import app, main
+from cl import run
+from cl.cli import app
+from cl.testing import tiny_backbone, tiny_stream
+from tests.palimpsest import palimpsest
+
+SLOW = {"torch", "timm", "pandas", "sklearn", "matplotlib", "avalanche"}
 
 
-def palimpsest(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
-) -> tuple[int, str, str]:
-    """Exit code, standard output, standard error of one command."""
-    monkeypatch.setattr(sys, "argv", ["palimpsest", *words])
-    code = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = int(end.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A home and the run in it."""
+    home = tmp_path_factory.mktemp("home")
+    done = run(tiny_stream(), "simplecil", backbone=tiny_backbone(), home=home, device="cpu")
+    return {"home": str(home), "run": done.id}
 
 
-@pytest.mark.parametrize("word", ["--help", "results"])
-def test_what_only_reads_loads_no_torch(word: str) -> None:
-    command = f"import sys; sys.argv = ['palimpsest', '{word}']\nfrom cl.cli import main\n"
-    script = command + "try: main()\nexcept SystemExit: pass\n"
-    script += "assert not {'torch', 'timm', 'pandas', 'matplotlib'} & set(sys.modules), 'slow import'"
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[3])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--help",
+        "--version",
+        "run --help",
+        "list",
+        "list --json",
+        "new strategy mine --out {empty}",
+        "results --home {home}",
+        "results --home {empty}",
+        "show {run} --home {home}",
+        "show {run} --growth --home {home}",
+        "show {run} --lineage t0/prototypes --home {home}",
+        "forget status --home {home}",
+        "ledger verify --home {home}",
+        "gc --dry-run --home {home}",
+    ],
+)
+def test_what_only_reads_loads_nothing_slow(ran: dict[str, str], tmp_path: Path, words: str) -> None:
+    given = words.format(**ran, empty=tmp_path).split()
+    script = f"import sys; sys.argv = ['palimpsest', *{given}]\nfrom cl.cli import main\n"
+    script += "try: main()\nexcept SystemExit as end: assert not end.code\n"
+    script += f"found = {SLOW} & set(sys.modules)\nassert not found, found"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[3])
+
+
+READING = [
+    "results",
+    "show abc",
+    "predict abc cat.png",
+    "access abc",
+    "forget plan abc --task one",
+    "forget execute abc --task one --yes",
+    "forget verify abc",
+    "forget certify abc",
+    "forget status",
+    "forget readmit abc",
+    "ledger verify",
+    "ledger show",
+    "residue abc",
+    "gc",
+    "store verify",
+]
+
+
+@pytest.mark.parametrize("words", READING)
+def test_what_reads_a_home_needs_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str
+) -> None:
+    home = tmp_path / "mistyped"
+    code, out, err = palimpsest(capsys, monkeypatch, *words.split(), "--home", str(home))
+    assert (code, out, err) == (2, "", f"palimpsest: there is no home at {home}; give the right one with --home\n")
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("words", ["results", "forget status", "ledger verify", "ledger show", "gc", "store verify"])
+def test_an_empty_home_is_a_home(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str
+) -> None:
+    code, _, err = palimpsest(capsys, monkeypatch, *words.split(), "--home", str(tmp_path))
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("words", [[], ["forget"], ["ledger"], ["store"], ["new"]])
+def test_a_group_alone_says_what_it_holds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    code, out, err = palimpsest(capsys, monkeypatch, *words)
+    assert (code, err) == (2, "") and "Commands:" in out
+    assert palimpsest(capsys, monkeypatch, *words, "--help") == (0, out, "")
+
+
+def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert palimpsest(capsys, monkeypatch, "--version") == (0, f"palimpsest {version('palimpsest-cl')}\n", "")
 
 
 def test_every_command_takes_json_and_a_home() -> None:

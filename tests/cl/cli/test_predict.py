@@ -11,43 +11,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cl import registry, testing
+import cl
 from cl.data.stream import Stream
 from cl.errors import BadInput
-from cl.home.gc import collect
-from cl.home.results import Result
-from cl.home.store import Store
-from cl.running.rerun import Replay
 from cl.running.run import run
 from cl.testing import tiny_backbone, tiny_stream
-from tests.cl.cli.test_cli import palimpsest
-from tests.homes import fast
-
-
-def learnt(home: Path, stream: Stream | None = None) -> Result:
-    return run(
-        stream or tiny_stream(), "ease", backbone="tiny", settings=fast(registry.strategies.get("ease")), home=home
-    )
-
-
-def visitor(folder: Path) -> Path:
-    """One of the stream's own test images, twice as large, under a name to search for."""
-    path = folder / "a visitor's picture.png"
-    pixels = tiny_stream().tasks[0].test.images([0])[0].permute(1, 2, 0).numpy()
-    Image.fromarray(pixels.repeat(2, 0).repeat(2, 1)).save(path)
-    return path
-
-
-def contents(home: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+from tests.backbone_file import described, save_weights
+from tests.homes import files
+from tests.palimpsest import palimpsest
+from tests.tiny import BACKBONE, run_tiny
+from tests.visitors import visitor
 
 
 def test_predictions_are_printed_and_nothing_of_the_image_is_stored(
-    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, path = tmp_path / "home", visitor(tmp_path)
-    result = learnt(home)
-    before = contents(home)
+    result = run_tiny(home)
+    before = files(home)
     words = ("predict", result.id[:6], str(path), str(path), "--home", str(home))
     code, out, _ = palimpsest(capsys, monkeypatch, *words, "--json")
     rows = json.loads(out)
@@ -55,19 +36,18 @@ def test_predictions_are_printed_and_nothing_of_the_image_is_stored(
     assert rows[0]["class"] == rows[0]["top"][0][0] and rows[0]["score"] == rows[0]["top"][0][1]
     assert len(rows[0]["top"]) == 5 and {name for name, _ in rows[0]["top"]} <= set(tiny_stream().classes)
     assert palimpsest(capsys, monkeypatch, *words)[0] == 0
-    after = contents(home)
-    assert after.keys() == before.keys()
+    after = files(home)
+    assert after == before
     pixels = np.asarray(Image.open(path))
     for data in after.values():
         assert path.name.encode() not in data and pixels[0, :4].tobytes() not in data
-    assert {p for p in after if after[p] != before[p]} <= {home / "results.sqlite-shm", home / "results.sqlite-wal"}
 
 
 def test_names_are_shown_as_they_are(
-    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, plain = tmp_path / "home", visitor(tmp_path)
-    run_id = learnt(home).id
+    run_id = run_tiny(home).id
     marked, no_text = "[bold]" + "x" * 90 + ".png", os.fsdecode(b"\xff.png")
     for name in (marked, no_text):
         shutil.copy(plain, tmp_path / name)
@@ -79,42 +59,41 @@ def test_names_are_shown_as_they_are(
     assert code == 0 and json.loads(out)[0]["image"] == no_text and out.isascii()
 
 
-def test_a_replay_builds_what_is_missing_and_nothing_else(named_backbone: None, tmp_path: Path) -> None:
-    result = learnt(tmp_path)
-    found = Replay(tmp_path, result.id)
-    assert found.model.entries
-    assert not any(use.built for use in found.strategy._builder.uses)
-    collect(Store(tmp_path), caches=True)
-    again = Replay(tmp_path, result.id)
-    digests = [{name: part.digest for name, part in one.model.parts} for one in (found, again)]
-    assert digests[0] == digests[1]
-
-
-def test_runs_that_cannot_be_replayed_are_refused(
-    named_backbone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bare = Stream("bare", tiny_stream().tasks)
-    with pytest.raises(BadInput, match="made from Python objects"):
-        Replay(tmp_path, learnt(tmp_path, bare).id)
-    object_run = run(
-        tiny_stream(),
-        "ease",
-        backbone=tiny_backbone(),
-        settings=fast(registry.strategies.get("ease")),
-        home=tmp_path / "object",
-    )
+def test_a_run_of_python_objects_is_opened_but_for_its_backbone(tmp_path: Path) -> None:
+    picture = str(visitor(tmp_path))
+    bare = run_tiny(tmp_path, stream=Stream("bare", tiny_stream().tasks))
+    assert cl.open(bare.id, tmp_path).predict(picture)[0] in tiny_stream().classes
+    of_objects = run(tiny_stream(), "simplecil", backbone=tiny_backbone(), home=tmp_path / "object")
     with pytest.raises(BadInput, match=r"backbone of run .* made from Python objects"):
-        Replay(tmp_path / "object", object_run.id)
-    named_run = learnt(tmp_path / "named")
-    monkeypatch.setattr("cl.running.rerun.load_backbone", lambda name, device: testing.tiny_backbone(seed=1))
+        cl.open(of_objects.id, tmp_path / "object")
+    answers = [
+        cl.open(of_objects.id, tmp_path / "object", backbone=given).predict(picture)
+        for given in (BACKBONE, tiny_backbone())
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_another_backbone_is_refused_and_one_at_another_place_can_be_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    made = run_tiny(tmp_path / "home", "simplecil", backbone=described(first)).id
+    words = ("predict", made, str(visitor(tmp_path)), "--home", str(tmp_path / "home"), "--json")
+    expected = palimpsest(capsys, monkeypatch, *words)
+    shutil.move(first, second)
+    code, _, err = palimpsest(capsys, monkeypatch, *words)
+    assert code == 2 and err.count("\n") == 1 and "--backbone" in err
+    assert palimpsest(capsys, monkeypatch, *words, "--backbone", str(second / "mine.toml")) == expected
+    save_weights(second, tiny_backbone(seed=1))
     with pytest.raises(BadInput, match="not the one of run"):
-        Replay(tmp_path / "named", named_run.id)
+        cl.open(made, tmp_path / "home", backbone=str(second / "mine.toml"))
 
 
 def test_bad_images_and_runs_are_one_line(
-    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = learnt(tmp_path)
+    result = run_tiny(tmp_path)
     (tmp_path / "no-image.png").write_text("hello")
     for words in (("none", "x.png"), (result.id, "x.png"), (result.id, str(tmp_path / "no-image.png")), (result.id,)):
         code, out, err = palimpsest(capsys, monkeypatch, "predict", *words, "--home", str(tmp_path))

@@ -17,7 +17,8 @@ from cl.home.store import Tensors
 from cl.learning.features import adapter_features, features_together
 from cl.models.backbone import Backbone
 from cl.seeds import Seeds
-from tests.helpers import builder, tiny_stream
+from cl.testing import tiny_stream
+from tests.tiny import builder
 
 CALLS: list[str] = []
 

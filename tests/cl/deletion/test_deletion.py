@@ -7,29 +7,33 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cl
 from cl.audit.residue import residue
-from cl.deletion.execution import execute, readmit, rebuild_stale
+from cl.deletion.execution import execute, rebuild_stale
 from cl.deletion.forget_set import Kind, Selector
-from cl.deletion.oracle import observe, picked
+from cl.deletion.keeping_out import readmit
+from cl.deletion.oracle import observe, shards_with
 from cl.deletion.plan import plan
 from cl.deletion.taint import closure
 from cl.errors import BadInput, DataDeleted, DeletionError, UnknownName
 from cl.home.gc import collect
 from cl.home.results import Results
 from cl.home.runs import Runs
-from cl.home.shards import contents_of
+from cl.home.shards import Traces
 from cl.home.store import Store
-from cl.running.rerun import Replay, open_run
-from cl.running.run import run as start_run
+from cl.running.reopening import open_run
 from cl.running.session import Session
-from tests.cl import tiny
-from tests.cl.deleting import STRATEGIES, files, forget, forget_ids, keys, oracle, samples_of, start, started
+from cl.testing import tiny_stream
+from tests.deleting import STRATEGIES, forget, forget_ids, keys, oracle, samples_of, start, started
+from tests.homes import unlocked
+from tests.tiny import run_tiny
 
-IDS = sorted(tiny.stream().ids)
+IDS = sorted(tiny_stream().ids)
 SOME = st.sets(st.sampled_from(IDS), min_size=1, max_size=10)
 
 
@@ -51,7 +55,7 @@ def test_after_equals_the_cold_oracle_and_the_store_holds_nothing_else(ids: set[
             for sample, content in zip(shard.ids, shard.contents, strict=True)
             if sample in ids
         }
-        assert residue(home, contents, picked(session.whole, ids)) == []
+        assert residue(home, "tiny", contents, shards_with(session.whole, ids)) == []
 
 
 def outputs(session: Session, ids: set[str]) -> Mapping[str, str]:
@@ -81,10 +85,10 @@ def test_the_plan_foretells_the_work_touches_nothing_and_grows_with_the_set(
     with TemporaryDirectory() as folder:
         home = Path(folder)
         run = started(home, strategy)
-        before = files(home)
+        before = unlocked(home)
         small = plan(open_run(home, run), [Selector("sample", one) for one in ids])
         large = plan(open_run(home, run), [Selector("sample", one) for one in ids | more])
-        assert files(home) == before
+        assert unlocked(home) == before
         assert {step.key for step in small.steps} <= {step.key for step in large.steps}
         outcome = forget_ids(home, run, ids)
         assert (outcome.rebuilt, outcome.tainted) == (small.build, len(small.steps))
@@ -133,19 +137,19 @@ def test_all_but_one_task_and_then_everything(tmp_path: Path) -> None:
 def test_deleting_twice_is_a_noop(tmp_path: Path) -> None:
     run = started(tmp_path, "simplecil")
     first = forget(tmp_path, run, ("class", "t1/c0"))
-    before = {name: data for name, data in files(tmp_path).items() if not name.startswith("audit/")}
+    before = {name: data for name, data in unlocked(tmp_path).items() if not name.startswith("audit/")}
     second = forget(tmp_path, run, ("class", "t1/c0"))
-    after = {name: data for name, data in files(tmp_path).items() if not name.startswith("audit/")}
+    after = {name: data for name, data in unlocked(tmp_path).items() if not name.startswith("audit/")}
     assert (second.state, second.forgotten, second.manifest_after) == ("noop", 0, first.manifest_after)
     assert before == after
 
 
 def test_deleting_nothing_is_refused_and_changes_no_byte(tmp_path: Path) -> None:
     run = started(tmp_path, "simplecil")
-    before = files(tmp_path)
+    before = unlocked(tmp_path)
     with pytest.raises(BadInput, match="say what to forget"):
         execute(tmp_path, run, [])
-    assert files(tmp_path) == before
+    assert unlocked(tmp_path) == before
 
 
 def test_readmitted_samples_bring_the_first_manifest_back(tmp_path: Path) -> None:
@@ -164,17 +168,17 @@ def test_a_run_says_how_many_samples_it_skipped(tmp_path: Path) -> None:
 
 def test_a_sample_of_a_test_set_leaves_training_alone(tmp_path: Path) -> None:
     run = started(tmp_path, "ease")
-    found = plan(open_run(tmp_path, run), [Selector("sample", "t1/c0/7")])
+    found = plan(open_run(tmp_path, run), [Selector("sample", "t1/c0/8")])
     assert (found.forget.train, found.forget.test) == (0, 1)
     assert {role for step in found.steps for role in step.roles} == {"cache", "prediction"}
-    outcome = forget(tmp_path, run, ("sample", "t1/c0/7"))
-    _, components = oracle(tmp_path, run, {"t1/c0/7"}, tmp_path / "cold")
+    outcome = forget(tmp_path, run, ("sample", "t1/c0/8"))
+    _, components = oracle(tmp_path, run, {"t1/c0/8"}, tmp_path / "cold")
     assert dict(outcome.components_after) == components
 
 
 def test_the_last_samples_of_a_class_empty_it(tmp_path: Path) -> None:
     run = started(tmp_path, "ease")
-    ids = {f"t1/c0/{n}" for n in range(6)}
+    ids = {f"t1/c0/{n}" for n in range(8)}
     found = plan(open_run(tmp_path, run), [Selector("sample", one) for one in ids])
     assert (found.forget.classes_emptied, found.forget.tasks_emptied) == (("t1/c0",), ())
     outcome = forget_ids(tmp_path, run, ids)
@@ -184,16 +188,16 @@ def test_the_last_samples_of_a_class_empty_it(tmp_path: Path) -> None:
 
 def test_a_class_of_two_samples_is_warned_of(tmp_path: Path) -> None:
     run = started(tmp_path, "ease")
-    found = plan(open_run(tmp_path, run), [Selector("sample", f"t1/c0/{n}") for n in range(4)])
+    found = plan(open_run(tmp_path, run), [Selector("sample", f"t1/c0/{n}") for n in range(6)])
     assert "keeps 2 training samples" in found.forget.warnings[0]
 
 
-def test_a_twin_under_another_id_is_named_and_stays(tmp_path: Path) -> None:
-    run = start(tmp_path, "simplecil", tiny.stream(twin=True)).id
+def test_a_twin_under_another_id_is_named_and_goes_along(tmp_path: Path) -> None:
+    run = start(tmp_path, "simplecil", tiny_stream(twins=True)).id
     found = plan(open_run(tmp_path, run), [Selector("sample", "t0/c0/0")])
     assert found.forget.twins == (("t0/c0/0", "t1/c0/0"),)
-    forget(tmp_path, run, ("sample", "t0/c0/0"))
-    assert "t1/c0/0" in str(Runs(Store(tmp_path)).live(run).resolution)  # type: ignore[union-attr]
+    outcome = forget(tmp_path, run, ("sample", "t0/c0/0"))
+    assert outcome.forgotten == 2 and "t1/c0/0" not in Runs(Store(tmp_path)).resolution(run).ids
 
 
 @pytest.mark.parametrize(
@@ -253,7 +257,7 @@ def test_what_read_a_shard_of_which_nobody_knows_the_samples_is_tainted(tmp_path
     started(tmp_path, "simplecil")
     store = Store(tmp_path)
     path, found = next(iter(store.shards))
-    held = contents_of(found)
+    held = Traces(frozenset((one.stream, row.id) for one in found for row in one.rows))
     touched = closure(store, held)
     assert touched.components
     path.unlink()
@@ -262,23 +266,25 @@ def test_what_read_a_shard_of_which_nobody_knows_the_samples_is_tainted(tmp_path
 
 def test_a_model_is_not_served_while_its_data_are_being_deleted(tmp_path: Path) -> None:
     run = started(tmp_path, "simplecil")
-    assert Replay(tmp_path, run).model.tasks
+    opened = cl.open(run, tmp_path)
+    assert opened.tasks and opened.predict(np.zeros((32, 32), np.uint8))
     Runs(Store(tmp_path)).quarantine(run, "abc")
-    with pytest.raises(DeletionError, match="quarantined by deletion abc"):
-        Replay(tmp_path, run)
+    for ask in (lambda: cl.open(run, tmp_path), lambda: opened.predict(np.zeros((32, 32), np.uint8))):
+        with pytest.raises(DeletionError, match="quarantined by deletion abc"):
+            ask()
 
 
 def test_taint_of_ease_by_the_table(tmp_path: Path) -> None:
     """A sample of task k = 1 of four: adapter 1 alone is trained again; space 1 of tasks 1 and later, and the own row
     of task 1 in spaces before, are measured again; a synthesised prototype (i, j) is clean iff i != k and j > k."""
-    run = start(tmp_path, "ease", tiny.stream(tasks=4)).id
+    run = start(tmp_path, "ease", tiny_stream(tasks=4)).id
     live = Runs(Store(tmp_path)).live(run)
     assert live is not None
     found = plan(open_run(tmp_path, run), [Selector("sample", "t1/c0/1")])
     tainted = {step.key for step in found.steps}
-    entries = {name for name, entry in live.manifest["entries"].items() if entry["key"] in tainted}
+    entries = {entry.name for entry in live.entries if entry.key in tainted}
     assert entries == {"t1/adapter", "t1/prototypes/t0", "t1/prototypes/t1", "t2/prototypes/t1", "t3/prototypes/t1"}
-    synthesised = {name: key for name, key in live.manifest["uses"] if "/synthesised/" in name}
+    synthesised = {use.name: use.key for use in live.uses if "/synthesised/" in use.name}
     clean = {name for name, key in synthesised.items() if key not in tainted}
     assert {name for name in synthesised if name.startswith("t1") or name.endswith("t1")}.isdisjoint(clean)
     assert clean == {"t0/synthesised/t2", "t0/synthesised/t3", "t2/synthesised/t3"}
@@ -286,7 +292,7 @@ def test_taint_of_ease_by_the_table(tmp_path: Path) -> None:
     _, components = oracle(tmp_path, run, {"t1/c0/1"}, tmp_path / "cold")
     after = Runs(Store(tmp_path)).live(run)
     assert after is not None and after.components == components
-    assert {key for name, key in after.manifest["uses"] if name in clean} >= {synthesised[name] for name in clean}
+    assert {use.key for use in after.uses if use.name in clean} >= {synthesised[name] for name in clean}
 
 
 @pytest.mark.parametrize(("synthesis", "clean"), [("recalc", {(0, 3), (1, 3)}), ("once", {(0, 1), (0, 3), (1, 3)})])
@@ -297,9 +303,9 @@ def test_taint_of_a_synthesised_prototype_of_ease(tmp_path: Path, synthesis: str
     found = plan(session, [Selector("sample", "t2/c0/1")])
     tainted = {step.key for step in found.steps}
     # A name stands for one prototype after each task: it is clean if none of them is tainted.
-    synthesised = [(name, key) for name, key in found.live.manifest["uses"] if "/synthesised/" in name]
-    touched = {name for name, key in synthesised if key in tainted}
-    assert {name for name, _ in synthesised} - touched == {f"t{i}/synthesised/t{j}" for i, j in clean}
+    synthesised = [use for use in found.live.uses if "/synthesised/" in use.name]
+    touched = {use.name for use in synthesised if use.key in tainted}
+    assert {use.name for use in synthesised} - touched == {f"t{i}/synthesised/t{j}" for i, j in clean}
 
 
 @pytest.mark.parametrize(("kind", "value", "trained"), [("task", "t1", set()), ("class", "t1/c0", {"t1/adapter"})])
@@ -313,22 +319,21 @@ def test_a_whole_task_of_ease_costs_no_training_and_a_class_one_adapter(
 
 
 def four_tasks(home: Path, **more: Any) -> str:
-    settings = {**tiny.FAST, **more}
-    return start_run(tiny.stream(tasks=4), "ease", backbone=tiny.BACKBONE, settings=settings, home=home).id
+    return run_tiny(home, "ease", tiny_stream(tasks=4), epochs=1, **more).id
 
 
 def test_a_deletion_seen_from_another_release_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = started(tmp_path, "simplecil")
     monkeypatch.setattr("cl.deletion.plan.code_digest", lambda build: "another")
-    before = files(tmp_path)
+    before = unlocked(tmp_path)
     with pytest.raises(DeletionError, match="run it again first"):
         forget(tmp_path, run, ("sample", "t1/c0/1"))
-    assert files(tmp_path) == before
+    assert unlocked(tmp_path) == before
 
 
 def test_a_stream_made_from_objects_is_refused_in_one_line(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    run = start(tmp_path, "simplecil", replace(tiny.stream(), recipe=None)).id
+    run = start(tmp_path, "simplecil", replace(tiny_stream(), recipe=None)).id
     with pytest.raises(BadInput, match="run it by names"):
         forget(tmp_path, run, ("sample", "t1/c0/1"))

@@ -6,24 +6,18 @@ from pathlib import Path
 
 import pytest
 
-import cl.audit.verify
-from cl.audit.verify import verify
+from cl.audit.verification import verify
 from cl.deletion.execution import execute
 from cl.deletion.forget_set import Selector
-from cl.deletion.oracle import run_cold
 from cl.errors import DeletionError
-from tests.cl.deleting import files, started
+from tests.deleting import started
+from tests.homes import unlocked
 
-
-@pytest.fixture(autouse=True)
-def _cold_in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setattr(
-        cl.audit.verify, "oracles", lambda tasks: [run_cold(task, tmp_path_factory.mktemp("cold")) for task in tasks]
-    )
+pytestmark = pytest.mark.usefixtures("cold_in_this_process")
 
 
 def untouched(home: Path) -> dict[str, bytes]:
-    return {name: data for name, data in files(home).items() if not name.startswith("audit/")}
+    return {name: data for name, data in unlocked(home).items() if not name.startswith("audit/")}
 
 
 @pytest.mark.parametrize(("selector", "grade"), [(Selector("task", "t1"), "E0"), (Selector("sample", "t1/c0/1"), "A")])

@@ -15,42 +15,40 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import cl.audit.verify
+import cl
+import cl.audit.verification
 import cl.deletion.purge
 from cl.audit.certificate import certify
-from cl.audit.verify import verify
+from cl.audit.verification import verify
 from cl.cli import app, main
 from cl.components.builder import builds
 from cl.components.handles import Handle
 from cl.data.samples import Samples
 from cl.data.stream import Task
-from cl.deletion.execution import Deletion, execute
-from cl.deletion.forget_set import Selector
-from cl.deletion.ledger import Ledger, status
-from cl.deletion.oracle import run_cold
+from cl.deletion.dossier import Dossier, Forecast, ForgottenSamples, Order, RunBefore, Taint
+from cl.deletion.execution import execute
+from cl.deletion.forget_set import ForgottenSample, Selector
+from cl.deletion.graph import ComponentGraph
 from cl.deletion.plan import plan
+from cl.deletion.steps import Deletion
 from cl.deletion.vault import Vault
 from cl.errors import BadInput, DeletionError, LedgerError
+from cl.home.ledger import Ledger, statuses
 from cl.home.runs import Runs
 from cl.home.store import Store, Tensors
-from cl.running.rerun import Replay, open_run
-from cl.running.run import run
+from cl.running.reopening import open_run
+from cl.running.suppression import Suppression
+from cl.testing import tiny_backbone, tiny_stream
 from strategies.simplecil import SimpleCIL
-from tests.cl import tiny
-from tests.cl.deleting import files, forget, oracle, start, started
-from tests.helpers import builder, tiny_stream
-
-
-@pytest.fixture
-def _cold_in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setattr(
-        cl.audit.verify, "oracles", lambda tasks: [run_cold(task, tmp_path_factory.mktemp("cold")) for task in tasks]
-    )
+from tests.backbone_file import described, save_weights
+from tests.deleting import forget, oracle, start, started
+from tests.homes import key_of, unlocked
+from tests.tiny import builder, run_tiny
 
 
 @builds("decision")
 def enough(samples: Samples) -> Tensors:
-    return {"value": torch.tensor(len(samples) >= 12)}
+    return {"value": torch.tensor(len(samples) >= 16)}
 
 
 @builds("prototype")
@@ -76,7 +74,7 @@ class Deciding(SimpleCIL):
 
 def test_a_decision_that_the_deletion_turns_is_taken_again(tmp_path: Path) -> None:
     """What hangs on the decision goes, what the other decision asks for comes, and only in the task concerned."""
-    made = run(tiny.stream(), Deciding, backbone=tiny.BACKBONE, home=tmp_path / "home").id
+    made = run_tiny(tmp_path / "home", Deciding).id
     outcome = forget(tmp_path / "home", made, ("sample", "t1/c0/1"))
     _, components = oracle(tmp_path / "home", made, {"t1/c0/1"}, tmp_path / "cold")
     assert dict(outcome.components_after) == components
@@ -85,7 +83,7 @@ def test_a_decision_that_the_deletion_turns_is_taken_again(tmp_path: Path) -> No
 
 
 def test_the_only_sample_of_a_class_takes_the_class_with_it(tmp_path: Path) -> None:
-    made = start(tmp_path / "home", "ease", tiny.stream(per_class=1)).id
+    made = start(tmp_path / "home", "ease", tiny_stream(train=1)).id
     outcome = forget(tmp_path / "home", made, ("sample", "t1/c0/0"))
     session, components = oracle(tmp_path / "home", made, {"t1/c0/0"}, tmp_path / "cold")
     assert dict(outcome.components_after) == components
@@ -108,7 +106,7 @@ def test_two_requests_at_once_come_one_after_the_other(tmp_path: Path) -> None:
     _, components = oracle(tmp_path / "home", made, {"t0/c0/1", "t1/c0/1"}, tmp_path / "cold")
     live = Runs(Store(tmp_path / "home")).live(made)
     assert live is not None and live.components == components
-    steps = [r["request"] for r in Ledger(tmp_path / "home").verify() if r["type"] in ("received", "purged")]
+    steps = [r.request for r in Ledger(tmp_path / "home").verify() if r.type in ("received", "purged")]
     assert steps[0] == steps[1] != steps[2] == steps[3]
 
 
@@ -128,7 +126,7 @@ def test_an_interrupted_deletion_is_finished_before_the_next(
     outcome = forget(tmp_path / "home", made, ("sample", "t1/c0/1"))
     _, components = oracle(tmp_path / "home", made, {"t0/c0/1", "t1/c0/1"}, tmp_path / "cold")
     assert dict(outcome.components_after) == components
-    assert [row["state"] for row in status(tmp_path / "home")] == ["purged", "purged"]
+    assert [one.state for one in statuses(tmp_path / "home")] == ["purged", "purged"]
 
 
 def test_a_record_that_a_crash_left_out_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,14 +139,14 @@ def test_a_record_that_a_crash_left_out_is_made_up_for(tmp_path: Path, monkeypat
         with pytest.raises(ZeroDivisionError):
             forget(tmp_path, made, ("sample", "t0/c0/1"))
     request = forget(tmp_path, made, ("sample", "t0/c0/1")).request
-    types = [record["type"] for record in Ledger(tmp_path).of(request)]
+    types = [record.type for record in Ledger(tmp_path).of(request)]
     assert types[:4] == ["received", "resolved", "planned", "approved"] and types[-1] == "purged"
 
 
 def test_what_is_served_has_the_digests_of_the_live_manifest(tmp_path: Path) -> None:
     made = started(tmp_path, "ease")
     outcome = forget(tmp_path, made, ("subject", "person-1"))
-    served = {name: part.digest for name, part in Replay(tmp_path, made).model.parts}
+    served = cl.open(made, tmp_path).components
     live = dict(outcome.components_after)
     assert served == {name: digest for name, digest in live.items() if "/predictions/" not in name}
 
@@ -158,8 +156,9 @@ def test_a_backup_from_before_the_deletion_is_not_served_with_the_data(tmp_path:
     made = started(tmp_path / "home", "simplecil")
     shutil.copytree(tmp_path / "home", tmp_path / "backup")
     outcome = forget(tmp_path / "home", made, ("sample", "t1/c0/1"))
-    shutil.copytree(tmp_path / "backup", tmp_path / "home", dirs_exist_ok=True)
-    served = {name: part.digest for name, part in Replay(tmp_path / "home", made).model.parts}
+    for name in ("runs", "store", "shards"):
+        shutil.copytree(tmp_path / "backup" / name, tmp_path / "home" / name, dirs_exist_ok=True)
+    served = cl.open(made, tmp_path / "home").components
     assert served.items() <= outcome.components_after.items()
     assert start(tmp_path / "home", "simplecil").figures["manifest"] == outcome.manifest_after
 
@@ -169,16 +168,16 @@ def test_an_edited_ledger_stops_the_request_before_anything_is_touched(tmp_path:
     forget(tmp_path, made, ("sample", "t0/c0/1"))
     path = tmp_path / "audit" / "ledger.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"samples":1', b'"samples":2', 1))
-    before = files(tmp_path)
+    before = unlocked(tmp_path)
     with pytest.raises(LedgerError, match="was edited"):
         forget(tmp_path, made, ("sample", "t1/c0/1"))
-    assert files(tmp_path) == before
+    assert unlocked(tmp_path) == before
 
 
 def test_a_damaged_component_is_noticed_and_made_again(tmp_path: Path) -> None:
     made = started(tmp_path / "home", "ease")
-    entry = json.loads((tmp_path / "home" / "runs" / made / "manifest.json").read_bytes())["entries"]["t0/adapter"]
-    blob = tmp_path / "home" / "store" / entry["key"][:2] / f"{entry['key']}.safetensors"
+    key = key_of(tmp_path / "home", "t0/adapter")
+    blob = tmp_path / "home" / "store" / key[:2] / f"{key}.safetensors"
     blob.chmod(0o644)
     blob.write_bytes(blob.read_bytes()[:-1] + b"\x7f")
     outcome = forget(tmp_path / "home", made, ("sample", "t1/c0/1"))
@@ -188,20 +187,18 @@ def test_a_damaged_component_is_noticed_and_made_again(tmp_path: Path) -> None:
 
 def test_missing_raw_data_of_others_is_refused_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = started(tmp_path, "simplecil")
-    before, rest = files(tmp_path), tiny.stream().without({"t1/c1/3"})
-    monkeypatch.setattr("cl.running.rerun.resolve_stream", lambda recipe, home: rest)
+    before, rest = unlocked(tmp_path), tiny_stream().without({"t1/c1/3"})
+    monkeypatch.setattr("cl.running.reopening.resolve_stream", lambda recipe, home: rest)
     with pytest.raises(DeletionError, match="raw data of 1 more samples is gone, the first 't1/c1/3'"):
         forget(tmp_path, made, ("sample", "t1/c0/1"))
-    assert files(tmp_path) == before
+    assert unlocked(tmp_path) == before
 
 
-def test_another_backbone_under_the_same_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = started(tmp_path, "simplecil")
-    network = tiny.backbone()
-    monkeypatch.setattr(network, "digest", "0" * 64)
-    monkeypatch.setattr("cl.running.rerun.load_backbone", lambda name, device: network)
+def test_another_backbone_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    made = run_tiny(tmp_path / "home", "simplecil", backbone=described(tmp_path)).id
+    save_weights(tmp_path, tiny_backbone(seed=1))
     with pytest.raises(BadInput, match="not the one of run"):
-        forget(tmp_path, made, ("sample", "t1/c0/1"))
+        forget(tmp_path / "home", made, ("sample", "t1/c0/1"))
 
 
 def test_many_requests_for_one_sample_each_make_one_batch(tmp_path: Path) -> None:
@@ -209,9 +206,9 @@ def test_many_requests_for_one_sample_each_make_one_batch(tmp_path: Path) -> Non
     session = open_run(tmp_path, made)
     every = [Selector("sample", sample) for task in session.whole.tasks for sample in task.train.ids]
     worst = plan(session, every[1:])
-    assert worst.build <= len({key for _, key in worst.live.manifest["uses"]})  # no worse than one full retraining
+    assert worst.build <= len(worst.live.keys)  # no worse than one full retraining
     execute(tmp_path, made, every[1:])
-    assert [record["type"] for record in Ledger(tmp_path).records()].count("received") == 1
+    assert [record.type for record in Ledger(tmp_path).records()].count("received") == 1
 
 
 def test_where_nothing_can_be_dropped_no_request_is_left(tmp_path: Path) -> None:
@@ -221,7 +218,7 @@ def test_where_nothing_can_be_dropped_no_request_is_left(tmp_path: Path) -> None
     assert (Ledger(tmp_path).records(), Vault(tmp_path).requests()) == ([], [])
 
 
-@pytest.mark.usefixtures("_cold_in_this_process")
+@pytest.mark.usefixtures("cold_in_this_process")
 def test_what_was_forgotten_is_destroyed_with_the_baselines_that_measured_it(tmp_path: Path) -> None:
     made = started(tmp_path, "simplecil")
     dropped = execute(tmp_path, made, [Selector("task", "t1")], method="drop").request
@@ -232,7 +229,7 @@ def test_what_was_forgotten_is_destroyed_with_the_baselines_that_measured_it(tmp
     assert verify(tmp_path, request).grade == "E0"
     certify(tmp_path, request)
     assert not list((tmp_path / "audit" / "vault").iterdir())
-    types = [record["type"] for record in Ledger(tmp_path).of(request)]
+    types = [record.type for record in Ledger(tmp_path).of(request)]
     assert types.index("verified") < types.index("certified") and types.count("certified") == 1
 
 
@@ -244,8 +241,7 @@ def test_a_stale_run_is_shown_as_stale_and_built_again_on_use(tmp_path: Path) ->
     assert states == {made: ("live", None), other: ("stale", request)}
     assert "stale" in CliRunner().invoke(app, ["results", "--home", str(tmp_path)]).stdout
     assert "is stale" in str(CliRunner().invoke(app, ["show", other, "--home", str(tmp_path)]).exception)
-    served = Replay(tmp_path, other)
-    assert "t1/c0/1" not in served.stream.ids and served.model.tasks
+    assert cl.open(other, tmp_path).tasks and not Suppression(tmp_path).reaches(Store(tmp_path), other)
     assert Runs(Store(tmp_path)).stale(other) is None
 
 
@@ -304,12 +300,18 @@ def test_a_purge_that_was_interrupted_leaves_no_way_to_what_is_gone(
     child, _ = (made.component("c", twice, one) for one in below)
     live = [("run", SimpleNamespace(keys={below[0].key, child.key}))]
     monkeypatch.setattr(cl.deletion.purge.Runs, "all_live", lambda self: iter(live))
-    content = {"run": "run", "stale": [], "samples": {gone.ids[0]: gone.contents[0]}, "digests": [below[1].key]}
+    dossier = Dossier(
+        Order("run", (), "home", "exact", ""),
+        ForgottenSamples("tiny", {gone.ids[0]: ForgottenSample(gone.contents[0], ())}, (), 1, 0, 0, 0, 0, ()),
+        RunBefore("", (), ()),
+        Taint((), (), (below[1].key,), ComponentGraph((), (), ())),
+        Forecast(0, 0.0, 0.0, {}, 0.0, ()),
+    )
     with monkeypatch.context() as patch:
         patch.setattr(cl.deletion.purge, "remove_database", lambda path: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            cl.deletion.purge.purge(made.store, content)
-    cl.deletion.purge.purge(made.store, content)
+            cl.deletion.purge.purge(made.store, dossier)
+    cl.deletion.purge.purge(made.store, dossier)
     assert [read["key"] for read in Store(tmp_path).record(child.key).reads] == [below[0].key]
 
 

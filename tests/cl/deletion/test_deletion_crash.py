@@ -15,25 +15,25 @@ from typing import Any
 
 import pytest
 
-import cl.audit.verify
-import cl.deletion.ledger
+import cl.audit.verification
 import cl.deletion.oracle
 import cl.deletion.vault
+import cl.home.ledger
 import cl.home.store
 from cl.audit.certificate import certify, place
-from cl.audit.verify import verify
-from cl.deletion.ledger import Ledger
+from cl.audit.verification import verify
 from cl.deletion.oracle import Finding, observe
 from cl.deletion.vault import Vault
 from cl.errors import StoreError
+from cl.home.ledger import Ledger
 from cl.home.results import Results
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.home.writing import write_atomic
-from tests.cl.deleting import forget, keys, oracle, started
+from tests.deleting import forget, keys, oracle, started
 
 SAMPLE = "t1/c0/1"
-WRITERS = (cl.home.store, cl.deletion.vault, cl.deletion.ledger)
+WRITERS = (cl.home.store, cl.deletion.vault, cl.home.ledger)
 
 
 @cache
@@ -47,10 +47,10 @@ def finding(folder: Path) -> Finding:
 
 def whole(home: Path, run: str) -> None:
     """Delete, verify and certify, from wherever an earlier attempt stopped."""
-    done = [r["request"] for r in Ledger(home).records() if r["type"] == "purged"]
+    done = [r.request for r in Ledger(home).records() if r.type == "purged"]
     request = done[0] if done else forget(home, run, ("sample", SAMPLE)).request
     if not place(home, request).exists() or Vault(home).holds(request):
-        if not any(r["type"] == "certified" for r in Ledger(home).of(request)):
+        if not any(r.type == "certified" for r in Ledger(home).of(request)):
             assert verify(home, request).grade == "E0"
         certify(home, request)
 
@@ -124,7 +124,7 @@ def length(tmp_path_factory: pytest.TempPathFactory, expected: Finding) -> float
     home = tmp_path_factory.mktemp("length")
     run = started(home, "ease")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cl.audit.verify, "oracles", lambda tasks: [replace(expected) for _ in tasks])
+        patch.setattr(cl.audit.verification, "oracles", lambda tasks: [replace(expected) for _ in tasks])
         start = time.perf_counter()
         whole(home, run)
     return time.perf_counter() - start
@@ -132,15 +132,15 @@ def length(tmp_path_factory: pytest.TempPathFactory, expected: Finding) -> float
 
 @pytest.fixture(autouse=True)
 def _quick_oracles(monkeypatch: pytest.MonkeyPatch, expected: Finding) -> None:
-    monkeypatch.setattr(cl.audit.verify, "oracles", lambda tasks: [replace(expected) for _ in tasks])
+    monkeypatch.setattr(cl.audit.verification, "oracles", lambda tasks: [replace(expected) for _ in tasks])
 
 
 def check(home: Path, run: str, expected: Finding) -> None:
     live = Runs(Store(home)).live(run)
     assert live is not None
-    assert (live.manifest["manifest"], keys(home)) == (expected.manifest, live.keys)
+    assert (live.digest, keys(home)) == (expected.manifest, live.keys)
     assert Results(home).find(run).figures["manifest"] == expected.manifest
-    assert [r["type"] for r in Ledger(home).verify()].count("certified") == 1
+    assert [r.type for r in Ledger(home).verify()].count("certified") == 1
     assert Vault(home).requests() == []
     assert not list(home.rglob(".tmp-*"))
 
@@ -197,6 +197,6 @@ def test_a_write_that_fails_is_an_error_and_the_next_attempt_ends_well(
             patch.setattr(module, "write_atomic", failing)
         with pytest.raises((StoreError, OSError)):
             whole(tmp_path, run)
-    assert not any(r["type"] == "certified" for r in Ledger(tmp_path).records())
+    assert not any(r.type == "certified" for r in Ledger(tmp_path).records())
     whole(tmp_path, run)
     check(tmp_path, run, expected)

@@ -12,13 +12,14 @@ from cl.home.ancestry import Ancestry
 from cl.home.index import Index
 from cl.home.store import Store
 from cl.testing import tiny_stream
-from tests.homes import manifest, tiny_run
+from tests.homes import key_of, manifest
+from tests.tiny import run_tiny
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("index") / "home"
-    tiny_run(home)
+    run_tiny(home)
     return home
 
 
@@ -28,21 +29,21 @@ def home(ran: Path, tmp_path: Path) -> Path:
 
 
 def names_of(home: Path, keys: list[str]) -> set[str]:
-    return {name for name, key in manifest(home)["uses"] if key in keys}
+    return {use.name for use in manifest(home).uses if use.key in keys}
 
 
 def test_dependents_of_a_shard_are_all_that_saw_it(home: Path) -> None:
     first, second = tiny_stream().tasks[:2]
     tainted = names_of(home, Index(Store(home)).dependents(first.train.digest))
-    assert {"task-0/adapter", "task-0/predictions/task-0"} <= tainted
-    assert "task-1/adapter" not in tainted
+    assert {"t0/adapter", "t0/predictions/t0"} <= tainted
+    assert "t1/adapter" not in tainted
     assert Index(Store(home)).dependents(second.test.digest)
 
 
 def test_ancestors_end_at_the_adapters(home: Path) -> None:
-    key = dict(map(tuple, manifest(home)["uses"]))["task-2/predictions/task-0"]
+    key = key_of(home, "t2/predictions/t0")
     above = names_of(home, Index(Store(home)).ancestors(key))
-    assert {"task-0/adapter", "task-1/adapter", "task-2/adapter"} <= above
+    assert {"t0/adapter", "t1/adapter", "t2/adapter"} <= above
 
 
 @pytest.mark.parametrize("damage", [b"", b"no database", None])
@@ -61,7 +62,7 @@ def test_the_index_follows_records_that_come_and_go(home: Path) -> None:
     before = Index(store).dependents(shard)
     store.discard(before[0])
     assert Index(store).dependents(shard) == Index(store, kept=False).dependents(shard)
-    tiny_run(home)
+    run_tiny(home)
     assert Index(store).dependents(shard) == before
 
 
@@ -73,13 +74,13 @@ def test_a_home_that_cannot_be_written_is_indexed_in_memory(home: Path) -> None:
 def test_lineage_and_dependents_of_a_named_component(home: Path) -> None:
     (run,) = (path.name for path in (home / "runs").iterdir())
     known = Ancestry(home, run)
-    rows = known.made_from("task-1/prototypes/task-0")
-    assert rows[0]["name"] == "task-1/prototypes/task-0"
-    assert "task-0/adapter" in {row["name"] for row in rows}
-    assert any("images of class-0, class-1" in read for row in rows for read in row["reads"])
-    dependents = {row["name"] for row in known.dependents("task-2/adapter")}
-    assert "task-2/predictions/task-0" in dependents and "task-1/predictions/task-0" not in dependents
-    with pytest.raises(UnknownName, match="did you mean task-1/adapter"):
-        known.made_from("task-1/adaptr")
+    rows = known.made_from("t1/prototypes/t0")
+    assert rows[0]["name"] == "t1/prototypes/t0"
+    assert "t0/adapter" in {row["name"] for row in rows}
+    assert any("images of t0/c0, t0/c1" in read for row in rows for read in row["reads"])
+    dependents = {row["name"] for row in known.dependents("t2/adapter")}
+    assert "t2/predictions/t0" in dependents and "t1/predictions/t0" not in dependents
+    with pytest.raises(UnknownName, match="did you mean t1/adapter"):
+        known.made_from("t1/adaptr")
     with pytest.raises(BadInput, match="'scores' is the name of"):
         known.made_from("scores")

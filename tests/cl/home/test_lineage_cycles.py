@@ -14,27 +14,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import cl.audit.verify
 from cl.cli import app
 from cl.components.builder import builds
 from cl.components.handles import Handle
 from cl.data.samples import Samples
 from cl.data.stream import Task
 from cl.deletion.graph import component_graph
-from cl.deletion.oracle import run_cold
 from cl.deletion.taint import closure
 from cl.home.ancestry import Ancestry
 from cl.home.gc import collect
-from cl.home.shards import Shard, ShardRow
+from cl.home.shards import Shard, ShardRow, Traces
 from cl.home.store import Store, Tensors
 from cl.learning.features import backbone_features
 from cl.parts.prototypes import class_means
-from cl.running.run import run
+from cl.testing import tiny_stream
 from strategies.simplecil import SimpleCIL
-from tests.cl import tiny
-from tests.cl.deleting import start
-from tests.helpers import builder, tiny_stream
+from tests.deleting import start
 from tests.homes import manifest
+from tests.tiny import builder, run_tiny
 
 
 @builds("statistics")
@@ -86,7 +83,7 @@ def test_it_keeps_its_lineage_when_it_is_built_from_itself(tmp_path: Path) -> No
     opened = once.open()
     made.store.discard(once.key)
     assert made.component("b", same, once).open()["x"] == opened["x"]
-    assert once.key in closure(made.store, dict(zip(shard.ids, shard.contents, strict=True))).components
+    assert once.key in closure(made.store, Traces(frozenset(("", one) for one in shard.ids))).components
 
 
 @pytest.mark.parametrize("lost", ["evicted", "damaged"])
@@ -106,7 +103,7 @@ def test_every_way_to_a_component_outlives_its_bytes(tmp_path: Path, lost: str) 
         blob.chmod(0o644)
         blob.write_bytes(blob.read_bytes()[:-1] + b"\1")
     builder(tmp_path).component("c", same, below[0])
-    assert child.key in closure(Store(tmp_path), {"another": other.contents[0]}).components
+    assert child.key in closure(Store(tmp_path), Traces(frozenset({("", "another")}))).components
 
 
 class _Same:
@@ -129,7 +126,7 @@ def test_two_that_return_each_others_bytes_are_tainted_together(tmp_path: Path) 
     back = made.component("b", down, there)
     assert made.component("c", up, back).key == there.key
     assert {read["key"] for read in made.store.record(there.key).reads} == {parent.key, back.key}
-    touched = closure(made.store, {shard.ids[0]: shard.contents[0]})
+    touched = closure(made.store, Traces(marks=frozenset(shard.marks[0])))
     assert set(touched.components) == {parent.key, there.key, back.key}
     assert touched.path(back.key, {})[0].startswith("shard")
 
@@ -144,7 +141,7 @@ def test_closure_of_any_graph_is_all_that_can_be_reached(reads: list[set[int]], 
     for child, parents in enumerate(reads):
         edges[list(parents), child] = True
     reached = np.linalg.matrix_power(edges.astype(int) + np.eye(10, dtype=int), 10).astype(bool)
-    touched = closure(_store(reads, roots), {"s": "content"})  # type: ignore[arg-type]
+    touched = closure(_store(reads, roots), Traces(frozenset({("s", "s")})))  # type: ignore[arg-type]
     expected = {str(n) for n in range(10) if any(reached[root, n] for root in roots)}
     assert set(touched.components) == expected
     assert all(touched.path(key, {})[0] == "shard d" for key in expected)
@@ -164,31 +161,24 @@ def _store(reads: list[set[int]], roots: set[int]) -> SimpleNamespace:
     return SimpleNamespace(shards=[(Path("d.json"), (Shard("d", "s", (row,)),))], lineage=lambda: records)
 
 
-@pytest.fixture
-def _cold_in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setattr(
-        cl.audit.verify, "oracles", lambda tasks: [run_cold(task, tmp_path_factory.mktemp("cold")) for task in tasks]
-    )
-
-
 def call(home: Path, *words: str) -> Any:
     result = CliRunner().invoke(app, [*words, "--json", "--home", str(home)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
 
-@pytest.mark.usefixtures("_cold_in_this_process")
+@pytest.mark.usefixtures("cold_in_this_process")
 @pytest.mark.parametrize("strategy", ["circling", "mos", "ssiat", "sema"])
 def test_plan_execute_and_verify_end_at_e0(tmp_path: Path, strategy: str) -> None:
     if strategy == "circling":
-        made = run(tiny.stream(), Circling, backbone=tiny.BACKBONE, home=tmp_path).id
+        made = run_tiny(tmp_path, Circling).id
     else:
         made = start(tmp_path, strategy).id
     chosen = ("--sample", "t1/c0/1")
     assert call(tmp_path, "forget", "plan", made, *chosen)["tainted"] > 0
-    for name, entry in list(manifest(tmp_path)["entries"].items())[:3]:
-        assert call(tmp_path, "show", made, "--lineage", name)[0]["key"] == entry["key"]
-        assert entry["key"] not in {row["key"] for row in call(tmp_path, "show", made, "--dependents", name)}
+    for entry in manifest(tmp_path).entries[:3]:
+        assert call(tmp_path, "show", made, "--lineage", entry.name)[0]["key"] == entry.key
+        assert entry.key not in {row["key"] for row in call(tmp_path, "show", made, "--dependents", entry.name)}
     done = call(tmp_path, "forget", "execute", made, *chosen, "--yes")
     assert done["rebuilt"] > 0
     assert call(tmp_path, "forget", "verify", done["request"])["grade"] == "E0"
@@ -197,15 +187,15 @@ def test_plan_execute_and_verify_end_at_e0(tmp_path: Path, strategy: str) -> Non
 def test_a_circle_stands_in_the_column_of_its_newest_data(tmp_path: Path) -> None:
     from cl.deletion.forget_set import Selector
     from cl.deletion.plan import plan
-    from cl.running.rerun import open_run
+    from cl.running.reopening import open_run
 
-    made = run(tiny.stream(), Circling, backbone=tiny.BACKBONE, home=tmp_path).id
+    made = run_tiny(tmp_path, Circling).id
     graph = component_graph(Store(tmp_path), plan(open_run(tmp_path, made), [Selector("sample", "t1/c0/1")]))
     tasks: dict[str, list[int]] = {}
-    for node in graph["nodes"]:
-        tasks.setdefault(node["name"], []).append(node["task"])
+    for node in graph.nodes:
+        tasks.setdefault(node.name, []).append(node.task)
     assert sorted(tasks["back again"]) == sorted(tasks["there again"]) == [0, 1, 2]
-    marked = {node["name"] for node in graph["nodes"] if node["action"] == "rebuild" and node["task"] == 1}
+    marked = {node.name for node in graph.nodes if node.action == "rebuild" and node.task == 1}
     assert {"back again", "there again"} <= marked
 
 
@@ -227,5 +217,5 @@ def test_parts_have_lineage_and_dependents_by_their_names(tmp_path: Path) -> Non
 
 
 def test_collecting_garbage_ends_too(tmp_path: Path) -> None:
-    run(tiny.stream(), Circling, backbone=tiny.BACKBONE, home=tmp_path)
+    run_tiny(tmp_path, Circling)
     assert not [one for one in collect(Store(tmp_path)) if one.what == "unused"]

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
-from cl import registry
 from cl.cli.store import parse_size, show_size
 from cl.errors import BadInput, StoreError, Unusable
 from cl.home.check import faults
@@ -22,13 +21,14 @@ from cl.home.index import Index
 from cl.home.results import Results
 from cl.home.runs import UNFINISHED
 from cl.home.store import Store
-from tests.homes import fast, manifest, tiny_run
+from tests.homes import manifest
+from tests.tiny import run_tiny
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("care") / "home"
-    tiny_run(home)
+    run_tiny(home)
     Index(Store(home)).close()
     return home
 
@@ -48,8 +48,8 @@ def test_a_home_that_is_in_use_holds_no_garbage(home: Path) -> None:
 
 def test_what_no_run_uses_goes_and_a_dry_run_only_says_so(home: Path) -> None:
     before = manifest(home)
-    tiny_run(home, settings={**fast(registry.strategies.get("ease")), "epochs": 1})
-    (other,) = (path for path in (home / "runs").iterdir() if manifest_of(path) != before["manifest"])
+    run_tiny(home, epochs=1)
+    (other,) = (path for path in (home / "runs").iterdir() if manifest_of(path) != before.digest)
     shutil.rmtree(other)
     store = Store(home)
     count = sum(1 for _ in store.keys())
@@ -57,18 +57,18 @@ def test_what_no_run_uses_goes_and_a_dry_run_only_says_so(home: Path) -> None:
     assert planned and sum(1 for _ in store.keys()) == count
     assert collect(store) == planned
     assert collect(store) == [] and whats(home) == []
-    assert tiny_run(home).figures["components_built"] == 0
+    assert run_tiny(home).figures["components_built"] == 0
 
 
 def manifest_of(run: Path) -> str:
-    return str(json.loads((run / "manifest.json").read_bytes())["manifest"])
+    return str(json.loads((run / "manifest.json").read_bytes())["digest"])
 
 
 def test_caches_go_and_come_back_without_a_trace(home: Path) -> None:
     before = manifest(home)
     removed = collect(Store(home), caches=True)
     assert removed and {one.what for one in removed} == {"cache"}
-    again = tiny_run(home).figures
+    again = run_tiny(home).figures
     assert again["components_built"] == len(removed)
     assert manifest(home) == before
 
@@ -163,7 +163,7 @@ def damage_results(home: Path) -> None:
 
 def damage_manifest(home: Path) -> None:
     (path,) = home.glob("runs/*/manifest.json")
-    path.write_bytes(path.read_bytes().replace(b"task-0/adapter", b"task-9/adapter"))
+    path.write_bytes(path.read_bytes().replace(b"t0/adapter", b"t9/adapter"))
 
 
 def damage_request(home: Path) -> None:
@@ -220,7 +220,7 @@ def test_each_fault_is_found_mended_and_made_good_by_the_next_run(
     for fault in faults(Store(home)):
         fault.mend()
     assert whats(home) == []
-    tiny_run(home)
+    run_tiny(home)
     assert manifest(home) == before
     assert len(Results(home).all()) == 1
 

@@ -12,19 +12,20 @@ from cl.learning.prefix import entering, fits, frozen_prefix
 from cl.learning.train import Batch, Frozen
 from cl.models.backbone import BATCH, rows
 from cl.seeds import Seeds
-from tests.helpers import run_tiny, same, tiny_backbone, tiny_stream
+from cl.testing import tiny_backbone, tiny_stream
+from tests.tiny import run_tiny, same
 
 PREFIX = frozen_prefix
 
 
 def adapter(depth: int) -> dict[str, torch.Tensor]:
-    made = bottleneck.init(tiny_backbone(depth), 4, Seeds("x").generator("init"))
+    made = bottleneck.init(tiny_backbone(depth=depth), 4, Seeds("x").generator("init"))
     made["up.weight"] += 0.3
     return made
 
 
 def test_features_from_a_stored_prefix_have_the_bits_of_a_whole_pass() -> None:
-    backbone, shard = tiny_backbone(3), tiny_stream(1, train=BATCH).tasks[0].train
+    backbone, shard = tiny_backbone(depth=3), tiny_stream(1, train=BATCH).tasks[0].train
     branch = bottleneck.attach(adapter(3), 1.0)
     whole = rows(
         backbone, entering(shard, backbone, 0, None, None), lambda x: backbone.finish(backbone.site(0, x), branch)
@@ -38,7 +39,7 @@ def test_features_from_a_stored_prefix_have_the_bits_of_a_whole_pass() -> None:
 
 
 def test_training_reads_back_the_rows_of_its_batch() -> None:
-    backbone, shard = tiny_backbone(3), tiny_stream(1, train=8).tasks[0].train
+    backbone, shard = tiny_backbone(depth=3), tiny_stream(1, train=8).tasks[0].train
     branch = bottleneck.attach(adapter(3), 1.0)
     stored = PREFIX(shard, adapter(3), backbone=backbone, block=1)["stream"]
 
@@ -71,7 +72,7 @@ def test_a_shard_that_is_too_large_is_computed_for_each_step(monkeypatch: pytest
 def test_a_run_is_the_same_without_kept_prefixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"rd_epochs": 1, "min_scan_batch": 1, "growing": 1}
     kept = run_tiny(tmp_path / "kept", "sema", tiny_stream(2, train=10), **settings).figures
-    monkeypatch.setattr("strategies.sema.fits", lambda *_: False)
+    monkeypatch.setattr("strategies.sema.method.fits", lambda *_: False)
     computed = run_tiny(tmp_path / "computed", "sema", tiny_stream(2, train=10), **settings).figures
     assert kept["manifest"] == computed["manifest"]
     assert sum(kept["forward_passes"].values()) < sum(computed["forward_passes"].values())

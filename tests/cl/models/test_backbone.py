@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cl
 from cl.adapters import bottleneck
 from cl.errors import BadInput, UnknownName
+from cl.home.runs import Runs
+from cl.home.store import Store
 from cl.models.backbone import BATCH, embed
-from cl.models.loading import load_backbone
+from cl.models.loading import default_backbone, load_backbone
 from cl.numerics import configure
+from cl.running.compare import cells
+from cl.running.options import Options
 from cl.seeds import Seeds
-from tests.helpers import same, tiny_backbone, tiny_stream
+from cl.testing import tiny_backbone, tiny_stream
+from tests.tiny import BACKBONE, run_tiny, same
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +107,24 @@ def test_names_that_are_not_there() -> None:
         load_backbone("glyph-vti")
     with pytest.raises(BadInput, match="random:vit_tiny_patch16_224"):
         load_backbone("vit_tiny_patch16_224")
+
+
+def test_the_environment_names_the_backbone_where_nothing_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = run_tiny(tmp_path / "named", "simplecil")
+    monkeypatch.setenv("PALIMPSEST_BACKBONE", BACKBONE)
+    meant = cl.run(tiny_stream(), "simplecil", home=tmp_path / "meant")
+    assert meant.id == named.id and Runs(Store(tmp_path / "meant")).source(meant.id).backbone == BACKBONE
+    (cell,) = cells("cl.testing:tiny_stream", ["simplecil"], 1, Options())
+    assert cell.options.backbone == BACKBONE
+    monkeypatch.setenv("PALIMPSEST_BACKBONE", "")
+    assert default_backbone() == "glyph-vit"
+    monkeypatch.setenv("PALIMPSEST_BACKBONE", "glyph-vti")
+    with pytest.raises(
+        UnknownName, match="unknown backbone 'glyph-vti' in PALIMPSEST_BACKBONE; did you mean glyph-vit"
+    ):
+        cl.run(tiny_stream(), "simplecil", home=tmp_path / "meant")
 
 
 def test_a_convolutional_net_gives_features_but_no_sites() -> None:

@@ -22,60 +22,57 @@ from cl.errors import BadInput, PalimpsestError
 from cl.models.loading import load_backbone
 from cl.models.vit import TimmBackbone
 from cl.seeds import Seeds
-from tests.helpers import tiny_backbone, tiny_stream
-
-KWARGS = {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
-PLAIN = {"timm": '"VisionTransformer"', "checkpoint": '"weights.safetensors"', "preprocess": '"raw01"'}
+from cl.testing import tiny_backbone, tiny_stream
+from tests.backbone_file import KWARGS, described
 
 
 def weights() -> dict[str, Tensor]:
     return tiny_backbone().network.state_dict()
 
 
-def toml(place: Path, kwargs: dict[str, Any] = KWARGS, **changes: str | None) -> str:
-    lines = [f"{key} = {value}" for key, value in {**PLAIN, **changes}.items() if value is not None]
-    lines += ["[kwargs]", *(f"{key} = {value}" for key, value in kwargs.items())]
-    path = place / "mine.toml"
-    path.write_text("\n".join(lines), encoding="utf-8")
-    if not (place / "weights.safetensors").exists():
-        save_file(weights(), place / "weights.safetensors")
-    return str(path)
-
-
 def test_weights_and_scaling_are_the_files(tmp_path: Path) -> None:
-    backbone = load_backbone(toml(tmp_path))
-    assert backbone.name == "mine" and backbone.image_size == 16
-    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    backbone = load_backbone(described(tmp_path))
+    assert backbone.name == "mine" and backbone.image_size == 32
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     assert backbone.prepare(images).equal(images / 255)
     assert backbone.features(images).equal(backbone.network(images / 255))
-    same = load_backbone(toml(tmp_path, preprocess=None, mean="[0.5, 0.5, 0.5]", std="[0.5, 0.5, 0.5]"))
+    same = load_backbone(described(tmp_path, preprocess=None, mean="[0.5, 0.5, 0.5]", std="[0.5, 0.5, 0.5]"))
     assert same.features(images).equal(tiny_backbone().features(images))
 
 
 def test_pth_files_and_wrapped_ones(tmp_path: Path) -> None:
-    expected = load_backbone(toml(tmp_path)).digest
-    for content in (weights(), {"state_dict": weights(), "epoch": 3}, {"model": weights()}):
+    expected = load_backbone(described(tmp_path)).digest
+    for content in (
+        weights(),
+        {"state_dict": weights(), "epoch": 3},
+        {"model": weights()},
+    ):
         torch.save(content, tmp_path / "weights.pth")
-        assert load_backbone(toml(tmp_path, checkpoint='"weights.pth"')).digest == expected
+        assert load_backbone(described(tmp_path, checkpoint='"weights.pth"')).digest == expected
 
 
 def test_a_classifier_that_is_not_used_is_left_out(tmp_path: Path) -> None:
-    expected = load_backbone(toml(tmp_path)).digest
-    save_file({**weights(), "head.weight": torch.zeros(5, 32), "head.bias": torch.zeros(5)}, tmp_path / "c.safetensors")
-    assert load_backbone(toml(tmp_path, checkpoint='"c.safetensors"')).digest == expected
+    expected = load_backbone(described(tmp_path)).digest
+    save_file(
+        {**weights(), "head.weight": torch.zeros(5, 32), "head.bias": torch.zeros(5)},
+        tmp_path / "c.safetensors",
+    )
+    assert load_backbone(described(tmp_path, checkpoint='"c.safetensors"')).digest == expected
 
 
 def test_what_the_shapes_do_not_show_is_in_the_digest(tmp_path: Path) -> None:
-    first = load_backbone(toml(tmp_path))
-    assert load_backbone(toml(tmp_path, {**KWARGS, "num_heads": 4})).digest != first.digest
-    assert load_backbone(toml(tmp_path, preprocess=None, mean="[0, 0, 0.5]", std="[1, 1, 1]")).digest != first.digest
+    first = load_backbone(described(tmp_path))
+    assert load_backbone(described(tmp_path, {**KWARGS, "num_heads": 4})).digest != first.digest
+    assert (
+        load_backbone(described(tmp_path, preprocess=None, mean="[0, 0, 0.5]", std="[1, 1, 1]")).digest != first.digest
+    )
 
 
 def test_a_timm_name_with_a_checkpoint(tmp_path: Path) -> None:
     with Seeds("test").forked("network"):
         network = timm.create_model("resnet10t", num_classes=3)
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    backbone = load_backbone(toml(tmp_path, {}, timm='"resnet10t"', preprocess=None))
+    backbone = load_backbone(described(tmp_path, {}, timm='"resnet10t"', preprocess=None))
     assert backbone.mean == (0.485, 0.456, 0.406) and backbone.dim == 512
 
 
@@ -95,7 +92,7 @@ def test_other_nets_work_without_adapters(tmp_path: Path, name: str, kwargs: dic
 
 
 def test_the_run_remembers_where_it_came_from(tmp_path: Path) -> None:
-    path = toml(tmp_path)
+    path = described(tmp_path)
     result = cl.run(tiny_stream(tasks=1), "simplecil", backbone=path, home=tmp_path / "home")
     source = json.loads((tmp_path / "home" / "runs" / result.id / "source.json").read_bytes())
     assert load_backbone(source["backbone"]).name == result.figures["backbone"] == "mine"
@@ -128,7 +125,7 @@ def test_the_run_remembers_where_it_came_from(tmp_path: Path) -> None:
 def test_a_fault_in_the_file_is_one_line(
     tmp_path: Path, changes: dict[str, str | None], kwargs: dict[str, Any], message: str
 ) -> None:
-    path = toml(tmp_path, kwargs, **changes)
+    path = described(tmp_path, kwargs, **changes)
     with pytest.raises(PalimpsestError, match=message) as caught:
         load_backbone(path)
     assert "\n" not in str(caught.value)
@@ -137,8 +134,8 @@ def test_a_fault_in_the_file_is_one_line(
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"img_size": "[16, 16]"}, r"'mine' makes no features of an image of 224 x 224 pixels \(.*\); correct"),
-        ({"in_chans": 1}, "makes no features of an image of 16 x 16 pixels"),
+        ({"img_size": "[32, 32]"}, r"'mine' makes no features of an image of 224 x 224 pixels \(.*\); correct"),
+        ({"in_chans": 1}, "makes no features of an image of 32 x 32 pixels"),
         ({"global_pool": '""'}, "not one row of 32; correct its name"),
     ],
 )
@@ -147,14 +144,17 @@ def test_a_network_that_gives_no_features_is_one_line(tmp_path: Path, kwargs: di
     plain = {name: json.loads(value) if isinstance(value, str) else value for name, value in given.items()}
     save_file(VisionTransformer(num_classes=0, **plain).state_dict(), tmp_path / "weights.safetensors")
     with pytest.raises(BadInput, match=message) as caught:
-        load_backbone(toml(tmp_path, given))
+        load_backbone(described(tmp_path, given))
     assert "\n" not in str(caught.value)
 
 
 def test_weights_that_are_no_numbers_are_one_line(tmp_path: Path) -> None:
-    save_file({**weights(), "norm.weight": torch.full((32,), torch.nan)}, tmp_path / "weights.safetensors")
+    save_file(
+        {**weights(), "norm.weight": torch.full((32,), torch.nan)},
+        tmp_path / "weights.safetensors",
+    )
     with pytest.raises(BadInput, match="NaN or infinite; get its weights anew"):
-        load_backbone(toml(tmp_path))
+        load_backbone(described(tmp_path))
 
 
 class _Runs:
@@ -205,6 +205,6 @@ def test_a_fault_in_the_checkpoint_is_one_line(
 ) -> None:
     damage(tmp_path / name)
     with pytest.raises(PalimpsestError, match=message) as caught:
-        load_backbone(toml(tmp_path, checkpoint=f'"{name}"'))
+        load_backbone(described(tmp_path, checkpoint=f'"{name}"'))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "pwned").exists()

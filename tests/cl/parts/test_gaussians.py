@@ -14,7 +14,8 @@ from cl.home.store import Tensors
 from cl.learning.train import Optimisation
 from cl.parts.gaussians import Gaussians, align, class_spread, covariance
 from cl.seeds import Seeds
-from tests.helpers import same, tiny_stream
+from cl.testing import tiny_stream
+from tests.tiny import same
 
 T = torch.tensor
 SEEDS = Seeds("gaussians")
@@ -125,5 +126,5 @@ def test_distinct_classes_are_told_apart() -> None:
 def test_a_feature_that_is_not_finite_is_named() -> None:
     rows = torch.ones(4, 2)
     rows[3, 1] = torch.nan
-    with pytest.raises(NonFinite, match="t0-b/train/001' of class 't0-b'"):
+    with pytest.raises(NonFinite, match="t0/c1/1' of class 't0/c1'"):
         fitted(rows, 2, 2)

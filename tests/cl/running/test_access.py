@@ -14,20 +14,19 @@ from cl.data.policy import Policy, atom_name, atom_of
 from cl.data.recipes import resolve_stream
 from cl.data.stream import Stream
 from cl.deletion.execution import execute
-from cl.deletion.ledger import ACCESS, Ledger, status
-from cl.deletion.oracle import run_cold, task
+from cl.deletion.oracle import cold_run, run_cold
 from cl.errors import BadInput
+from cl.home.ledger import ACCESS, Ledger, statuses
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.running.grants import atoms
-from cl.running.rerun import open_run
+from cl.running.reopening import open_run
 from cl.testing import tiny_stream
-from tests.cl.cli.test_cli import palimpsest
-from tests.cl.cli.test_predict import visitor
-from tests.cl.deleting import Selector
-from tests.homes import named_backbone as named_backbone
-from tests.homes import tiny_run
-from tests.streams.test_folder import folder, listing, toml
+from tests.deleting import Selector
+from tests.image_folder import folder, listing, toml
+from tests.palimpsest import palimpsest
+from tests.tiny import run_tiny
+from tests.visitors import visitor
 
 LABELS = st.sets(st.sampled_from(["a", "b", "c/d", "e+f"]), max_size=3)
 
@@ -48,9 +47,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(
-    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Desk:
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Desk:
     return Desk(tmp_path / "home", capsys, monkeypatch)
 
 
@@ -116,7 +113,7 @@ def test_access_without_labels_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_without_clearance_the_answer_is_an_abstention(desk: Desk, tmp_path: Path) -> None:
-    run, picture = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}).id, str(visitor(tmp_path))
+    run, picture = run_tiny(desk.home, "simplecil").id, str(visitor(tmp_path))
     answers = [desk.json("predict", run, picture, "--as", user) for user in ("dave", "stranger", "")]
     assert answers[0] == answers[1] == answers[2]
     (row,) = answers[0]
@@ -126,7 +123,7 @@ def test_without_clearance_the_answer_is_an_abstention(desk: Desk, tmp_path: Pat
 
 
 def test_a_view_that_needs_training_names_the_command_that_trains_it(desk: Desk, tmp_path: Path) -> None:
-    run, picture = tiny_run(desk.home, "ease", backbone="tiny", threads=2).id, str(visitor(tmp_path))
+    run, picture = run_tiny(desk.home, "ease", threads=2).id, str(visitor(tmp_path))
     code, _, err = desk("predict", run, picture, "--as", "alice")
     assert code == 2 and err.count("\n") == 1 and "--as alice" in err
     words = err.strip().partition("palimpsest run ")[2].split()
@@ -138,7 +135,7 @@ def test_a_view_that_needs_training_names_the_command_that_trains_it(desk: Desk,
 
 
 def test_a_change_of_the_policy_holds_at_once_and_is_in_the_ledger(desk: Desk, tmp_path: Path) -> None:
-    run, picture = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}).id, str(visitor(tmp_path))
+    run, picture = run_tiny(desk.home, "simplecil").id, str(visitor(tmp_path))
     matrix = desk.json("access", run)
     rows = {one["user"]: one["reads"] for one in matrix["users"]}
     assert rows == {"alice": [True, False], "bob": [True, True], "dave": [False, False]}
@@ -149,12 +146,12 @@ def test_a_change_of_the_policy_holds_at_once_and_is_in_the_ledger(desk: Desk, t
     assert desk.json("predict", run, picture, "--as", "alice") == before
     assert desk("access", run, "--revoke", "alice=ward-a")[0] == 0
     assert desk.json("predict", run, picture, "--as", "alice")[0]["abstain"]
-    assert sum(record["type"] == ACCESS for record in Ledger(desk.home).verify()) == 4
-    assert status(desk.home) == []
+    assert sum(record.type == ACCESS for record in Ledger(desk.home).verify()) == 4
+    assert statuses(desk.home) == []
 
 
 def test_changes_that_make_no_sense_are_refused_and_what_is_given_with_them_too(desk: Desk) -> None:
-    run = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}).id
+    run = run_tiny(desk.home, "simplecil").id
     refused = {
         "--grant alice": "write it as USER=LABEL",
         "--grant alice=ward-x": "did you mean ward-b or ward-a",
@@ -171,7 +168,7 @@ def test_changes_that_make_no_sense_are_refused_and_what_is_given_with_them_too(
 
 @pytest.mark.parametrize("content", ["[]", "null", '{"alice": ["ward-a"]}', '{"alice": {"ward-b": "no"}}', "{"])
 def test_nobody_is_answered_by_changes_that_cannot_be_read(desk: Desk, tmp_path: Path, content: str) -> None:
-    run, picture = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}).id, str(visitor(tmp_path))
+    run, picture = run_tiny(desk.home, "simplecil").id, str(visitor(tmp_path))
     assert desk("access", run, "--revoke", "alice=ward-a")[0] == 0
     (path,) = (desk.home / "access").iterdir()
     path.write_text(content)
@@ -182,11 +179,11 @@ def test_nobody_is_answered_by_changes_that_cannot_be_read(desk: Desk, tmp_path:
 def test_a_user_is_told_nothing_of_what_is_read_or_built_for_all(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, picture = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}).id, str(visitor(tmp_path))
+    run, picture = run_tiny(desk.home, "simplecil").id, str(visitor(tmp_path))
     Runs(Store(desk.home)).retire(run, "request")
     assert desk("predict", run, picture, "--as", "dave")[2] == "" and Runs(Store(desk.home)).stale(run) is None
 
-    def broken(tasks: int, train: int, test: int) -> Stream:
+    def broken(tasks: int, classes: int, train: int, test: int, twins: bool) -> Stream:
         raise BadInput("sample 'secret.png' is missing")
 
     monkeypatch.setattr("cl.testing.tiny_stream", broken)
@@ -197,15 +194,13 @@ def test_a_user_is_told_nothing_of_what_is_read_or_built_for_all(
 
 def test_a_deletion_from_a_view_equals_the_oracle_and_spares_who_could_not_read_it(desk: Desk) -> None:
     stream = tiny_stream()
-    views = {
-        user: tiny_run(desk.home, "simplecil", backbone="tiny", settings={}, user=user) for user in ("alice", "bob")
-    }
+    views = {user: run_tiny(desk.home, "simplecil", user=user) for user in ("alice", "bob")}
     hidden = next(sample for sample in stream.tasks[0].train.ids if stream.access[sample] == ("ward-b",))
     outcome = execute(desk.home, views["bob"].id, [Selector("sample", hidden)])
     cold = desk.home.parent / "cold"
     cold.mkdir()
     session = open_run(desk.home, views["bob"].id)
-    assert run_cold(task(session, session.suppressed, []), cold).manifest == outcome.manifest_after
-    after = tiny_run(desk.home, "simplecil", backbone="tiny", settings={}, user="alice")
+    assert run_cold(cold_run(session, session.suppressed, []), cold).manifest == outcome.manifest_after
+    after = run_tiny(desk.home, "simplecil", user="alice")
     assert after.figures["manifest"] == views["alice"].figures["manifest"] and after.figures["components_built"] == 0
     assert outcome.manifest_after != views["bob"].figures["manifest"]

@@ -10,6 +10,7 @@ import pytest
 from cl.cli import main
 from cl.errors import BadInput, UnknownName
 from cl.running.compare import cells, run_cells
+from cl.running.options import Options
 
 
 def test_presets_and_settings_reach_whom_they_are_meant_for() -> None:
@@ -17,11 +18,10 @@ def test_presets_and_settings_reach_whom_they_are_meant_for() -> None:
         "split-digits",
         ["ease", "joint", "simplecil"],
         2,
-        ["quick", "ease.official"],
-        {"joint.when": "last", "lr": "0.1"},
+        Options(presets=["quick", "ease.official"], settings={"joint.when": "last", "lr": "0.1"}),
     )
-    assert [(cell.seed, cell.strategy) for cell in grid[:3]] == [(0, "ease"), (0, "joint"), (0, "simplecil")]
-    by_name = {cell.strategy: cell for cell in grid}
+    assert [(cell.options.seed, cell.strategy) for cell in grid[:3]] == [(0, "ease"), (0, "joint"), (0, "simplecil")]
+    by_name = {cell.strategy: cell.options for cell in grid}
     assert by_name["ease"].presets == ("quick", "official") and by_name["joint"].presets == ("quick",)
     assert by_name["ease"].settings == {"lr": "0.1"}
     assert by_name["joint"].settings == {"when": "last", "lr": "0.1"} and by_name["simplecil"].settings == {}
@@ -32,17 +32,19 @@ def test_presets_and_settings_reach_whom_they_are_meant_for() -> None:
 )
 def test_names_that_nobody_knows(presets: list[str], settings: dict[str, str]) -> None:
     with pytest.raises(UnknownName):
-        cells("split-digits", ["ease", "joint"], 1, presets, settings)
+        cells("split-digits", ["ease", "joint"], 1, Options(presets=presets, settings=settings))
 
 
 def test_a_strategy_named_twice_is_refused() -> None:
     with pytest.raises(BadInput, match="'ease' is named twice"):
-        cells("split-digits", ["ease", "ease"], 1, [], {})
+        cells("split-digits", ["ease", "ease"], 1, Options())
 
 
 def test_side_by_side_equals_one_after_the_other(tmp_path: Path) -> None:
     def figures(home: str, jobs: int) -> list[dict[str, object]]:
-        grid = cells("split-digits", ["ease", "simplecil"], 1, [], {"epochs": "1"}, home=str(tmp_path / home))
+        grid = cells(
+            "split-digits", ["ease", "simplecil"], 1, Options(settings={"epochs": "1"}, home=str(tmp_path / home))
+        )
         return run_cells(grid, jobs)
 
     alone, beside = figures("alone", 1), figures("beside", 2)

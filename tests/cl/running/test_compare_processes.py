@@ -14,6 +14,7 @@ import pytest
 
 from cl.errors import ProcessLost, UnknownName
 from cl.running.compare import cells, run_cells
+from cl.running.options import Options
 
 # Runs two cells that wait for ever. The fork server hears Ctrl-C while it loads the engine, as it does on a terminal.
 PROGRAM = """
@@ -21,15 +22,16 @@ import os, signal, sys
 sys.path.remove("")  # as in a console script
 from multiprocessing import forkserver
 from cl.running.compare import cells, get_ready, run_cells
+from cl.running.options import Options
 
 get_ready()
 os.kill(forkserver._forkserver._forkserver_pid, signal.SIGINT)
-run_cells(cells("split-digits", ["tests.cl.unlucky:Waiting"], 2, [], {}, home=sys.argv[1]), 2)
+run_cells(cells("split-digits", ["tests.unlucky:Waiting"], 2, Options(home=sys.argv[1])), 2)
 """
 
 
 def test_an_error_in_a_process_comes_back_as_it_was(tmp_path: Path) -> None:
-    grid = cells("split-digits", ["simplecil"], 2, [], {}, home=str(tmp_path), backbone="glyph-vti")
+    grid = cells("split-digits", ["simplecil"], 2, Options("glyph-vti", home=str(tmp_path)))
     with pytest.raises(UnknownName, match="unknown backbone 'glyph-vti'; did you mean glyph-vit"):
         run_cells(grid, 2)
 
@@ -41,7 +43,7 @@ def test_an_unknown_name_travels_whole() -> None:
 
 
 def test_a_killed_process_is_one_line(tmp_path: Path) -> None:
-    grid = cells("split-digits", ["tests.cl.unlucky:Killed"], 2, [], {}, home=str(tmp_path))
+    grid = cells("split-digits", ["tests.unlucky:Killed"], 2, Options(home=str(tmp_path)))
     with pytest.raises(ProcessLost, match="run the same command again"):
         run_cells(grid, 2)
 

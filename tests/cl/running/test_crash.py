@@ -23,14 +23,15 @@ from cl.home.check import faults
 from cl.home.layout import FORMAT
 from cl.home.results import Results
 from cl.testing import contents
-from tests.cl.cli.test_cli import palimpsest
-from tests.homes import manifest, tiny_run
+from tests.homes import key_of, manifest
+from tests.palimpsest import palimpsest
+from tests.tiny import run_tiny
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("straight") / "home"
-    tiny_run(home, "finetune")
+    run_tiny(home, "finetune")
     return home
 
 
@@ -38,7 +39,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def seconds(straight: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
     """What an undisturbed run takes here."""
     start = time.monotonic()
-    tiny_run(tmp_path_factory.mktemp("timed"), "finetune")
+    run_tiny(tmp_path_factory.mktemp("timed"), "finetune")
     return time.monotonic() - start
 
 
@@ -57,7 +58,7 @@ def in_child(work: Callable[[], object]) -> int:
 
 def killed_after(delay: float, home: Path) -> bool:
     """Run in a child and kill it after `delay` seconds; whether that came before its end."""
-    child = in_child(lambda: tiny_run(home, "finetune"))
+    child = in_child(lambda: run_tiny(home, "finetune"))
     time.sleep(delay)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -71,7 +72,7 @@ def check_killed_runs(home: Path, straight: Path, seconds: float, kills: int, se
         while killed_after(draw.uniform(0, seconds), place):
             if draw.random() < 0.7:
                 break
-        tiny_run(place, "finetune")
+        run_tiny(place, "finetune")
         assert manifest(place) == manifest(straight) and contents(place) == contents(straight)
         assert len(Results(place).all()) == 1
 
@@ -98,14 +99,14 @@ def test_a_build_killed_in_training_goes_on_from_its_last_epoch(
 
     def attempt() -> None:
         checkpoint.Checkpoint.save = save_and_die  # type: ignore[method-assign]
-        tiny_run(tmp_path, "finetune")
+        run_tiny(tmp_path, "finetune")
 
     deaths = 0
     while os.waitpid(in_child(attempt), 0)[1] != 0:
         deaths += 1
         assert len(list((tmp_path / "checkpoints").iterdir())) <= 1
     assert deaths == 3 * 2  # tasks, epochs
-    tiny_run(tmp_path, "finetune")
+    run_tiny(tmp_path, "finetune")
     assert contents(tmp_path) == contents(straight)
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
@@ -122,7 +123,7 @@ def test_a_damaged_checkpoint_counts_as_none(
     monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(store, "write_atomic", write_damaged)
     assert killed_at_first_checkpoint(tmp_path)
-    tiny_run(tmp_path, "finetune")
+    run_tiny(tmp_path, "finetune")
     assert manifest(tmp_path) == manifest(straight)
 
 
@@ -130,7 +131,7 @@ def killed_at_first_checkpoint(home: Path) -> bool:
     def attempt() -> None:
         save = checkpoint.Checkpoint.save
         checkpoint.Checkpoint.save = lambda self, tensors: (save(self, tensors), os._exit(9))  # type: ignore
-        tiny_run(home, "finetune")
+        run_tiny(home, "finetune")
 
     return os.waitstatus_to_exitcode(os.waitpid(in_child(attempt), 0)[1]) == 9
 
@@ -147,7 +148,7 @@ def test_two_processes_build_what_both_want_once(straight: Path, tmp_path: Path)
             return original(self, plan, store)
 
         builder.Builder._build = note  # type: ignore[method-assign]
-        tiny_run(tmp_path / "home", "finetune")
+        run_tiny(tmp_path / "home", "finetune")
 
     children = [in_child(counted) for _ in range(3)]
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
@@ -177,17 +178,17 @@ def test_a_disk_that_takes_no_more_is_one_line_and_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(store, "write_atomic", failing_writes(code, after))
         with pytest.raises(StoreError, match=r"cannot use home") as caught:
-            tiny_run(tmp_path, "finetune")
+            run_tiny(tmp_path, "finetune")
         assert "\n" not in str(caught.value)
     kept = contents(tmp_path)
-    tiny_run(tmp_path, "finetune")
+    run_tiny(tmp_path, "finetune")
     assert manifest(tmp_path) == manifest(straight)
     assert kept.items() <= contents(tmp_path).items()
     assert not list(tmp_path.rglob(f"{writing.TEMPORARY}*"))
 
 
 def test_a_full_disk_under_a_checkpoint_is_one_line(
-    named_backbone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_by_default: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write, full = store.write_atomic, failing_writes(errno.ENOSPC, 0)
 
@@ -208,6 +209,11 @@ def occupied(home: Path) -> None:
 def newer(home: Path) -> None:
     home.mkdir()
     (home / "format.json").write_text(f'{{"format":{FORMAT + 1}}}')
+
+
+def older(home: Path) -> None:
+    home.mkdir()
+    (home / "format.json").write_text(f'{{"format":{FORMAT - 1}}}')
 
 
 def unreadable_format(home: Path) -> None:
@@ -245,6 +251,7 @@ def another_database(home: Path) -> None:
 SPOILT = {
     occupied: "it is a file",
     newer: "newer palimpsest",
+    older: "build it again in another --home",
     unreadable_format: "damaged",
     odd_format: "damaged",
     blocked: "it is a file",
@@ -260,7 +267,7 @@ def test_a_home_that_cannot_be_used_is_one_line(
     spoil: Callable[[Path], None],
     command: str,
     tmp_path: Path,
-    named_backbone: None,
+    tiny_by_default: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -284,7 +291,7 @@ def test_a_home_that_cannot_be_used_is_one_line(
 def test_a_results_database_that_is_none_is_told_of_before_anything_is_built(tmp_path: Path) -> None:
     no_database(tmp_path / "home")
     with pytest.raises(StoreError, match="not a results database"):
-        tiny_run(tmp_path / "home", "simplecil")
+        run_tiny(tmp_path / "home", "simplecil")
     assert not list((tmp_path / "home").rglob("*.safetensors"))
 
 
@@ -303,7 +310,7 @@ def test_a_read_only_home_is_one_line_and_can_still_be_read(straight: Path, tmp_
         assert len(Results(home).all()) == 1
         assert not list(faults(store.Store(home)))
         try:
-            tiny_run(home, "finetune", seed=1)
+            run_tiny(home, "finetune", seed=1)
         except PalimpsestError as error:
             told.write_text(str(error))
 
@@ -328,20 +335,20 @@ def flipped(path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
 def test_damage_is_found_said_and_built_again(straight: Path, tmp_path: Path, suffix: str) -> None:
     home = Path(shutil.copytree(straight, tmp_path / "home"))
-    damaged = dict(map(tuple, manifest(home)["uses"]))["task-1/network"]
+    damaged = key_of(home, "t1/network")
     (path,) = home.rglob(f"{damaged}.{suffix}")
     flipped(path)
     for reader in home.rglob("*"):  # what reads it must be built again, or nobody would look at its bytes
         if reader.is_file() and "predictions" not in reader.name and reader.suffix in (".json", ".safetensors"):
             keep = reader.stem == damaged or reader.parent.parent.name != "store"
             None if keep else reader.unlink()
-    figures = tiny_run(home, "finetune").figures
+    figures = run_tiny(home, "finetune").figures
     assert any("damaged" in warning or "digest" in warning for warning in figures["warnings"])
     assert manifest(home) == manifest(straight) and contents(home) == contents(straight)
 
 
 def test_interrupting_at_the_keyboard_is_130_and_one_line(
-    named_backbone: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_by_default: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.cl.cli.test_cli import palimpsest
-from tests.helpers import QUICK, run_tiny, tiny_backbone, tiny_stream
+from cl.testing import tiny_backbone, tiny_stream
+from tests.palimpsest import palimpsest
+from tests.tiny import QUICK, run_tiny
 
 SEMA: dict[str, Any] = {"rd_epochs": 1, "min_scan_batch": 1, "threshold": 0, "z": "abs"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import run_tiny
+from tests.tiny import run_tiny
 
 # Kills its own process, which no handler can stop, once `owner.name` has returned `after` times.
 PROGRAM = """
@@ -18,7 +18,7 @@ import os, signal, sys
 from pathlib import Path
 from cl.components import checkpoint
 from cl.home.store import Store
-from tests.helpers import run_tiny
+from tests.tiny import run_tiny
 
 home, strategy, name, after = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 owner = {"commit": Store, "save": checkpoint.Checkpoint}[name]

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from cl.audit.verify import residue_of
+import cl
+from cl.audit.verification import known_case, residue_of
 from cl.components.builder import builds
 from cl.data.samples import Samples
 from cl.data.veil import Veiled
-from cl.deletion.execution import execute, sealed
+from cl.deletion.dossier import Order, dossier_of
+from cl.deletion.execution import execute
 from cl.deletion.forget_set import Selector
 from cl.deletion.plan import plan
 from cl.deletion.taint import closure
@@ -19,12 +21,14 @@ from cl.home.runs import Runs
 from cl.home.store import Store, Tensors
 from cl.learning.strategy import Adaptation, Model
 from cl.models.backbone import Backbone
-from cl.running.rerun import Replay, open_run, replay
+from cl.running.reopening import open_run, setup_of
 from cl.running.run import run
-from cl.testing import CONDITIONS, OnlineConformance, _renamed, tiny_backbone, tiny_drift, tiny_stream
+from cl.running.session import session_on
+from cl.testing import CONDITIONS, OnlineConformance, tiny_backbone, tiny_drift, tiny_stream
+from cl.testing.online import renamed
 from strategies.source import Source, source_of, source_scores
 from streams.drift import Drift, drifting
-from tests.cl import tiny
+from tests.tiny import BACKBONE
 
 STREAM = tiny_drift(2, 2, 2, CONDITIONS[:2])
 FAST = {"source_epochs": 1, "source_batch_size": 8}
@@ -32,7 +36,7 @@ VIDA = {**FAST, "high_rank": 4, "passes": 2}
 
 
 def start(home: Path, strategy: str = "tent", **settings: Any) -> Any:
-    return run(STREAM, strategy, backbone=tiny.BACKBONE, settings={**FAST, **settings}, home=home, device="cpu")
+    return run(STREAM, strategy, backbone=BACKBONE, settings={**FAST, **settings}, home=home, device="cpu")
 
 
 def test_forgetting_a_streamed_image_replays_from_the_last_clean_state(tmp_path: Path) -> None:  # V12, T9
@@ -47,8 +51,8 @@ def test_forgetting_a_streamed_image_replays_from_the_last_clean_state(tmp_path:
     assert found.raw_data_needed == tuple(one.id for one in STREAM.segments[2:])
     outcome = execute(home, name, [Selector("sample", sample)])
     runs = Runs(Store(home))
-    session = replay(tmp_path / "cold", runs.request(name), runs.source(name))
-    session.stream = session.whole.without({sample})
+    setup = setup_of(tmp_path / "cold", runs.request(name), runs.source(name))
+    session = session_on(tmp_path / "cold", setup, setup.whole.without({sample}))
     assert dict(outcome.components_after) == session.drive().components
     assert outcome.rebuilt == found.build
     assert outcome.components_after["online/state"] != result.figures["components"]["online/state"]
@@ -63,12 +67,13 @@ def test_what_stale_runs_keep_of_other_segments_is_no_residue(tmp_path: Path) ->
     session = open_run(tmp_path, name)
     found = plan(session, [Selector("sample", sample)])
     tainted = closure(session.store, found.forget.samples).components
-    content = sealed(tmp_path, found, [["sample", sample]], "exact")
+    dossier = dossier_of(session.store, found, Order(name, (Selector("sample", sample),), "home", "exact", ""))
+    case = known_case(dossier)
     execute(tmp_path, name, [Selector("sample", sample)])
-    assert Runs(Store(tmp_path)).stale(other) and residue_of(tmp_path, open_run(tmp_path, name), content) == []
+    assert Runs(Store(tmp_path)).stale(other) and residue_of(tmp_path, open_run(tmp_path, name), case) == []
     left = next(record for record in tainted.values() if record.build.endswith("source_scores"))
     Store(tmp_path).folder.joinpath("left.json").write_text(f"{left.key} {left.parts['evidence']['digest']}")
-    (hit,) = residue_of(tmp_path, open_run(tmp_path, name), content)
+    (hit,) = residue_of(tmp_path, open_run(tmp_path, name), case)
     assert (hit.path, hit.kind, hit.count) == ("store/left.json", "digest", 1), "the key alone tells"
 
 
@@ -76,7 +81,7 @@ def test_a_subject_and_a_class_reach_what_was_streamed(tmp_path: Path) -> None:
     name = start(tmp_path).figures["run"]
     session = open_run(tmp_path, name)
     subject = STREAM.subjects[STREAM.segments[0].samples.ids[0]]
-    for selector in (Selector("subject", subject), Selector("class", "class-0")):
+    for selector in (Selector("subject", subject), Selector("class", "t0/c0")):
         forget = plan(session, [selector]).forget
         streamed = {sample for one in STREAM.segments for sample in one.samples.ids}
         assert streamed & set(forget.samples) and forget.test >= len(streamed & set(forget.samples))
@@ -124,7 +129,7 @@ def test_rounds_alike_with_a_reset_each_are_equal(tmp_path: Path) -> None:  # T1
 
 def test_a_segment_may_lack_a_class(tmp_path: Path) -> None:
     whole = STREAM.segments[1]
-    gone = {s for s, label in zip(whole.samples.ids, whole.samples.labels, strict=True) if label == "class-0"}
+    gone = {s for s, label in zip(whole.samples.ids, whole.samples.labels, strict=True) if label == "t0/c0"}
     result = run(STREAM.without(gone), "vida", backbone=tiny_backbone(), home=tmp_path, device="cpu", settings=VIDA)
     online = result.figures["online"]
     assert online["test_time"]["segments"][1]["images"] == len(whole) - len(gone) == 2
@@ -133,13 +138,13 @@ def test_a_segment_may_lack_a_class(tmp_path: Path) -> None:
 
 def test_the_suite_gives_other_labels_where_it_looks_for_leaks() -> None:  # T7, V15
     for one in STREAM.segments:
-        for batch, renamed in zip(one.batches.values(), _renamed(one).batches.values(), strict=True):
-            assert set(batch.labels) == {"class-0", "class-1"} and batch.labels != renamed.labels
+        for batch, other in zip(one.batches.values(), renamed(one).batches.values(), strict=True):
+            assert set(batch.labels) == {"t0/c0", "t0/c1"} and batch.labels != other.labels
 
 
 def test_the_model_of_a_finished_run_is_the_adapted_one(tmp_path: Path) -> None:
     result = start(tmp_path)
-    model = Replay(tmp_path, result.figures["run"]).model
+    model = cl.open(result.figures["run"], tmp_path).model
     assert model["online"]["state"].digest == result.figures["components"]["online/state"]
 
 

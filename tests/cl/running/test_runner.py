@@ -13,7 +13,8 @@ from cl import metrics
 from cl.data.stream import Stream
 from cl.errors import BadInput, NonFinite, UnknownName
 from cl.home.results import PRINTED, Results
-from tests.helpers import run_tiny, tiny_backbone, tiny_stream
+from cl.testing import tiny_backbone, tiny_stream
+from tests.tiny import run_tiny
 
 STRATEGIES = ["ease", "simplecil", "finetune", "joint", "mos", "ssiat", "sema"]
 
@@ -138,7 +139,7 @@ def test_a_shorter_stream_shares_its_tasks_with_a_longer_one(tmp_path: Path) -> 
 def test_removing_samples_equals_never_having_had_them(tmp_path: Path) -> None:
     stream = tiny_stream()
     run_tiny(tmp_path / "warm", "ease", stream)
-    filtered: Stream = stream.without({"t1-a/train/000", "t0-b/test/101"})
+    filtered: Stream = stream.without({"t1/c0/0", "t0/c1/8"})
     warm, cold = run_tiny(tmp_path / "warm", "ease", filtered), run_tiny(tmp_path / "cold", "ease", filtered)
     assert warm.figures["components"] == cold.figures["components"]
     assert 0 < warm.figures["components_built"] < cold.figures["components_built"]

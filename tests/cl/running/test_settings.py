@@ -15,10 +15,11 @@ from cl.data.recipes import arguments_of, resolve_stream
 from cl.errors import BadInput, UnknownName
 from cl.learning.strategy import strategy_of
 from cl.running.compare import cells
+from cl.running.options import Options
 from cl.running.settings import shared_out
 from cl.testing import tiny_stream
 from strategies.simplecil import SimpleCIL
-from tests.cl.cli.test_cli import palimpsest
+from tests.palimpsest import palimpsest
 
 KNOWN = {"ease": {"epochs", "tasks"}, "joint": {"epochs"}, "stream": {"tasks", "people"}}
 
@@ -60,13 +61,14 @@ def test_arguments_of_a_stream_are_typed_and_enter_its_recipe() -> None:
 
 
 def test_a_comparison_hands_the_streams_arguments_to_every_cell() -> None:
-    grid = cells("split-digits", ["ease", "joint"], 1, [], {"stream.people": "5", "joint.epochs": "1", "epochs": "3"})
-    assert [cell.options["arguments"] for cell in grid] == [{"people": "5"}] * 2
-    assert [cell.settings for cell in grid] == [{"epochs": "3"}, {"epochs": "1"}]
+    settings = {"stream.people": "5", "joint.epochs": "1", "epochs": "3"}
+    grid = cells("split-digits", ["ease", "joint"], 1, Options(settings=settings))
+    assert [cell.options.arguments for cell in grid] == [{"people": "5"}] * 2
+    assert [cell.options.settings for cell in grid] == [{"epochs": "3"}, {"epochs": "1"}]
 
 
 def test_run_takes_arguments_of_the_stream(
-    named_backbone: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tiny_by_default: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     words = ["run", "cl.testing:tiny_stream", "simplecil", "--set", "tasks=2", "--home", str(tmp_path), "--json"]
     code, out, err = palimpsest(capsys, monkeypatch, *words)
