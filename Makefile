@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
 export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow wheel-check release-check lint bench clean
+.PHONY: demo test test-slow matrix wheel-check release-check lint bench clean
 
 # The page below is made from nothing: a home left by an earlier demo would only be read back.
 demo: $(INSTALLED)
@@ -25,6 +25,10 @@ test: lint
 
 test-slow: $(INSTALLED)
 	$(PYTEST) -m slow
+
+# Every strategy against every kind of deletion, each beside a folder that never had the data.
+matrix: $(INSTALLED)
+	$(PYTEST) -m slow tests/redteam/test_matrix.py
 
 # The wheel as others get it: without the checkout; release-check also without anything installed before.
 wheel-check: $(INSTALLED)

@@ -62,11 +62,15 @@ class ShardFiles:
         self._known: set[tuple[str, str]] = set()
 
     def remember(self, shard: Shard) -> None:
-        """Keep which samples the shard's digest stands for in its stream."""
+        """Keep which samples the shard's digest stands for in its stream. A damaged file stays as it is: nobody knows
+        which streams it told of, so a deletion refuses until it is removed."""
         if (shard.digest, shard.stream) in self._known:
             return
         path = self._folder / shard.digest[:2] / f"{shard.digest}.json"
-        before = readings(path) if path.exists() else ()
+        try:
+            before = readings(path)
+        except StoreError:
+            return
         if shard not in before:
             others = [one for one in before if one.stream != shard.stream]
             content = {one.stream: [astuple(row) for row in one.rows] for one in (*others, shard)}
@@ -81,13 +85,15 @@ class ShardFiles:
 
 
 def readings(path: Path) -> tuple[Shard, ...]:
-    """What a shard's file says. Raises StoreError for a damaged one."""
+    """What a shard's file says; nothing, if there is none. Raises StoreError for a damaged one."""
     try:
         content = json.loads(path.read_bytes())
         streams = content["readings"].items()
         if content["checksum"] != digest_json(content["readings"]):
             raise ValueError
         return tuple(Shard(path.stem, stream, tuple(_row(*cells) for cells in rows)) for stream, rows in streams)
+    except FileNotFoundError:
+        return ()
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise StoreError(f"{path} is damaged; remove it and what {path.parents[1]} holds, and run again") from error
 
