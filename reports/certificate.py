@@ -39,7 +39,8 @@ CHECKS = {
         "{outside} untouched parts, {moved} of them changed",
     ),
     "V6": (
-        "The storage was searched, file by file: no id of a sample, no row of its pixels, no digest of it is left.",
+        "The storage was searched, file by file: no id or file name of a sample, no row of its pixels, no image "
+        "like it, no digest of it is left. What such a search cannot find is listed in the certificate's file.",
         "{hits} traces found, {excepted} of them in runs that are listed as exceptions",
     ),
     "environment": (

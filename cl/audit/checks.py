@@ -70,12 +70,15 @@ class OthersUnmoved:
 
 @dataclass(frozen=True)
 class NothingLeft:
-    """V6. hits: traces; excepted: those in files of runs that were left alone. first: a few others."""
+    """V6. hits: traces; excepted: those in files of runs that were left alone. first: a few others. searched,
+    not_searched: for what, in words that name no sample."""
 
     passed: bool
     hits: int
     excepted: int
     first: tuple[str, ...]
+    searched: tuple[str, ...]
+    not_searched: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from cl.audit.checks import (
     RunDiffered,
     SameEnvironment,
 )
-from cl.audit.residue import Hit, residue
+from cl.audit.residue import Hit, Residue, residue
 from cl.deletion.dossier import Dossier, MeasuredCopy, read_dossier
 from cl.deletion.events import Received, Refuted, Resolved, Verified, append, needed
 from cl.deletion.oracle import Finding, cold_run, observe, oracles, shards_with, with_replaced
@@ -202,16 +202,18 @@ def _others_unmoved(after: Finding, altered_run: Finding, case: Case) -> OthersU
 
 
 def _nothing_left(home: Path, session: Session, case: Case) -> NothingLeft:
-    hits = residue_of(home, session, case)
-    excepted = [hit for hit in hits if _is_excepted(hit, session, case.exceptions)]
-    others = [f"{hit.kind} in {hit.path}" for hit in hits if hit not in excepted]
-    hit_count, excepted_count = (sum(hit.count for hit in some) for some in (hits, excepted))
-    return NothingLeft(not others, hit_count, excepted_count, tuple(others[:EXAMPLES]))
+    found = residue_of(home, session, case)
+    excepted = [hit for hit in found.hits if _is_excepted(hit, session, case.exceptions)]
+    others = [f"{hit.kind} in {hit.path}" for hit in found.hits if hit not in excepted]
+    hits, in_excepted = (sum(hit.count for hit in some) for some in (found.hits, excepted))
+    return NothingLeft(not others, hits, in_excepted, tuple(others[:EXAMPLES]), found.searched, found.not_searched)
 
 
-def residue_of(home: Path, session: Session, case: Case) -> list[Hit]:
+def residue_of(home: Path, session: Session, case: Case) -> Residue:
     """What is left of the request's samples in the home."""
-    return residue(home, session.whole.name, case.samples, shards_with(session.whole, case.samples), case.digests)
+    gone = shards_with(session.whole, case.samples)
+    rest = shards_with(session.whole, session.whole.ids - case.samples.keys())
+    return residue(home, session.whole.name, case.samples, gone, case.digests, rest)
 
 
 def _is_excepted(hit: Hit, session: Session, exceptions: Sequence[str]) -> bool:

@@ -303,19 +303,19 @@ def show_ledger(home: Home = None, as_json: AsJson = False) -> None:
 def residue(request: Request, ids_file: IdsFile = None, home: Home = None, as_json: AsJson = False) -> None:
     """Search the home for what is left of deleted samples. Exit code 1 if there is anything."""
     from cl.audit.verification import case_of, residue_of
-    from cl.cli.printing import out
+    from cl.cli.printing.deletion import print_residue
+    from cl.documents import plain
     from cl.running.reopening import open_run
 
     place = existing_home(home)
     case = case_of(place, request, _lines(ids_file) if ids_file else None)
-    hits = residue_of(place, open_run(place, case.run), case)
+    with progress(quiet=True):
+        found = residue_of(place, open_run(place, case.run), case)
     if as_json:
-        print_json({"request": request, "hits": [hit.__dict__ for hit in hits]})
+        print_json({"request": request, **plain(found)})
     else:
-        for hit in hits:
-            out.print(f"{hit.kind} in {hit.path}: {hit.count}", highlight=False, soft_wrap=True)
-        out.print(f"{len(hits)} files with residue" if hits else "nothing is left", highlight=False)
-    if hits:
+        print_residue(found)
+    if found.hits:
         raise typer.Exit(1)
 
 

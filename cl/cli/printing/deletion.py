@@ -10,12 +10,14 @@ from rich.table import Table
 from cl.cli.printing import out
 
 if TYPE_CHECKING:
+    from cl.audit.residue import Residue
     from cl.audit.verification import Evidence
     from cl.deletion.plan import DeletionPlan, Step
     from cl.deletion.steps import Outcome
     from cl.home.ledger import LedgerRecord
 
 ID_WIDTH = 12  # of a request's or run's id
+WORDY = ("passed", "searched", "not_searched")  # facts of a check that are not among its numbers
 
 
 def print_plan(found: DeletionPlan) -> None:
@@ -82,10 +84,22 @@ def print_checks(evidence: Evidence) -> None:
     """A row a check, then the grade."""
     table = Table("check", "passed", "numbers", box=None)
     for name, check in sorted(evidence.checks.as_json().items()):
-        numbers = ", ".join(f"{key} {value}" for key, value in check.items() if key != "passed" and value != [])
+        told = {key: value for key, value in check.items() if key not in WORDY and value != []}
+        numbers = ", ".join(f"{key} {value}" for key, value in told.items())
         table.add_row(name, "yes" if check["passed"] else "[bold]no[/bold]", numbers)
     out.print(table)
     out.print(f"grade [bold]{evidence.grade}[/bold], manifest {evidence.manifest_after[:16]}", highlight=False)
+
+
+def print_residue(found: Residue) -> None:
+    """A line a trace; then what was not searched for."""
+    lines = [f"{one.kind} in {one.path}: {one.count}{f' ({one.inside})' * bool(one.inside)}" for one in found.hits]
+    files = len({one.path for one in found.hits})
+    lines.append(f"{files} files with residue" if files else "nothing is left of what was searched for")
+    lines += [f"not searched: {one}" for one in found.not_searched]
+    lines += [f"not opened to its end: {path}" for path in found.unopened]
+    for line in lines:
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def print_requests(found: Sequence[Mapping[str, Any]]) -> None:

@@ -32,7 +32,7 @@ def content() -> str:
 
 
 def found(home: Path) -> set[tuple[str, str]]:
-    return {(hit.path, hit.kind) for hit in residue(home, "tiny", {SAMPLE: content()}, [image()])}
+    return {(hit.path, hit.kind) for hit in residue(home, "tiny", {SAMPLE: content()}, [image()]).hits}
 
 
 def test_a_clean_home_has_none(home: Path) -> None:
@@ -88,9 +88,9 @@ def test_black_rows_and_bare_numbers_are_no_residue(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(bytes(4096) + b"\xff" * 4096)
     (tmp_path / "record.json").write_text('{"numel": 12, "epoch": 3}')
     black = Samples.visiting(image().images().permute(0, 2, 3, 1).numpy() * 0)
-    assert residue(tmp_path, "tiny", {"12": "0" * 64, "3": "1" * 64}, [black]) == []
+    assert not residue(tmp_path, "tiny", {"12": "0" * 64, "3": "1" * 64}, [black]).hits
     (tmp_path / "record.json").write_text('{"ids": ["12"]}')
-    assert [hit.kind for hit in residue(tmp_path, "tiny", {"12": "0" * 64})] == ["id"]
+    assert [hit.kind for hit in residue(tmp_path, "tiny", {"12": "0" * 64}).hits] == ["id"]
 
 
 def test_the_source_itself_is_known_to_the_run(home: Path) -> None:

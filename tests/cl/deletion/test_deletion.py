@@ -55,7 +55,7 @@ def test_after_equals_the_cold_oracle_and_the_store_holds_nothing_else(ids: set[
             for sample, content in zip(shard.ids, shard.contents, strict=True)
             if sample in ids
         }
-        assert residue(home, "tiny", contents, shards_with(session.whole, ids)) == []
+        assert not residue(home, "tiny", contents, shards_with(session.whole, ids)).hits
 
 
 def outputs(session: Session, ids: set[str]) -> Mapping[str, str]:

@@ -70,10 +70,10 @@ def test_what_stale_runs_keep_of_other_segments_is_no_residue(tmp_path: Path) ->
     dossier = dossier_of(session.store, found, Order(name, (Selector("sample", sample),), "home", "exact", ""))
     case = known_case(dossier)
     execute(tmp_path, name, [Selector("sample", sample)])
-    assert Runs(Store(tmp_path)).stale(other) and residue_of(tmp_path, open_run(tmp_path, name), case) == []
+    assert Runs(Store(tmp_path)).stale(other) and not residue_of(tmp_path, open_run(tmp_path, name), case).hits
     left = next(record for record in tainted.values() if record.build.endswith("source_scores"))
     Store(tmp_path).folder.joinpath("left.json").write_text(f"{left.key} {left.parts['evidence']['digest']}")
-    (hit,) = residue_of(tmp_path, open_run(tmp_path, name), case)
+    (hit,) = residue_of(tmp_path, open_run(tmp_path, name), case).hits
     assert (hit.path, hit.kind, hit.count) == ("store/left.json", "digest", 1), "the key alone tells"
 
 
