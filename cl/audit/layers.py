@@ -20,18 +20,22 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 DEPTH = 4  # layers below a file's own bytes
 LIMIT = 1 << 28  # bytes that one file may unfold to
 LEAST = 11  # characters of base64 that are decoded: eight bytes
+LINE = 60  # shortest line of base64 that goes on in the next
 KINDS = ("gzip", "bzip2", "xz", "zip", "tar", "SQLite", "base64")
 
 _SQLITE = b"SQLite format 3\0"
 _ZIP = b"PK\x03\x04"
 _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
 _RUN = re.compile(rb"[A-Za-z0-9+/_-]{%d,}" % LEAST)
-_WRAPPED = re.compile(rb"(?:[A-Za-z0-9+/_-]{60,}(?:\\[rn]|[\r\n])+)+[A-Za-z0-9+/_-]+")
+_WRAPPED = re.compile(rb"(?:[A-Za-z0-9+/_-]{%d,}(?:\\[rn]|[\r\n])+)+[A-Za-z0-9+/_-]+" % LINE)
 _BREAKS = re.compile(rb"\\[rn]|[\r\n]")
 _DIGEST = re.compile(rb"[0-9a-f]{64}")  # as every record of a home has: never base64
+_ALPHABET = np.array([_RUN.match(bytes([byte]) * LEAST) is not None for byte in range(256)])
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
@@ -162,12 +166,24 @@ def _cells(rows: sqlite3.Cursor, budget: Budget) -> Iterator[bytes]:
 def _base64(data: bytes, budget: Budget) -> Iterator[bytes]:
     """What every run of base64 says, wherever in it the text begins: all of them in one, and those that are files of
     their own each by itself."""
-    runs = [run for run in _RUN.findall(data) if not _DIGEST.fullmatch(run)]
-    runs += [_BREAKS.sub(b"", wrapped) for wrapped in _WRAPPED.findall(data)]
+    runs = [run for run in _runs(data) if not _DIGEST.fullmatch(run)]
+    if max(map(len, runs), default=0) >= LINE:
+        runs += [_BREAKS.sub(b"", wrapped) for wrapped in _WRAPPED.findall(data)]
     decoded = [_decoded(run, shift) for run in runs for shift in range(4)]
     yield from (one for one in decoded if _is_known(one))
     if decoded:
         yield b"\n".join(decoded)
+
+
+def _runs(data: bytes) -> Iterator[bytes]:
+    """What `_RUN` matches, found faster: weights have next to none."""
+    inside = _ALPHABET[np.frombuffer(data, dtype=np.uint8)]
+    for step in (1, 2, 4, LEAST - 8):  # so that 2, 4, 8, LEAST in a row are of the alphabet
+        inside = inside[:-step] & inside[step:]
+    begins = np.flatnonzero(inside & ~np.concatenate([[False], inside[:-1]])) if len(inside) else ()
+    for start in begins:
+        if (run := _RUN.match(data, int(start))) is not None:
+            yield run.group()
 
 
 def _decoded(run: bytes, shift: int) -> bytes:

@@ -17,7 +17,7 @@ from cl.data.images import decode, whole
 from cl.data.samples import Samples
 from cl.errors import BadInput
 
-SIDE = 16  # of a thumbnail
+SIDE = 8  # of a thumbnail: so few that what compression with loss changes averages out
 ALIKE = 0.9  # correlation of two thumbnails from which on one may be the other
 FLAT = 1.0  # grey levels that a thumbnail has to vary by, or it shows nothing
 LONGEST = 1 << 25  # bytes of an image within other data

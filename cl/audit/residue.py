@@ -32,7 +32,7 @@ SEARCHED = (
     "base names that no other sample has",
     "digests of the samples, of their files and pixels, and of what was made from them",
     "rows of raw pixels, at the size of the stream",
-    "images, by the digest of their pixels, and by their likeness to a sample (grey thumbnails of 16 by 16)",
+    "images, by the digest of their pixels, and by their likeness to a sample (grey thumbnails of 8 by 8)",
     f"all of these inside {', '.join(KINDS)}, {DEPTH} deep, to {LIMIT >> 20} MiB a file",
 )
 NOT_SEARCHED = (
