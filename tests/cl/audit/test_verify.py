@@ -266,7 +266,7 @@ def test_a_manifest_that_serves_something_else_is_no_exact_deletion(tmp_path: Pa
     found = verify(tmp_path, request)
     assert found.grade == "A" and not found.checks.v2.served and found.checks.v3.passed
     with pytest.raises(DeletionError, match="has changed"):
-        certify(tmp_path, request)
+        certify(tmp_path, request, "A")
     assert run_tiny(tmp_path, "simplecil").id == run_id
     assert verify(tmp_path, request).grade == "E0" and certify(tmp_path, request).exists()
 
