@@ -75,9 +75,7 @@ def anchor_now(home: Path, to: Path | None) -> Head:
 def _unanchored(chain: Chain, anchored: int | None, stamped: TimeStamp | None) -> list[str]:
     """What nothing outside the home vouches for."""
     if anchored is None and stamped is None:
-        return [
-            "whether home, ledger and marker were put back together from an older copy: nothing is anchored outside"
-        ]
+        return ["whether the home as a whole was put back from an older copy: nothing is anchored outside"]
     covered = max(anchored or 0, stamped.counter if stamped else 0)
     left = len(chain.records) - covered
     return [f"whether anything followed the newest records: {left} of them are not anchored outside"] if left else []
