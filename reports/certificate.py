@@ -10,8 +10,8 @@ from typing import Any
 
 import rfc8785
 
-from reports import figures
-from reports.pages import environment, write
+from reports.pages import environment, write_page
+from reports.palette import DARK, LIGHT
 
 # Lanes of the picture, from what was given to what came out; other roles follow in the order in which they appear.
 LANES = ("train images", "test images", "adapter", "head", "prototype", "statistics", "cache", "prediction")
@@ -78,9 +78,9 @@ def write_certificate(certificate: Mapping[str, Any], out: Path) -> Path:
         checks=[_check(name, found) for name, found in sorted(certificate["checks"].items())],
         selected=[f"{SELECTED[kind]}: {n}" for kind, n in Counter(certificate["selectors"]).items()],
         removed=[f"{n} {REMOVED[name]}" for name, n in certificate["purged"].items() if n],
-        tokens={"light": figures.LIGHT, "dark": figures.DARK},
+        tokens={"light": LIGHT, "dark": DARK},
     )
-    write(out, html)
+    write_page(out, html)
     return out
 
 

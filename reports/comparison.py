@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,23 @@ from markupsafe import Markup
 from cl.errors import BadInput
 from cl.metrics import forgetting_per_task
 from reports import drift, figures, growth
-from reports.figures import Series
-from reports.pages import environment, write
-from reports.quantities import Kind
-from reports.summary import COST, GROWTH, LEARNING, METRICS, ONLINE, Metric, Run, by_strategy, places, ranking_metric
+from reports.columns import COST, GROWTH, LEARNING, METRICS, ONLINE, Entry, Metric, RunFigures
+from reports.figures import Frame, Series
+from reports.pages import environment, write_page
+from reports.palette import DARK, LIGHT
+from reports.quantities import QuantityKind
 from reports.summary import aggregate as aggregate
+from reports.summary import by_strategy, places, ranking_metric
 from reports.summary import paired_differences as paired_differences
 
-Stack = np.ma.MaskedArray[Any, Any]
-Entry = Mapping[str, Any]  # A strategy on the page: its row of `aggregate`, its runs, its colour.
+RunStack = np.ma.MaskedArray[Any, Any]
 
 # A preset's name says how a run was made; these words say what it means for the figures.
 _PRESET_MEANING = {"quick": "few epochs, so figures lie below what the methods can reach"}
 
 
 def write_comparison(
-    runs: Sequence[Run],
+    runs: Sequence[RunFigures],
     out: Path,
     *,
     title: str,
@@ -51,11 +52,11 @@ def write_comparison(
     ordered = sorted(runs, key=lambda run: (run["strategy"], run["seed"], run["run"]))
     page = environment().get_template("comparison.html.j2")
     html = page.render(title=title, notes=[*notes, *_cautions(ordered)], links=links, **_contents(ordered))
-    write(out, html)
+    write_page(out, html)
     return out
 
 
-def _contents(runs: Sequence[Run]) -> dict[str, Any]:
+def _contents(runs: Sequence[RunFigures]) -> dict[str, Any]:
     """Everything that the template names, beside what the caller gave."""
     rows = aggregate(runs)
     groups, phases = by_strategy(runs), _phases(runs)
@@ -87,7 +88,7 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
         "matrices": _matrices(strategies),
         "phases": phases,
         "figures": _figures(strategies, phases),
-        "tokens": {"light": figures.LIGHT, "dark": figures.DARK},
+        "tokens": {"light": LIGHT, "dark": DARK},
         "runs": runs,
     }
 
@@ -106,7 +107,7 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(value for value in values if value is not None))
 
 
-def _scope(runs: Sequence[Run]) -> dict[str, Any]:
+def _scope(runs: Sequence[RunFigures]) -> dict[str, Any]:
     streams = {run["stream"]: run for run in runs}
     return {
         "streams": [{"name": name, "extent": _extent(run), "tasks": run["tasks"]} for name, run in streams.items()],
@@ -116,7 +117,7 @@ def _scope(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _presets(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _presets(runs: Sequence[RunFigures]) -> list[dict[str, Any]]:
     """Each preset with its meaning, if known, and the strategies that it holds for, if not for all."""
     used: dict[str, set[str]] = {}
     for run in runs:
@@ -133,7 +134,7 @@ def _presets(runs: Sequence[Run]) -> list[dict[str, Any]]:
     ]
 
 
-def _extent(run: Run) -> str:
+def _extent(run: RunFigures) -> str:
     """Tasks and classes of the run's stream in words. In a domain stream tasks share classes, which is then said."""
     sizes = run["classes_per_task"]
     classes = {name for task in run["tasks"] for name in task["classes"]}
@@ -150,7 +151,7 @@ def _counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _cautions(runs: Sequence[Run]) -> list[str]:
+def _cautions(runs: Sequence[RunFigures]) -> list[str]:
     """What a reader must know before trusting the ranking: runs that differ in more than strategy and seed."""
     cautions = []
     for name in ("stream", "backbone"):
@@ -189,7 +190,7 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _pairs(runs: Sequence[Run], rows: Sequence[Entry]) -> dict[str, Any]:
+def _pairs(runs: Sequence[RunFigures], rows: Sequence[Entry]) -> dict[str, Any]:
     """The differences to each possible reference, and the largest of all, which sets the scale of the dots."""
     metric = ranking_metric(rows)
     tables = {row["strategy"]: paired_differences(runs, metric, row["strategy"]) for row in rows}
@@ -197,7 +198,7 @@ def _pairs(runs: Sequence[Run], rows: Sequence[Entry]) -> dict[str, Any]:
     return {"tables": tables if sizes else {}, "largest": max(sizes, default=0) or 1}
 
 
-def _stack(lists: Iterable[Sequence[Any] | None]) -> Stack:
+def _stack(lists: Iterable[Sequence[Any] | None]) -> RunStack:
     """The lists of several runs as one array (runs, ...), masked where a run has no number."""
     arrays = [np.array(values, dtype=float) for values in lists if values]
     shape = np.max([array.shape for array in arrays], axis=0) if arrays else (0,)
@@ -207,7 +208,7 @@ def _stack(lists: Iterable[Sequence[Any] | None]) -> Stack:
     return np.ma.masked_invalid(stack)
 
 
-def _series(entry: Entry, stack: Stack) -> Series:
+def _series(entry: Entry, stack: RunStack) -> Series:
     """Mean and sample standard deviation of `stack` over its first axis, NaN where there is none."""
     mean = np.ma.filled(stack.mean(axis=0), np.nan)
     spread = np.ma.filled(stack.std(axis=0, ddof=1), np.nan) if len(stack) > 1 else np.full_like(mean, np.nan)
@@ -230,7 +231,7 @@ def _matrices(strategies: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def _phases(runs: Sequence[Run]) -> list[str]:
+def _phases(runs: Sequence[RunFigures]) -> list[str]:
     """The phases that cost something, the longest first."""
     seconds: Counter[str] = Counter()
     for run in runs:
@@ -238,7 +239,7 @@ def _phases(runs: Sequence[Run]) -> list[str]:
     return sorted(seconds, key=lambda name: (-seconds[name], name))
 
 
-def _adapters(run: Run) -> Any:
+def _adapters(run: RunFigures) -> Any:
     """Adapters after each task, those of each layer counted by themselves where that is known."""
     layers = (run.get("growth") or {}).get("adapters")
     return [sum(row) for row in layers] if layers else run.get("adapters")
@@ -262,17 +263,18 @@ def _figures(strategies: Sequence[Entry], phases: Sequence[str]) -> dict[str, An
     }
 
 
-def _per_task(strategies: Sequence[Entry], read: Callable[[Run], Sequence[Any] | None]) -> list[Series]:
+def _per_task(strategies: Sequence[Entry], read: Callable[[RunFigures], Sequence[Any] | None]) -> list[Series]:
     """What `read` finds in the runs, one number per task, for each strategy that has any."""
     series = (_series(entry, _stack(map(read, entry["runs"]))) for entry in strategies)
     return [one for one in series if np.isfinite(one.mean).any()]
 
 
-def _lines(name: str, series: Sequence[Series], kind: Kind, what: str, *, width: int, height: int) -> Markup | None:
+def _lines(
+    name: str, series: Sequence[Series], kind: QuantityKind, what: str, *, width: int, height: int
+) -> Markup | None:
     if all(len(one.mean) < 2 for one in series):
         return None  # A single task is told by the tables already.
-    from_zero = kind != "percent"
-    return figures.lines(name, series, kind, what, width=width, height=height, from_zero=from_zero)
+    return figures.lines(name, series, kind, what, Frame(width, height, from_zero=kind != "percent"))
 
 
 def _forgetting_panels(strategies: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -302,7 +304,9 @@ def _seed_dots(strategies: Sequence[Entry], metric: Metric) -> Markup | None:
     return figures.dots(metric.name, series, samples, metric.title, width=500) if series else None
 
 
-def _cost_bars(strategies: Sequence[Entry], phases: Sequence[str], item: str, kind: Kind, what: str) -> Markup | None:
+def _cost_bars(
+    strategies: Sequence[Entry], phases: Sequence[str], item: str, kind: QuantityKind, what: str
+) -> Markup | None:
     """Seconds or passes of each phase, mean over runs; a phase that a run does not have cost it nothing."""
     series = []
     for entry in strategies:

@@ -11,12 +11,11 @@ from markupsafe import Markup
 
 from cl.online_metrics import stability
 from reports import figures
-from reports.figures import Series
-from reports.quantities import Kind
-from reports.summary import Run
+from reports.columns import Entry, RunFigures
+from reports.figures import Frame, Series
+from reports.quantities import QuantityKind
 
-Entry = Mapping[str, Any]
-Read = Callable[[Mapping[str, Any]], Sequence[float | None]]
+Reader = Callable[[Mapping[str, Any]], Sequence[float | None]]
 
 # What methods may tell of each batch, where the page draws it.
 EVIDENCE = {
@@ -29,19 +28,19 @@ EVIDENCE = {
 WINDOW = 120  # points that a line over batches has at most; more are averaged
 
 
-def of(run: Run) -> Mapping[str, Any] | None:
+def of(run: RunFigures) -> Mapping[str, Any] | None:
     """What the run recorded at test time."""
     return run.get("online")
 
 
 def drawings(strategies: Sequence[Entry]) -> dict[str, Any]:
     """Errors by segment, recurrence and evidence, as drawings; the ids of the segments."""
-    met = [run for entry in strategies for run in entry["runs"] if of(run)]
-    if not met:
+    online = [told for entry in strategies for run in entry["runs"] if (told := of(run))]
+    if not online:
         return {}
     evidence = [(title, _over_batches(strategies, name)) for name, title in EVIDENCE.items()]
     return {
-        "segments": list(of(met[0])["online_error"]),  # type: ignore[index]
+        "segments": list(online[0]["online_error"]),
         "errors": _lines(
             "online-error", strategies, lambda online: list(online["online_error"].values()), "percent", "segment", 1040
         ),
@@ -78,7 +77,7 @@ def _beside(entry: Entry, strategies: Sequence[Entry]) -> dict[str, Any] | None:
     return {**entry, **means, "reference": reference, "compared": len(found), "collapses": collapses}
 
 
-def _batches(run: Run) -> Mapping[str, Any] | None:
+def _batches(run: RunFigures) -> Mapping[str, Any] | None:
     """What the run tells of its batches, if errors are among it."""
     told = (of(run) or {}).get("test_time", {}).get("batches", {})
     return told if told.get("error") else None
@@ -98,16 +97,17 @@ def _thinned(values: Sequence[float | None]) -> list[float]:
     return [float(np.mean(known)) if len(known := part[np.isfinite(part)]) else np.nan for part in parts]
 
 
-def _lines(name: str, strategies: Sequence[Entry], read: Read, kind: Kind, place: str, width: int) -> Markup | None:
+def _lines(
+    name: str, strategies: Sequence[Entry], read: Reader, kind: QuantityKind, place: str, width: int
+) -> Markup | None:
     found = [series for entry in strategies if (series := _series(entry, read)) is not None]
     if not found:
         return None
-    return figures.lines(
-        name, found, kind, name.replace("-", " "), width=width, height=320, from_zero=False, axis=place, place=place
-    )
+    frame = Frame(width, 320, from_zero=False, axis=place, place=place)
+    return figures.lines(name, found, kind, name.replace("-", " "), frame)
 
 
-def _series(entry: Entry, read: Read) -> Series | None:
+def _series(entry: Entry, read: Reader) -> Series | None:
     """Mean and sample standard deviation over the strategy's runs; None where fewer than two places were measured."""
     rows = [read(online) for run in entry["runs"] if (online := of(run))]
     rows = [row for row in rows if len(row) > 1]

@@ -24,53 +24,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from reports.quantities import Kind, quantity, tick
+from reports.palette import DASHES, LIGHT, PHASE_COLOURS, STRATEGY_COLOURS, STYLE, VARIABLE_OF
+from reports.quantities import QuantityKind, quantity, tick
 
 Floats = NDArray[np.float64]
 
-# Strategies s0-s7 after Okabe & Ito's colour-blind-safe set, its pale tones deepened to read on white (yellow and black
-# left out); phases p0-p5 are a ramp of lightness, so that they are never mistaken for strategies.
-LIGHT = {
-    "paper": "#fdfdfb", "ink": "#20242b", "muted": "#656b76", "rule": "#dfe1e4", "heat": "#14507a",
-    "s0": "#0072b2", "s1": "#d15400", "s2": "#00916a", "s3": "#b5609a",
-    "s4": "#3d9bd6", "s5": "#cf8f00", "s6": "#5b6472", "s7": "#882255",
-    "p0": "#2b4a5e", "p1": "#54809a", "p2": "#8fb3c5", "p3": "#c3d8e1", "p4": "#b49b6c", "p5": "#dccda9",
-}  # fmt: skip
-DARK = {
-    "paper": "#15181d", "ink": "#e6e8eb", "muted": "#9aa1ac", "rule": "#30353d", "heat": "#78bae6",
-    "s0": "#4aa5e0", "s1": "#f1843f", "s2": "#30c49b", "s3": "#df93c2",
-    "s4": "#9ad6fa", "s5": "#f0b840", "s6": "#aeb6c2", "s7": "#d4628f",
-    "p0": "#b9dcee", "p1": "#7fadc6", "p2": "#527e97", "p3": "#34556a", "p4": "#c2aa7c", "p5": "#85744f",
-}  # fmt: skip
-
-_VARIABLE = {value: name for name, value in LIGHT.items()}
-_STRATEGY_COLOURS = 8
-_PHASE_COLOURS = 6
-_DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("solid", (0, (5, 2)), (0, (1, 2)))
-
-# DejaVu Sans comes with matplotlib: text is measured alike on every machine.
-_STYLE = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # A strategy may have a dollar in its name.
-    "font.family": ["DejaVu Sans"],
-    "font.size": 12,
-    "text.color": LIGHT["ink"],
-    "axes.edgecolor": LIGHT["rule"],
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.axisbelow": True,
-    "grid.color": LIGHT["rule"],
-    "grid.linewidth": 0.8,
-    "xtick.color": LIGHT["rule"],
-    "xtick.labelcolor": LIGHT["muted"],
-    "ytick.labelcolor": LIGHT["muted"],
-    "ytick.major.size": 0,
-    "xtick.labelsize": 11,
-    "ytick.labelsize": 11,
-    "lines.solid_capstyle": "round",
-}
-_styled = style.context(["default", _STYLE])
+_styled = style.context(["default", STYLE])
 
 _LETTER = 6.6  # Mean advance of a letter at 12 px, generously.
 _LONGEST_LABEL = 24
@@ -87,7 +46,7 @@ class Series:
 
     @property
     def colour(self) -> str:
-        return LIGHT[f"s{self.index % _STRATEGY_COLOURS}"]
+        return LIGHT[f"s{self.index % STRATEGY_COLOURS}"]
 
     @property
     def measured(self) -> NDArray[np.intp]:
@@ -95,34 +54,34 @@ class Series:
         return np.flatnonzero(np.isfinite(self.mean))
 
 
+@dataclass(frozen=True)
+class Frame:
+    """What surrounds lines: pixels, whether the values begin at 0, and what the places along the axis are called."""
+
+    width: int
+    height: int
+    from_zero: bool
+    axis: str = "tasks learned"
+    place: str = "task"
+
+
 @_styled
-def lines(
-    name: str,
-    series: Sequence[Series],
-    kind: Kind,
-    what: str,
-    *,
-    width: int,
-    height: int,
-    from_zero: bool,
-    axis: str = "tasks learned",
-    place: str = "task",
-) -> Markup:
-    """Values after each of two or more tasks, or what else a `place` is, shape (tasks,): lines with bands of one
-    spread, labels at their ends.
+def lines(name: str, series: Sequence[Series], kind: QuantityKind, what: str, frame: Frame) -> Markup:
+    """Values after each of two or more tasks, or what else a place of the frame is, shape (tasks,): lines with bands of
+    one spread, labels at their ends.
 
     Each series has a measured task; one that has a single one (a joint model trained last) is a marker on a dashed line
     across the figure.
     """
     tasks = max(len(one.mean) for one in series)
     right = 30 + _LETTER * max(len(_short(one.label)) for one in series)
-    figure, axes = _canvas(width, height, left=40, right=right, top=10, bottom=38)
+    figure, axes = _canvas(frame.width, frame.height, left=40, right=right, top=10, bottom=38)
     for one in series:
         _draw_line(axes, one, tasks)
-    _style_axes(axes, tasks, kind, axis, from_zero=from_zero)
-    tips = _task_columns(axes, series, tasks, kind, place)
+    _style_axes(axes, tasks, kind, frame.axis, from_zero=frame.from_zero)
+    tips = _task_columns(axes, series, tasks, kind, frame.place)
     _label_ends(axes, series, tasks)
-    return _svg(figure, name, f"{what} after each {place}", tips)
+    return _svg(figure, name, f"{what} after each {frame.place}", tips)
 
 
 @_styled
@@ -151,7 +110,7 @@ def task_bars(name: str, one: Series, limits: tuple[float, float], *, width: int
 
 @_styled
 def stacked_bars(
-    name: str, series: Sequence[Series], phases: Sequence[str], kind: Kind, what: str, *, width: int
+    name: str, series: Sequence[Series], phases: Sequence[str], kind: QuantityKind, what: str, *, width: int
 ) -> Markup:
     """One bar per series made of its phases: `mean` has shape (phases,), NaN counts as nothing."""
     figure, axes = _rows(series, width, right=62, bottom=4)
@@ -160,13 +119,18 @@ def stacked_bars(
     for row, one in enumerate(series):
         parts = np.nan_to_num(one.mean)
         for phase, (start, length) in enumerate(zip(np.cumsum(parts) - parts, parts, strict=True)):
-            colour = LIGHT[f"p{phase % _PHASE_COLOURS}"]
+            colour = LIGHT[f"p{phase % PHASE_COLOURS}"]
             axes.barh(row, length, left=start, height=0.52, color=colour, linewidth=0)[0].set_gid(f"tip{len(tips)}")
             tips.append(f"{one.label}, {phases[phase]}\n{quantity(one.mean[phase], kind)}")
         axes.annotate(
-            quantity(parts.sum(), kind), (parts.sum(), row), (6, 0), textcoords="offset points",
-            va="center_baseline", fontsize=11, color=LIGHT["muted"],
-        )  # fmt: skip
+            quantity(parts.sum(), kind),
+            (parts.sum(), row),
+            (6, 0),
+            textcoords="offset points",
+            va="center_baseline",
+            fontsize=11,
+            color=LIGHT["muted"],
+        )
     axes.set_xlim(0, max(np.nansum(one.mean) for one in series) or 1)
     return _svg(figure, name, f"{what} of each phase", tips)
 
@@ -214,11 +178,11 @@ def signals(
         if shaded:
             axes.axvspan(place - 0.5, place + 0.5, color=LIGHT["muted"], alpha=0.16, linewidth=0)
     for number, (row, values, marks) in enumerate(zip(rows, signal, full, strict=True)):
-        colour = LIGHT[f"p{number % _PHASE_COLOURS}"]
+        colour = LIGHT[f"p{number % PHASE_COLOURS}"]
         axes.plot(places, values, color=colour, linewidth=1.2)
         axes.plot(places[marks], values[marks], "o", color=colour, markersize=6, markeredgewidth=0)
-        style = {"markerfacecolor": LIGHT["paper"], "markeredgecolor": colour}
-        axes.plot(places[~marks], values[~marks], "o", markersize=5, **style)
+        paper = LIGHT["paper"]
+        axes.plot(places[~marks], values[~marks], "o", markersize=5, markerfacecolor=paper, markeredgecolor=colour)
         axes.text(1.02, 0.95 - 0.08 * number, row, color=colour, transform=axes.transAxes, fontsize=11)
     if threshold is not None:
         axes.axhline(threshold, color=LIGHT["ink"], linewidth=1, linestyle=(0, (4, 3)))
@@ -264,15 +228,22 @@ def _draw_line(axes: Axes, one: Series, tasks: int) -> None:
     if spread.any():
         low, high = one.mean - spread, one.mean + spread
         axes.fill_between(places, low, high, color=one.colour, alpha=0.15, linewidth=0, gid=gid)
-    dashes = _DASHES[one.index // _STRATEGY_COLOURS % len(_DASHES)]
+    dashes = DASHES[one.index // STRATEGY_COLOURS % len(DASHES)]
     marker = "o" if single or tasks <= 20 else ""
     axes.plot(
-        places, one.mean, color=one.colour, linewidth=2, linestyle=dashes, marker=marker,
-        markersize=7 if single else 4.5, markeredgewidth=0, gid=gid,
-    )  # fmt: skip
+        places,
+        one.mean,
+        color=one.colour,
+        linewidth=2,
+        linestyle=dashes,
+        marker=marker,
+        markersize=7 if single else 4.5,
+        markeredgewidth=0,
+        gid=gid,
+    )
 
 
-def _style_axes(axes: Axes, tasks: int, kind: Kind, axis: str, *, from_zero: bool) -> None:
+def _style_axes(axes: Axes, tasks: int, kind: QuantityKind, axis: str, *, from_zero: bool) -> None:
     axes.grid(True, axis="y")
     axes.set_xlim(1 - 0.02 * tasks, tasks * 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(min(tasks, 12), integer=True))
@@ -287,7 +258,9 @@ def _style_axes(axes: Axes, tasks: int, kind: Kind, axis: str, *, from_zero: boo
     axes.autoscale(False)
 
 
-def _task_columns(axes: Axes, series: Sequence[Series], tasks: int, kind: Kind, place: str = "task") -> list[str]:
+def _task_columns(
+    axes: Axes, series: Sequence[Series], tasks: int, kind: QuantityKind, place: str = "task"
+) -> list[str]:
     """Invisible columns, one per task, for the pointer to rest on; returns what each has to say."""
     tips = []
     for task in range(tasks):
@@ -352,7 +325,7 @@ def _svg(figure: Figure, name: str, description: str, tips: Sequence[str]) -> Ma
 def _page_style(attribute: re.Match[str]) -> str:
     """A style attribute in the page's typeface and colours."""
     text = re.sub(r"font-family: [^;\"]*;? ?", "", attribute[0])
-    for value, name in _VARIABLE.items():
+    for value, name in VARIABLE_OF.items():
         text = text.replace(value, f"var(--{name}, {value})")
     return text
 

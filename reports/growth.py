@@ -9,14 +9,14 @@ import numpy as np
 from markupsafe import Markup
 
 from reports import figures
+from reports.columns import Entry, RunFigures
 from reports.quantities import quantity
-from reports.summary import Run
 
-Cell = dict[str, Any]  # `value`: shade and text; `tip`: what the pointer is told
+GridCell = dict[str, Any]  # `value`: shade and text; `tip`: what the pointer is told
 Grid = dict[str, Any]  # `columns` and `rows` of cells, each row with its `head`; `high`: the value of the deepest shade
 
 
-def panels(strategies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def panels(strategies: Sequence[Entry]) -> list[dict[str, Any]]:
     """For each strategy with adapters, its growth at its lowest seed: grid, signals and routing."""
     found = []
     for entry in strategies:
@@ -58,11 +58,11 @@ def _layers(adapters: Sequence[Sequence[int]]) -> Grid:
     return {"columns": len(adapters), "rows": rows[::-1], "high": max(map(max, adapters))}
 
 
-def _count(layer: int, task: int, value: int) -> Cell:
+def _count(layer: int, task: int, value: int) -> GridCell:
     return {"value": value, "text": str(value), "tip": f"layer {layer + 1}, after task {task + 1}: {value}"}
 
 
-def _routing(routing: Sequence[Mapping[str, Any]], block: int, run: Run) -> Grid:
+def _routing(routing: Sequence[Mapping[str, Any]], block: int, run: RunFigures) -> Grid:
     """One row a task, one column for the task that made the adapter: mean router weight on the row's task."""
     names = [task["id"] for task in run["tasks"]]
     weights = {one["task"]: one["weights"] for one in routing if one["block"] == block}
@@ -73,7 +73,7 @@ def _routing(routing: Sequence[Mapping[str, Any]], block: int, run: Run) -> Grid
     return {"layer": block + 1, "columns": len(names), "rows": rows, "high": 1}
 
 
-def _weight(names: Sequence[str], task: int, maker: str, weights: Mapping[str, float]) -> Cell:
+def _weight(names: Sequence[str], task: int, maker: str, weights: Mapping[str, float]) -> GridCell:
     if maker not in weights:
         return {"value": None, "text": "", "tip": ""}
     share = quantity(weights[maker], "percent")
@@ -81,7 +81,7 @@ def _weight(names: Sequence[str], task: int, maker: str, weights: Mapping[str, f
     return {"value": weights[maker], "text": f"{100 * weights[maker]:.0f}", "tip": tip}
 
 
-def _signals(index: int, decisions: Sequence[Mapping[str, Any]], run: Run) -> Markup | None:
+def _signals(index: int, decisions: Sequence[Mapping[str, Any]], run: RunFigures) -> Markup | None:
     """The signal of each block and task against the threshold; of several scans of one task the highest counts."""
     names = [task["id"] for task in run["tasks"]]
     blocks = sorted({one["block"] for one in decisions})

@@ -24,7 +24,7 @@ def environment() -> Environment:
     return made
 
 
-def write(out: Path, html: str) -> None:
+def write_page(out: Path, html: str) -> None:
     """Write a page whole or not at all. Raises BadInput if `out` cannot be written."""
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-Kind = Literal["percent", "points", "number", "ratio", "count", "seconds", "bytes"]
+QuantityKind = Literal["percent", "points", "number", "ratio", "count", "seconds", "bytes"]
 
 MINUS = "\N{MINUS SIGN}"
 _NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
 
 # (size of the unit, its symbol), largest first; the last one is for everything smaller.
-_UNITS: dict[Kind, tuple[tuple[float, str], ...]] = {
+_UNITS: dict[QuantityKind, tuple[tuple[float, str], ...]] = {
     "percent": ((0.01, ""),),
     "points": ((0.01, ""),),
     "number": ((1, ""),),
@@ -22,7 +22,7 @@ _UNITS: dict[Kind, tuple[tuple[float, str], ...]] = {
 }
 
 
-def quantity(value: float | None, kind: Kind, spread: float | None = None) -> str:
+def quantity(value: float | None, kind: QuantityKind, spread: float | None = None) -> str:
     """`value`, in the unit of its size, with `spread` in that same unit; an en dash where there is no value.
 
     Percent and points take fractions and print no sign of percent: 0.712 is "71.2". Points carry their sign.
@@ -37,13 +37,13 @@ def quantity(value: float | None, kind: Kind, spread: float | None = None) -> st
     return _with_unit(text, symbol)
 
 
-def tick(value: float, kind: Kind) -> str:
+def tick(value: float, kind: QuantityKind) -> str:
     """`value` for an axis: in the unit of its size, with as few digits as tell it."""
     size, symbol = _unit(value, kind)
     return _with_unit(f"{value / size:g}".replace("-", MINUS), symbol if value else "")
 
 
-def _unit(value: float, kind: Kind) -> tuple[float, str]:
+def _unit(value: float, kind: QuantityKind) -> tuple[float, str]:
     return next((unit for unit in _UNITS[kind] if abs(value) >= unit[0]), _UNITS[kind][-1])
 
 
@@ -51,7 +51,7 @@ def _with_unit(text: str, symbol: str) -> str:
     return f"{text}{_NARROW_SPACE}{symbol}" if symbol else text
 
 
-def _places(value: float, size: float, kind: Kind) -> int:
+def _places(value: float, size: float, kind: QuantityKind) -> int:
     if kind in ("percent", "points"):
         return 1
     if kind in ("number", "count", "bytes") and size == 1:

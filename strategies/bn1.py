@@ -9,23 +9,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cl.components.builder import builds
-from cl.data.samples import Samples
-from cl.data.veil import Veiled
-from cl.home.store import Tensors
-from cl.learning.adaptation import Batch, Log, SourceModel, go_through
-from cl.learning.strategy import Adaptation, Model
-from cl.models.backbone import Backbone
+from cl import Adaptation, Backbone, Model, Samples, Tensors, Veiled, builds
+from cl.learning.adaptation import Log, OnlineBatch, SourceModel, go_through
 from strategies.source import Source, source_of
 
 
 @builds(prediction="prediction", evidence="evidence")
 @torch.no_grad()
-def renormalised(batches: dict[str, Samples], source: dict[str, Tensors], *, backbone: Backbone) -> dict[str, Tensors]:
+def batch_normalised_scores(
+    batches: dict[str, Samples], source: dict[str, Tensors], *, backbone: Backbone
+) -> dict[str, Tensors]:
     """The source model, with the statistics of each batch."""
     model = SourceModel(backbone, source)
 
-    def step(batch: Batch) -> tuple[Tensor, Log]:
+    def step(batch: OnlineBatch) -> tuple[Tensor, Log]:
         return model.batch_logits(batch.pixels), {"passes": 1.0}
 
     return go_through(batches, model, step)
@@ -38,5 +35,5 @@ class BN1(Source):
     paper = "Schneider et al., NeurIPS 2020, arXiv 2006.16971"
 
     def adapt(self, model: Model, segment: Veiled) -> Adaptation:
-        found = self.component("online", renormalised, segment.batches, source_of(model))
-        return Adaptation(found["prediction"], {}, found["evidence"])
+        online = self.component("online", batch_normalised_scores, segment.batches, source_of(model))
+        return Adaptation(online["prediction"], {}, online["evidence"])

@@ -15,27 +15,32 @@ to the source every 1,000 batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import TypeVar
 
-from cl.components.builder import builds
-from cl.components.handles import Handle
-from cl.data.samples import Samples, concat
-from cl.data.stream import Task
-from cl.home.store import Tensors
-from cl.learning.adaptation import Batch, Descent, Learner, Log, SourceModel, entropy, learn_through, norm_names
-from cl.learning.hyper import hyperparameters, setting
-from cl.learning.strategy import Model
-from cl.models.backbone import Backbone
-from cl.seeds import Seeds
-from strategies.source import TestTime, source_of
+from cl import Backbone, Handle, Model, Part, Samples, Seeds, Task, Tensors, builds, hyperparameters, setting
+from cl.data.samples import concat
+from cl.learning.adaptation import Descent, Learner, Log, OnlineBatch, SourceModel, entropy, learn_through, norm_names
+from strategies.source import TestTime, source_of, source_split
 from strategies.tent import EntropyHyper
 
 FISHER_BATCH = 64  # images whose gradient is squared together, as in the released code
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which samples are learnt from: E_0 / ln C, the limit of the cosine, what m keeps; and beta, the weight of F."""
+
+    margin: float
+    redundancy: float
+    memory: float
+    fisher_weight: float = 0.0
 
 
 @hyperparameters
@@ -46,6 +51,11 @@ class SelectiveHyper(EntropyHyper):
     redundancy: float = setting(0.05, "cosine to the running mean from which a sample is old", "EATA, ImageNet", ge=0)
     memory: float = setting(0.9, "share that the running mean keeps", "EATA, released code", ge=0, lt=1)
 
+    @property
+    def selection(self) -> Selection:
+        """What is learnt from by these settings."""
+        return Selection(self.margin, self.redundancy, self.memory)
+
 
 @hyperparameters
 class EataHyper(SelectiveHyper):
@@ -53,6 +63,17 @@ class EataHyper(SelectiveHyper):
 
     fisher_images: int = setting(2000, "source images for F", "EATA, released code", ge=1)
     fisher_weight: float = setting(1.0, "beta: 2000 for ImageNet, 1 for CIFAR", "EATA, released code", ge=0)
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(self.margin, self.redundancy, self.memory, self.fisher_weight)
+
+
+@hyperparameters
+class RDumbHyper(SelectiveHyper):
+    """RDumb's settings."""
+
+    reset: Literal["never", "segment", "every"] = setting("every", "every `reset_every` batches", "RDumb")
 
 
 @builds("statistics")
@@ -78,7 +99,7 @@ def _chunks(chosen: list[int]) -> Iterator[list[int]]:
 
 
 @builds(state="state", prediction="prediction", evidence="evidence")
-def selected(
+def minimise_selectively(
     batches: dict[str, Samples],
     source: dict[str, Tensors],
     importance: Tensors | None,
@@ -86,79 +107,94 @@ def selected(
     *,
     backbone: Backbone,
     how: Descent,
-    margin: float,
-    redundancy: float,
-    memory: float,
+    selection: Selection,
     reset_every: int,
-    fisher_weight: float = 0.0,
 ) -> dict[str, Tensors]:
-    """The segment's batches, each scored and then, where it holds sure and new samples, learnt from."""
+    """The segment's batches, each scored and then, where it holds sure and new samples, learnt from.
+
+    importance: F, where weights are held near the source.
+    """
     model = SourceModel(backbone, source)
     learner = Learner(model.weights(norm_names(backbone)), how, before)
-    limit = margin * math.log(model.classes)
+    limit = selection.margin * math.log(model.classes)  # E_0
     weight = {name: value.to(backbone.device) for name, value in (importance or {}).items()}
 
-    def step(batch: Batch) -> tuple[Tensor, Log]:
-        logits = model.batch_logits(batch.pixels, learner.live)
-        h, p = entropy(logits), logits.detach().softmax(1)
-        kept = (h < limit).detach()
-        mean = learner.memory.get("mean")
+    def step(batch: OnlineBatch) -> tuple[Tensor, Log]:
+        logits = model.batch_logits(batch.pixels, learner.live)  # (n, classes)
+        h, p = entropy(logits), logits.detach().softmax(1)  # (n,), (n, classes)
+        kept = (h < limit).detach()  # (n,)
+        mean = learner.memory.get("mean")  # m (classes,)
         if mean is not None:
-            kept &= F.cosine_similarity(mean[None], p).abs() < redundancy
+            kept &= F.cosine_similarity(mean[None], p).abs() < selection.redundancy
         log = {"kept": kept.double().mean().item(), "passes": 3.0}
         if not kept.any():
             return logits, {**log, "passes": 1.0}
         new = p[kept].mean(0)
-        learner.memory["mean"] = new if mean is None else memory * mean + (1 - memory) * new
+        learner.memory["mean"] = new if mean is None else selection.memory * mean + (1 - selection.memory) * new
         loss = (torch.exp(limit - h[kept].detach()) * h[kept]).mean()
         for name, value in weight.items():
-            loss = loss + fisher_weight * (value * (learner.live[name] - learner.start[name]).square()).sum()
+            moved = learner.live[name] - learner.start[name]
+            loss = loss + selection.fisher_weight * (value * moved.square()).sum()
         return logits, {**log, "updated": float(learner.step(loss)), "loss": loss.item()}
 
     return learn_through(batches, model, learner, step, reset_every)
 
 
-class Eata(TestTime):
+S = TypeVar("S", bound=SelectiveHyper)
+
+
+class Selective(TestTime[S]):
+    """Entropy minimisation on sure and new samples."""
+
+    def importance(self, model: Model) -> Part | None:
+        """F, where weights are held near the source by it."""
+        return None
+
+    def online(self, model: Model, batches: Mapping[str, Samples], before: Part | None) -> Handle:
+        h = self.hyper
+        return self.component(
+            "online",
+            minimise_selectively,
+            batches,
+            source_of(model),
+            self.importance(model),
+            before,
+            how=h.descent,
+            selection=h.selection,
+            reset_every=h.batches_between_resets,
+        )
+
+
+class Eata(Selective[EataHyper]):
     """Entropy minimisation on sure and new samples, held near the source where it matters."""
 
     title = "EATA: entropy of sure and new samples, weights held near the source by their Fisher information"
     paper = "Niu et al., ICML 2022, arXiv 2204.02610"
-    Hyper: type = EataHyper
+    Hyper = EataHyper
     presets = {
         "quick": {"source_epochs": 2},
-        "cifar10": {"redundancy": 0.4},
-        "cifar100": {"redundancy": 0.1},
-        "imagenet": {"redundancy": 0.05, "fisher_weight": 2000.0},
+        "cifar10": {"redundancy": 0.4},  # released code
+        "cifar100": {"redundancy": 0.1},  # as read in mariodoebler/test-time-adaptation
+        "imagenet": {"redundancy": 0.05, "fisher_weight": 2000.0},  # released code
     }
-    build = selected
-    arguments = ("margin", "redundancy", "memory", "fisher_weight")
 
     def learn(self, task: Task, model: Model) -> dict[str, Handle]:
-        found = super().learn(task, model)
-        shards = [*(past.train for past in model.tasks), task.train]
-        parts = {name or "head": part for name, part in found["source"].parts.items()}
-        return {**found, "fisher": self.component("fisher", fisher, shards, parts, images=self.hyper.fisher_images)}
+        entries, images = super().learn(task, model), self.hyper.fisher_images
+        importance = self.component("fisher", fisher, source_split(task, model), source_of(entries), images=images)
+        return {**entries, "fisher": importance}
 
-    def origin(self, model: Model) -> tuple[Any, ...]:
-        return source_of(model), model["fisher"]
-
-
-@hyperparameters
-class RDumbHyper(SelectiveHyper):
-    """RDumb's settings."""
-
-    reset: Literal["never", "segment", "every"] = setting("every", "every `reset_every` batches", "RDumb")
+    def importance(self, model: Model) -> Part | None:
+        return model["fisher"].sole
 
 
-class RDumb(TestTime):
+class RDumb(Selective[RDumbHyper]):
     """EATA without Fisher information, back at the source every so many batches."""
 
     title = "RDumb: EATA without Fisher information, reset to the source at fixed intervals"
     paper = "Press et al., NeurIPS 2023, arXiv 2306.05401"
     Hyper = RDumbHyper
-    presets = {"quick": {"source_epochs": 2}, "cifar10": {"redundancy": 0.4}, "cifar100": {"redundancy": 0.1}}
-    build = selected
-    arguments = ("margin", "redundancy", "memory")
-
-    def origin(self, model: Model) -> tuple[Any, ...]:
-        return source_of(model), None
+    presets = {
+        "quick": {"source_epochs": 2},
+        "cifar10": {"redundancy": 0.4},  # as EATA
+        "cifar100": {"redundancy": 0.1},  # as EATA
+    }

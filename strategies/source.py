@@ -8,32 +8,41 @@ waits for the last one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
+from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import TypeVar
 
-from cl.components.builder import builds
+from cl import (
+    Adaptation,
+    Backbone,
+    Handle,
+    Model,
+    Part,
+    Samples,
+    Seeds,
+    Strategy,
+    Task,
+    Tensors,
+    Veiled,
+    builds,
+    hyperparameters,
+    setting,
+)
 from cl.components.checkpoint import Checkpoint
-from cl.components.handles import Handle, Part
-from cl.data.samples import Samples, concat
-from cl.data.stream import Task
-from cl.data.veil import Veiled
+from cl.data.samples import concat
 from cl.digests import digest_bytes
 from cl.errors import BadInput, shown
-from cl.home.store import Tensors
-from cl.learning.adaptation import Batch, Log, SourceModel, go_through, scores_under
-from cl.learning.hyper import hyperparameters, setting
-from cl.learning.strategy import Adaptation, Model, Strategy
-from cl.learning.train import Batch as TrainingBatch
-from cl.learning.train import Optimisation, fit
-from cl.models.backbone import Backbone
+from cl.learning.adaptation import Log, OnlineBatch, SourceModel, go_through, scores_under
+from cl.learning.train import Batch, Optimisation, fit
 from cl.models.heads import linear, linear_head, uniform_rows
-from cl.seeds import Seeds
 from strategies.tuning import linear_scores, network_features, tuned_network
 
 
@@ -57,16 +66,28 @@ class SourceHyper:
 
 
 @hyperparameters
-class TestTimeHyper(SourceHyper):
-    """What every method that learns at test time takes."""
+class OnlineHyper(SourceHyper):
+    """What every method that learns at test time takes; each names the resets that it knows."""
+
+    keep_every: int = setting(0, "batches after which a state is stored, to replay from; 0: a segment", "ours", ge=0)
+    reset: str = setting("never", "when to go back to the source", "ours")
+    reset_every: int = setting(1000, "batches between resets, where reset = every", "RDumb", ge=1)
+
+    @property
+    def batches_between_resets(self) -> int:
+        """After how many batches a method starts anew; 0: never."""
+        return self.reset_every if self.reset == "every" else 0
+
+
+@hyperparameters
+class TestTimeHyper(OnlineHyper):
+    """The same, with the resets of most methods."""
 
     __test__ = False  # no test class, whatever pytest makes of the name
 
-    keep_every: int = setting(0, "batches after which a state is stored, to replay from; 0: a segment", "ours", ge=0)
     reset: Literal["never", "segment", "every"] = setting(
         "never", "go back to the source: never, at each segment (not continual), or every `reset_every` batches", "ours"
     )
-    reset_every: int = setting(1000, "batches between resets, where reset = every", "RDumb", ge=1)
 
 
 @builds("head")
@@ -82,28 +103,28 @@ def probe(
     """A head `(classes, d)` with bias, by cross-entropy on frozen features."""
     samples = concat(shards)
     rows = {sample: row for shard, one in zip(shards, features, strict=True) for sample, row in _rows(shard, one)}
-    x = torch.stack([rows[sample] for sample in samples.ids])
+    x = torch.stack([rows[sample] for sample in samples.ids])  # (n, d)
     targets = samples.targets(classes)
     start = linear_head(None, classes, x.shape[1], seeds, uniform_rows)
 
-    def loss(live: Tensors, batch: TrainingBatch) -> torch.Tensor:
+    def loss(live: Tensors, batch: Batch) -> Tensor:
         return F.cross_entropy(linear(x[batch.rows], live), targets[batch.rows])
 
     return fit(start, loss, samples.ids, how, seeds, checkpoint)
 
 
-def _rows(shard: Samples, features: Tensors) -> Any:
+def _rows(shard: Samples, features: Tensors) -> Iterator[tuple[str, Tensor]]:
     return zip(shard.ids, features["features"], strict=True)
 
 
 @builds(network="state", head="head")
-def given_weights(*, backbone: Backbone, path: str, content: str, classes: int) -> dict[str, Tensors]:
+def checkpoint_weights(*, backbone: Backbone, path: str, content: str, classes: int) -> dict[str, Tensors]:
     """The weights in a checkpoint whose bytes have the digest `content`. Raises BadInput unless they fit."""
-    held = _read(path)
-    if digest_bytes(held) != content:
+    data = _read(path)
+    if digest_bytes(data) != content:
         raise BadInput(f"checkpoint {shown(path)} changed while it was read; run again")
     try:
-        tensors = load_safetensors(held)
+        tensors = load_safetensors(data)
     except SafetensorError as error:
         raise BadInput(f"checkpoint {shown(path)} is no safetensors file ({error}); convert it") from error
     head = {name: tensors.pop(f"head.{name}").float() for name in ("weight", "bias") if f"head.{name}" in tensors}
@@ -133,13 +154,16 @@ def source_scores(batches: dict[str, Samples], source: dict[str, Tensors], *, ba
     """The source model on batches as they arrive, in the shapes in which the other methods meet them."""
     model = SourceModel(backbone, source)
 
-    def step(batch: Batch) -> tuple[torch.Tensor, Log]:
+    def step(batch: OnlineBatch) -> tuple[Tensor, Log]:
         return model.logits(batch.pixels), {"passes": 1.0}
 
     return go_through(batches, model, step)
 
 
-class Source(Strategy):
+S = TypeVar("S", bound=SourceHyper, default=SourceHyper)
+
+
+class Source(Strategy[S]):
     """The source model, not adapted."""
 
     title = "source: backbone and head trained on the source split, not adapted at test time"
@@ -152,16 +176,17 @@ class Source(Strategy):
         return remaining == 0
 
     def learn(self, task: Task, model: Model) -> dict[str, Handle]:
-        shards = [*(past.train for past in model.tasks), task.train]
         classes = list(dict.fromkeys([*model.classes, *task.classes]))
-        return {"source": self.trained(shards, classes)}
+        return {"source": self.train_source(source_split(task, model), classes)}
 
-    def trained(self, shards: list[Samples], classes: list[str]) -> Handle:
+    def train_source(self, shards: list[Samples], classes: list[str]) -> Handle:
         """The source model of these shards: its head, and its network where that was tuned or given."""
         h = self.hyper
         if h.checkpoint:
             content = digest_bytes(_read(h.checkpoint))
-            return self.component("source", given_weights, path=h.checkpoint, content=content, classes=len(classes))
+            return self.component(
+                "source", checkpoint_weights, path=h.checkpoint, content=content, classes=len(classes)
+            )
         how = h.source_optimisation
         if h.tune == "full":
             return self.component("source", tuned_network, shards, None, classes=classes, how=how)
@@ -170,8 +195,8 @@ class Source(Strategy):
         return self.component("source", probe, plain, features, classes=classes, how=how)
 
     def adapt(self, model: Model, segment: Veiled) -> Adaptation:
-        found = self.component("online", source_scores, segment.batches, source_of(model))
-        return Adaptation(found["prediction"], {}, found["evidence"])
+        online = self.component("online", source_scores, segment.batches, source_of(model))
+        return Adaptation(online["prediction"], {}, online["evidence"])
 
     def scores(self, model: Model, samples: Samples) -> Handle:
         source = source_of(model)
@@ -182,25 +207,45 @@ class Source(Strategy):
         return self.component("scores", linear_scores, features, source["head"])
 
 
-def source_of(model: Model) -> dict[str, Part]:
+def source_split(task: Task, model: Model) -> list[Samples]:
+    """The labelled images of all tasks so far, `task` among them."""
+    return [*(past.train for past in model.tasks), task.train]
+
+
+def source_of(entries: Model | Mapping[str, Handle]) -> dict[str, Part]:
     """The parts of the source model: `head`, and `network` where the network was tuned."""
-    parts = model["source"].parts
-    return {name or "head": part for name, part in parts.items()}
+    return {name or "head": part for name, part in entries["source"].parts.items()}
 
 
-class TestTime(Source):
-    """A method that learns at test time: `build` goes through a segment from the state after the one before.
+T = TypeVar("T", bound=OnlineHyper, default=TestTimeHyper)
 
-    learnt: where the state holds the weights to score with. arguments: the hyperparameters that `build` takes beside
-    the optimiser, which `Hyper` gives as its `descent`.
+
+class TestTime(Source[T]):
+    """A method that learns at test time, segment after segment.
+
+    weights: where its state holds the weights to score with.
     """
 
     __test__ = False
 
-    Hyper = TestTimeHyper
-    build: ClassVar[Callable[..., Any]]
-    learnt: ClassVar[str] = "parameter"
-    arguments: ClassVar[tuple[str, ...]] = ()
+    Hyper: ClassVar[type[OnlineHyper]] = TestTimeHyper
+    weights: ClassVar[str] = "parameter"
+
+    @abstractmethod
+    def online(self, model: Model, batches: Mapping[str, Samples], before: Part | None) -> Handle:
+        """The component `online`, of parts `state`, `prediction` and `evidence`: a segment's batches, each scored and
+        then learnt from. before: the state after the segment before, if any."""
+
+    def adapt(self, model: Model, segment: Veiled) -> Adaptation:
+        before = model["online"]["state"] if "online" in model else None
+        online = self.online(model, segment.batches, before)
+        return Adaptation(online["prediction"], {"online": online}, online["evidence"])
+
+    def scores(self, model: Model, samples: Samples) -> Handle:
+        if "online" not in model:
+            return super().scores(model, samples)
+        state = model["online"]["state"]
+        return self.component("scores", scores_under, samples.plain, source_of(model), state, weights=self.weights)
 
     @property
     def batches_kept(self) -> int | None:
@@ -209,29 +254,3 @@ class TestTime(Source):
     @property
     def forgets_segments(self) -> bool:
         return self.hyper.reset == "segment"
-
-    def adapt(self, model: Model, segment: Veiled) -> Adaptation:
-        before = model["online"]["state"] if "online" in model else None
-        given = {name: getattr(self.hyper, name) for name in self.arguments}
-        every = self.hyper.reset_every if self.hyper.reset == "every" else 0
-        found = self.component(
-            "online",
-            type(self).build,
-            segment.batches,
-            *self.origin(model),
-            before,
-            how=self.hyper.descent,
-            reset_every=every,
-            **given,
-        )
-        return Adaptation(found["prediction"], {"online": found}, found["evidence"])
-
-    def origin(self, model: Model) -> tuple[Any, ...]:
-        """What `build` reads beside batches and state."""
-        return (source_of(model),)
-
-    def scores(self, model: Model, samples: Samples) -> Handle:
-        if "online" not in model:
-            return super().scores(model, samples)
-        state = model["online"]["state"]
-        return self.component("scores", scores_under, samples.plain, source_of(model), state, weights=self.learnt)

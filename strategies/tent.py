@@ -7,17 +7,14 @@ pass. Layers of batch norm use the statistics of the batch. Nothing is ever rese
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
 
-from cl.components.builder import builds
-from cl.data.samples import Samples
-from cl.home.store import Tensors
-from cl.learning.adaptation import Batch, Descent, Learner, Log, SourceModel, entropy, learn_through, norm_names
-from cl.learning.hyper import hyperparameters, setting
-from cl.models.backbone import Backbone
-from strategies.source import TestTime, TestTimeHyper
+from cl import Backbone, Handle, Model, Part, Samples, Tensors, builds, hyperparameters, setting
+from cl.learning.adaptation import Descent, Learner, Log, OnlineBatch, SourceModel, entropy, learn_through, norm_names
+from strategies.source import TestTime, TestTimeHyper, source_of
 
 
 @hyperparameters
@@ -35,7 +32,7 @@ class EntropyHyper(TestTimeHyper):
 
 
 @builds(state="state", prediction="prediction", evidence="evidence")
-def tented(
+def minimise_entropy(
     batches: dict[str, Samples],
     source: dict[str, Tensors],
     before: Tensors | None,
@@ -48,15 +45,15 @@ def tented(
     model = SourceModel(backbone, source)
     learner = Learner(model.weights(norm_names(backbone)), how, before)
 
-    def step(batch: Batch) -> tuple[Tensor, Log]:
-        logits = model.batch_logits(batch.pixels, learner.live)
+    def step(batch: OnlineBatch) -> tuple[Tensor, Log]:
+        logits = model.batch_logits(batch.pixels, learner.live)  # (n, classes)
         loss = entropy(logits).mean()
         return logits, {"updated": float(learner.step(loss)), "loss": loss.item(), "passes": 3.0}
 
     return learn_through(batches, model, learner, step, reset_every)
 
 
-class Tent(TestTime):
+class Tent(TestTime[EntropyHyper]):
     """Entropy minimisation over the norm layers."""
 
     title = "TENT: minimises the entropy of its predictions over the norm layers"
@@ -64,8 +61,19 @@ class Tent(TestTime):
     Hyper = EntropyHyper
     presets = {
         "quick": {"source_epochs": 2},
-        "cifar10": {"optimizer": "adam", "lr": 1e-3},
-        "cifar100": {"optimizer": "adam", "lr": 3e-4},
-        "imagenet": {"optimizer": "sgd", "lr": 1e-4},
+        "cifar10": {"optimizer": "adam", "lr": 1e-3},  # ViDA's released code, batches of 4
+        "cifar100": {"optimizer": "adam", "lr": 3e-4},  # the same, batches of 50
+        "imagenet": {"optimizer": "sgd", "lr": 1e-4},  # the same, batches of 64
     }
-    build = tented
+
+    def online(self, model: Model, batches: Mapping[str, Samples], before: Part | None) -> Handle:
+        h = self.hyper
+        return self.component(
+            "online",
+            minimise_entropy,
+            batches,
+            source_of(model),
+            before,
+            how=h.descent,
+            reset_every=h.batches_between_resets,
+        )

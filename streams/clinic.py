@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 
-from cl.data.policy import Policy
-from cl.data.stream import Recipe, Stream
+from cl import Policy, Recipe, Stream
 from cl.errors import BadInput
 from streams.digits import mnist_pairs
 

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy import ndimage
 
 from cl.seeds import Seeds
+
+Floats = NDArray[np.float64]
 
 GREY = np.array([0.299, 0.587, 0.114])  # luma weights of ITU-R BT.601
 BYTE = 255.0
@@ -24,43 +28,45 @@ BYTE = 255.0
 # Noise.
 
 
-def gaussian_noise(x: np.ndarray, draw: Generator, std: float) -> np.ndarray:
+def gaussian_noise(x: Floats, draw: Generator, std: float) -> Floats:
     return x + draw.normal(0.0, std, x.shape)
 
 
-def shot_noise(x: np.ndarray, draw: Generator, quantum: float) -> np.ndarray:
+def shot_noise(x: Floats, draw: Generator, quantum: float) -> Floats:
     """Photons of brightness `quantum` each, Poisson in number."""
-    return draw.poisson(x / quantum) * quantum
+    photons = draw.poisson(x / quantum).astype(np.float64)
+    return photons * quantum
 
 
-def impulse_noise(x: np.ndarray, draw: Generator, amount: float) -> np.ndarray:
+def impulse_noise(x: Floats, draw: Generator, amount: float) -> Floats:
     """A share `amount` of all channel values becomes black or white."""
     chance = draw.random(x.shape)
     return np.where(chance < amount / 2, 0.0, np.where(chance > 1 - amount / 2, 1.0, x))
 
 
-def speckle_noise(x: np.ndarray, draw: Generator, std: float) -> np.ndarray:
+def speckle_noise(x: Floats, draw: Generator, std: float) -> Floats:
     return x + x * draw.normal(0.0, std, x.shape)
 
 
 # Blur.
 
 
-def gaussian_blur(x: np.ndarray, draw: Generator, sigma: float) -> np.ndarray:
+def gaussian_blur(x: Floats, draw: Generator, sigma: float) -> Floats:
     return _blurred(x, sigma)
 
 
-def defocus_blur(x: np.ndarray, draw: Generator, radius: float, antialias: float) -> np.ndarray:
+def defocus_blur(x: Floats, draw: Generator, radius: float, antialias: float) -> Floats:
     """Mean over a disk, whose edge a Gaussian of three taps softens."""
     reach = int(radius) + 1
     away = np.arange(-reach, reach + 1)
     disk = (away[:, None] ** 2 + away**2 <= radius**2).astype(float)
     taps = np.exp(-0.5 * (np.array([1.0, 0.0, 1.0]) / antialias) ** 2)
     soft = ndimage.correlate(disk / disk.sum(), np.outer(taps, taps) / taps.sum() ** 2, mode="constant")
-    return ndimage.correlate(x, soft[:, :, None], mode="mirror")
+    blurred: Floats = ndimage.correlate(x, soft[:, :, None], mode="mirror")
+    return blurred
 
 
-def glass_blur(x: np.ndarray, draw: Generator, sigma: float, reach: float, iterations: float) -> np.ndarray:
+def glass_blur(x: Floats, draw: Generator, sigma: float, reach: float, iterations: float) -> Floats:
     """Pixels take the place of near ones, between two blurs.
 
     The published generator means to swap two pixels, but its rows are views, so that the second is copied over the
@@ -80,43 +86,51 @@ def glass_blur(x: np.ndarray, draw: Generator, sigma: float, reach: float, itera
     return _blurred(before.reshape(-1, 3)[source].reshape(x.shape), sigma)
 
 
-def motion_blur(x: np.ndarray, draw: Generator, radius: float, sigma: float) -> np.ndarray:
+def motion_blur(x: Floats, draw: Generator, radius: float, sigma: float) -> Floats:
     return _dragged(x, radius, sigma, draw.uniform(-45, 45))
 
 
-def zoom_blur(x: np.ndarray, draw: Generator, largest: float, step: float) -> np.ndarray:
+def zoom_blur(x: Floats, draw: Generator, largest: float, step: float) -> Floats:
     """Mean of the picture and of enlargements of its centre by 1, 1 + step, ... up to `largest`."""
     height, width, channels = x.shape
     factors = np.arange(1, largest, step).tolist()
     rows, columns = (np.stack([_enlarging(size, factor) for factor in factors]) for size in (height, width))
-    taller = (rows @ x.reshape(height, -1)).reshape(-1, height, width, channels)
-    return (x + (columns[:, None] @ taller).sum(0)) / (len(factors) + 1)
+    taller: Floats = (rows @ x.reshape(height, -1)).reshape(-1, height, width, channels)
+    total: Floats = (columns[:, None] @ taller).sum(0)
+    return (x + total) / (len(factors) + 1)
 
 
 # Weather.
 
 
-def snow(
-    x: np.ndarray,
-    draw: Generator,
-    mean: float,
-    std: float,
-    zoom: float,
-    threshold: float,
-    radius: float,
-    sigma: float,
-    mix: float,
-) -> np.ndarray:
-    """Flakes: what exceeds a threshold in an enlarged field of noise, dragged by the wind, over a whitened picture."""
-    field = draw.normal(mean, std, x.shape[:2])
-    field = _enlarging(x.shape[0], zoom) @ field @ _enlarging(x.shape[1], zoom).T
-    flakes = np.clip(np.where(field < threshold, 0.0, field), 0.0, 1.0)
-    flakes = _dragged(flakes[:, :, None], radius, sigma, draw.uniform(-135, -45))
-    whitened = np.maximum(x, (x @ GREY)[:, :, None] * 1.5 + 0.5)
-    return mix * x + (1 - mix) * whitened + flakes + flakes[::-1, ::-1]
+class Snowfall(NamedTuple):
+    """The parameters of snow: a field of noise (mean, std), enlarged by `zoom`, flakes above `threshold` in it, the
+    wind that drags them (radius, sigma), and the share `mix` of the picture that is not whitened."""
+
+    mean: float
+    std: float
+    zoom: float
+    threshold: float
+    radius: float
+    sigma: float
+    mix: float
 
 
-def frost(x: np.ndarray, draw: Generator, weight: float, ice: float) -> np.ndarray:
+def snow(x: Floats, draw: Generator, *parameters: float) -> Floats:
+    """Flakes: what exceeds a threshold in an enlarged field of noise, dragged by the wind, over a whitened picture.
+
+    parameters: those of `Snowfall`.
+    """
+    fall = Snowfall(*parameters)
+    field = draw.normal(fall.mean, fall.std, x.shape[:2])
+    field = _enlarging(x.shape[0], fall.zoom) @ field @ _enlarging(x.shape[1], fall.zoom).T
+    flakes = np.clip(np.where(field < fall.threshold, 0.0, field), 0.0, 1.0)
+    flakes = _dragged(flakes[:, :, None], fall.radius, fall.sigma, draw.uniform(-135, -45))
+    whitened: Floats = np.maximum(x, (x @ GREY)[:, :, None] * 1.5 + 0.5)
+    return fall.mix * x + (1 - fall.mix) * whitened + flakes + flakes[::-1, ::-1]
+
+
+def frost(x: Floats, draw: Generator, weight: float, ice: float) -> Floats:
     """The picture behind a random piece of one of five sheets of ice."""
     height, width, _ = x.shape
     sheet = _ice(int(draw.integers(5)), 6 * max(height, width))
@@ -124,41 +138,42 @@ def frost(x: np.ndarray, draw: Generator, weight: float, ice: float) -> np.ndarr
     return weight * x + ice * sheet[top : top + height, left : left + width]
 
 
-def fog(x: np.ndarray, draw: Generator, amount: float, decay: float) -> np.ndarray:
+def fog(x: Floats, draw: Generator, amount: float, decay: float) -> Floats:
     """x <- (x + amount P) m / (m + amount), P a plasma fractal and m the brightest value."""
     height, width, _ = x.shape
     size = 1 << (max(height, width) - 1).bit_length()
-    brightest = x.max()
-    thick = x + amount * _plasma(size, decay, draw)[:height, :width, None]
+    brightest = float(x.max())
+    thick: Floats = x + amount * _plasma(size, decay, draw)[:height, :width, None]
     return thick * brightest / (brightest + amount)
 
 
-def brightness(x: np.ndarray, draw: Generator, more: float) -> np.ndarray:
+def brightness(x: Floats, draw: Generator, more: float) -> Floats:
     """`more` added to V of HSV: with hue and saturation kept, all channels grow in proportion."""
-    value = x.max(2, keepdims=True)
-    brighter = np.clip(value + more, 0.0, 1.0)
+    value: Floats = x.max(2, keepdims=True)
+    brighter: Floats = np.clip(value + more, 0.0, 1.0)
     return np.where(value > 0, x * brighter / np.where(value > 0, value, 1.0), brighter)
 
 
 # Digital.
 
 
-def contrast(x: np.ndarray, draw: Generator, factor: float) -> np.ndarray:
-    mean = x.mean((0, 1), keepdims=True)
+def contrast(x: Floats, draw: Generator, factor: float) -> Floats:
+    mean: Floats = x.mean((0, 1), keepdims=True)
     return (x - mean) * factor + mean
 
 
-def saturate(x: np.ndarray, draw: Generator, factor: float, more: float) -> np.ndarray:
+def saturate(x: Floats, draw: Generator, factor: float, more: float) -> Floats:
     """S of HSV times `factor`, plus `more`: what each channel lacks to V grows in proportion; grey has red's hue."""
-    value, lack = x.max(2, keepdims=True), x.max(2, keepdims=True) - x.min(2, keepdims=True)
+    value: Floats = x.max(2, keepdims=True)
+    lack: Floats = value - x.min(2, keepdims=True)
     coloured = lack > 0
     saturation = np.where(coloured, lack / np.where(value > 0, value, 1.0), 0.0)
     wanted = np.clip(saturation * factor + more, 0.0, 1.0)
-    share = np.where(coloured, (value - x) / np.where(coloured, lack, 1.0), np.array([0.0, 1.0, 1.0]))
+    share: Floats = np.where(coloured, (value - x) / np.where(coloured, lack, 1.0), np.array([0.0, 1.0, 1.0]))
     return value * (1 - wanted * share)
 
 
-def elastic_transform(x: np.ndarray, draw: Generator, alpha: float, sigma: float, jitter: float) -> np.ndarray:
+def elastic_transform(x: Floats, draw: Generator, alpha: float, sigma: float, jitter: float) -> Floats:
     """Three points moved by up to `jitter` pixels (affine), then every pixel by a smooth field of noise."""
     height, width, _ = x.shape
     centre, third = np.array([height // 2, width // 2]), min(height, width) // 3
@@ -173,13 +188,13 @@ def elastic_transform(x: np.ndarray, draw: Generator, alpha: float, sigma: float
     return _sampled(x, grid + alpha * field, "reflect")
 
 
-def pixelate(x: np.ndarray, draw: Generator, factor: float) -> np.ndarray:
+def pixelate(x: Floats, draw: Generator, factor: float) -> Floats:
     height, width, _ = x.shape
     small = _picture(x).resize((int(width * factor), int(height * factor)), Image.Resampling.BOX)
     return np.asarray(small.resize((width, height), Image.Resampling.BOX)) / BYTE
 
 
-def jpeg_compression(x: np.ndarray, draw: Generator, quality: float) -> np.ndarray:
+def jpeg_compression(x: Floats, draw: Generator, quality: float) -> Floats:
     file = io.BytesIO()
     _picture(x).save(file, "JPEG", quality=round(quality))
     with Image.open(file) as image:
@@ -187,7 +202,7 @@ def jpeg_compression(x: np.ndarray, draw: Generator, quality: float) -> np.ndarr
 
 
 def spatter(
-    x: np.ndarray,
+    x: Floats,
     draw: Generator,
     mean: float,
     std: float,
@@ -195,7 +210,7 @@ def spatter(
     threshold: float,
     strength: float,
     mud: float,
-) -> np.ndarray:
+) -> Floats:
     """Drops, what exceeds a threshold in a blurred field of noise: of water, lit from one side, or of mud."""
     field = _blurred(draw.normal(mean, std, x.shape[:2])[:, :, None], blur)[:, :, 0]
     if mud < 0.5:
@@ -210,29 +225,29 @@ BROWN = np.array([63, 42, 20]) / BYTE
 EMBOSS = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
 
 
-def _drops(liquid: np.ndarray) -> np.ndarray:
+def _drops(liquid: Floats) -> Floats:
     """How much light drops add, at most 1: the distance to their outline, equalised and embossed, times the liquid."""
     inside = liquid > 0
     outline = inside & ~ndimage.binary_erosion(inside)
     away = np.minimum(ndimage.distance_transform_edt(~outline), 20) if outline.any() else np.full(liquid.shape, 20.0)
     even = ImageOps.equalize(Image.fromarray(ndimage.uniform_filter(away, 3).astype(np.uint8)))
     lit = np.clip(ndimage.correlate(np.asarray(even).astype(float), EMBOSS, mode="mirror"), 0, BYTE)
-    light = np.clip(liquid, 0, 1) * ndimage.uniform_filter(lit, 3)
+    light: Floats = np.clip(liquid, 0, 1) * ndimage.uniform_filter(lit, 3)
     return light / light.max() if light.max() > 0 else light
 
 
 # What several of them share.
 
 
-def _picture(x: np.ndarray) -> Image.Image:
+def _picture(x: Floats) -> Image.Image:
     return Image.fromarray(np.rint(x * BYTE).astype(np.uint8))
 
 
-def _blurred(x: np.ndarray, sigma: float) -> np.ndarray:
+def _blurred(x: Floats, sigma: float) -> Floats:
     return ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest") if sigma > 0 else x
 
 
-def _dragged(x: np.ndarray, radius: float, sigma: float, degrees: float) -> np.ndarray:
+def _dragged(x: Floats, radius: float, sigma: float, degrees: float) -> Floats:
     """Blurred one way along a line: pixels at distance 0, 1, ... weigh exp(-distance^2 / 2 sigma^2)."""
     length = 2 * int(np.ceil(radius)) + 1
     weights = np.exp(-0.5 * (np.arange(length) / sigma) ** 2)
@@ -247,22 +262,22 @@ def _dragged(x: np.ndarray, radius: float, sigma: float, degrees: float) -> np.n
 
 
 @lru_cache(1024)
-def _enlarging(size: int, factor: float) -> np.ndarray:
+def _enlarging(size: int, factor: float) -> Floats:
     """The matrix `(size, size)` that enlarges the middle of a column by `factor`, linearly between pixels."""
     kept = int(np.ceil(size / factor))
     top = (size - kept) // 2
-    larger = ndimage.zoom(np.eye(size)[top : top + kept], (factor, 1), order=1)
+    larger: Floats = ndimage.zoom(np.eye(size)[top : top + kept], (factor, 1), order=1)
     surplus = (len(larger) - size) // 2
     return larger[surplus : surplus + size]
 
 
-def _sampled(x: np.ndarray, places: np.ndarray, mode: str) -> np.ndarray:
+def _sampled(x: Floats, places: Floats, mode: str) -> Floats:
     """x at `places` `(height, width, 2)`, linearly between pixels."""
     at = np.moveaxis(places, -1, 0)
     return np.stack([ndimage.map_coordinates(x[:, :, c], at, order=1, mode=mode) for c in range(x.shape[2])], -1)
 
 
-def _plasma(size: int, decay: float, draw: Generator) -> np.ndarray:
+def _plasma(size: int, decay: float, draw: Generator) -> Floats:
     """Diamond-square fractal on a torus, `(size, size)` in [0, 1]: each halving adds noise weaker by decay^2."""
     field = np.zeros((size, size))
     step, wobble = size, 1.0
@@ -279,11 +294,12 @@ def _plasma(size: int, decay: float, draw: Generator) -> np.ndarray:
         field[half::step, ::step] = down / 4 + noise[2]
         step, wobble = half, wobble / decay**2
     field -= field.min()
-    return field / field.max()
+    highest = float(field.max())
+    return field / highest
 
 
 @lru_cache(8)
-def _ice(sheet: int, size: int) -> np.ndarray:
+def _ice(sheet: int, size: int) -> Floats:
     """Sheet number `sheet` of pale blue ice, `(size, size, 3)`: bright needles where slow noise crosses zero."""
     draw = np.random.default_rng(Seeds("frost").integer("sheet", sheet))
     needles = np.zeros((size, size))
@@ -293,5 +309,6 @@ def _ice(sheet: int, size: int) -> np.ndarray:
         middle = noise[size // 2 : size // 2 + size, size // 2 : size // 2 + size]
         needles += np.exp(-np.abs(middle) / (0.35 * middle.std())) / 3
     shade = _plasma(1 << (size - 1).bit_length(), 1.6, draw)[:size, :size]
-    light = np.clip(0.25 + 0.75 * needles + 0.35 * (shade - 0.5), 0.0, 1.0)
-    return light[:, :, None] ** np.array([1.15, 1.0, 0.85])
+    light: Floats = np.clip(0.25 + 0.75 * needles + 0.35 * (shade - 0.5), 0.0, 1.0)
+    sheets: Floats = light[:, :, None] ** np.array([1.15, 1.0, 0.85])
+    return sheets

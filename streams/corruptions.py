@@ -20,7 +20,7 @@ from PIL import features
 from torch import Tensor
 
 from cl.code import code_digest
-from cl.data.augment import View
+from cl.data.augment import Crop
 from cl.data.samples import ArrayPixels, Pixels, marks_of, prepare
 from cl.digests import digest_json
 from cl.errors import BadInput, UnknownName, shown
@@ -238,7 +238,7 @@ class CorruptedPixels:
     def prepare(self, samples: Sequence[str]) -> None:
         prepare(self._base, [_seen(sample)[0] for sample in samples])
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
         places = [_seen(sample) for sample in samples]
         found = {place: self._kept[place] for place in places if place in self._kept}
         missing = [place for place in dict.fromkeys(places) if place not in found]
@@ -247,7 +247,7 @@ class CorruptedPixels:
             for (picture, condition), image in zip(missing, clean, strict=True):
                 found[picture, condition] = self._generator.corrupt(image, condition, picture)
         self._keep(found)
-        return ArrayPixels(samples, np.stack([found[place] for place in places])).read(samples, views)
+        return ArrayPixels(samples, np.stack([found[place] for place in places])).read(samples, crops)
 
     def _keep(self, found: dict[tuple[str, str], np.ndarray]) -> None:
         for place, image in found.items():

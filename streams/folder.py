@@ -13,12 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from cl import Policy, Recipe, Samples, Stream, Task
 from cl.data.augment import crop_flip
 from cl.data.images import FilePixels
 from cl.data.names import composed, normalised
-from cl.data.policy import Policy
-from cl.data.samples import Samples
-from cl.data.stream import Recipe, Stream, Task
 from cl.errors import BadInput, UnknownName, shown
 from cl.home.files import Files
 from cl.seeds import class_order
@@ -119,7 +117,7 @@ class ClassIncremental(Table):
 
 
 @dataclass(frozen=True)
-class Row:
+class ImageRow:
     """One image: where it lies, and what is said about it."""
 
     sample: str
@@ -156,7 +154,7 @@ def class_incremental(path: Path, table: dict[str, Any], files: Files) -> Stream
     )
 
 
-def _task(name: str, classes: list[str], rows: list[Row], pixels: FilePixels, augment: str) -> Task:
+def _task(name: str, classes: list[str], rows: list[ImageRow], pixels: FilePixels, augment: str) -> Task:
     mine = [row for row in rows if row.label in classes]
     train = {row.sample: row.label for row in mine if row.split == "train"}
     test = {row.sample: row.label for row in mine if row.split == "test"}
@@ -166,7 +164,7 @@ def _task(name: str, classes: list[str], rows: list[Row], pixels: FilePixels, au
 # Classes: their order, and which go together.
 
 
-def _groups(told: ClassIncremental, rows: list[Row], path: Path) -> dict[str, list[str]]:
+def _groups(told: ClassIncremental, rows: list[ImageRow], path: Path) -> dict[str, list[str]]:
     """The classes of each task, by the task's name: its own, or its place in the declaration. A task without classes
     keeps its place, so that those behind it keep their names."""
     order = _class_order(told, rows, path)
@@ -180,7 +178,7 @@ def _groups(told: ClassIncremental, rows: list[Row], path: Path) -> dict[str, li
     return {name: group for name, group in zip(called, groups, strict=True) if group}
 
 
-def _class_order(told: ClassIncremental, rows: list[Row], path: Path) -> list[str]:
+def _class_order(told: ClassIncremental, rows: list[ImageRow], path: Path) -> list[str]:
     trained = {row.label for row in rows if row.split == "train"}
     tested = {row.label for row in rows if row.split == "test"}
     listed = [name for task in told.named for name in task.classes] or told.classes
@@ -213,7 +211,7 @@ def _sizes(told: ClassIncremental, order: list[str], path: Path) -> list[int]:
 # Images: from folders that name split and class, or from a table of them.
 
 
-def _from_folders(data: Path) -> Iterator[Row]:
+def _from_folders(data: Path) -> Iterator[ImageRow]:
     seen: set[str] = set()
     for split in SPLITS:
         for folder in entries(data / split, MEND):
@@ -226,7 +224,7 @@ def _from_folders(data: Path) -> Iterator[Row]:
                 if sample in seen:
                     raise BadInput(f"{shown(path)}: another file's name differs in encoding only; rename one")
                 seen.add(sample)
-                yield Row(sample, path, normalised(_name(Path(folder.name))), split)
+                yield ImageRow(sample, path, normalised(_name(Path(folder.name))), split)
 
 
 def entries(folder: Path, mend: str) -> list[Path]:
@@ -247,7 +245,7 @@ def _name(path: Path) -> str:
     return name
 
 
-def _from_csv(path: Path, data: Path) -> Iterator[Row]:
+def _from_csv(path: Path, data: Path) -> Iterator[ImageRow]:
     lines: dict[str, int] = {}
     for line, row in _records(path):
         where = f"{shown(path)}, line {line}"
@@ -258,7 +256,7 @@ def _from_csv(path: Path, data: Path) -> Iterator[Row]:
         yield _row(row, sample, data, where)
 
 
-def _row(row: dict[str, str], sample: str, data: Path, where: str) -> Row:
+def _row(row: dict[str, str], sample: str, data: Path, where: str) -> ImageRow:
     inside = PurePosixPath(row["sample"])
     if inside.is_absolute() or ".." in inside.parts or "\0" in row["sample"]:
         raise BadInput(f"{where}: sample '{shown(row['sample'])}' must be a path inside the data folder")
@@ -270,7 +268,7 @@ def _row(row: dict[str, str], sample: str, data: Path, where: str) -> Row:
         raise BadInput(f"{where}: sample '{shown(sample)}' has no class; fill it in or drop the line")
     labels = tuple(sorted({label.strip() for label in row.get("labels", "").split(";")} - {""}))
     label, subject = normalised(row["class"]), normalised(row.get("subject", ""))
-    return Row(sample, data / inside, label, row["split"], subject, labels)
+    return ImageRow(sample, data / inside, label, row["split"], subject, labels)
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

@@ -21,7 +21,7 @@ import numpy as np
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageFilter
 
-from streams.glyph_rendering import FAMILIES, FAMILY_OF_FACE, IMAGE_SIZE, character, font_path, ink_mask
+from streams.glyph_rendering import FAMILIES, FAMILY_OF_FACE, IMAGE_SIZE, Floats, character, font_path, ink_mask
 
 CLASSES_FILE = Path(__file__).parent / "data" / "glyph_classes.json"
 
@@ -126,7 +126,7 @@ def choose_classes() -> dict[str, list[GlyphClass]]:
     return {part: sorted(map(describe, rows), key=_code_point) for part, rows in parts.items()}
 
 
-def _merge(rows: Sequence[int], alike: np.ndarray) -> dict[int, list[int]]:
+def _merge(rows: Sequence[int], alike: Floats) -> dict[int, list[int]]:
     """Map each row that is first of its looks to the later rows that look the same."""
     leaders: dict[int, list[int]] = {}
     for row in rows:
@@ -138,7 +138,7 @@ def _merge(rows: Sequence[int], alike: np.ndarray) -> dict[int, list[int]]:
     return leaders
 
 
-def _apart(rows: Sequence[int], alike: np.ndarray) -> list[int]:
+def _apart(rows: Sequence[int], alike: Floats) -> list[int]:
     chosen: list[int] = []
     for row in rows:
         if not chosen or alike[row, chosen].max() < _ALIKE:
@@ -146,7 +146,7 @@ def _apart(rows: Sequence[int], alike: np.ndarray) -> list[int]:
     return chosen
 
 
-def likeness(glyphs: Sequence[GlyphClass]) -> np.ndarray:
+def likeness(glyphs: Sequence[GlyphClass]) -> Floats:
     """How alike each two glyphs look at best: float32 `[n, n]` within 0 to 1, symmetric.
 
     Two renderings are as alike as the smaller share of either one's ink that falls near ink of the other. Compared
@@ -161,10 +161,12 @@ def likeness(glyphs: Sequence[GlyphClass]) -> np.ndarray:
     return best
 
 
-def _overlap(drawings: Sequence[tuple[str, str]]) -> np.ndarray:
-    ink, near = (np.stack(pictures) for pictures in zip(*(_look(*drawing) for drawing in drawings), strict=True))
-    covered = ink @ near.T / ink.sum(axis=1, keepdims=True)
-    return np.minimum(covered, covered.T)
+def _overlap(drawings: Sequence[tuple[str, str]]) -> Floats:
+    looks = [_look(*drawing) for drawing in drawings]
+    ink, near = np.stack([ink for ink, _ in looks]), np.stack([near for _, near in looks])
+    covered: Floats = ink @ near.T / ink.sum(axis=1, keepdims=True)
+    overlap: Floats = np.minimum(covered, covered.T)
+    return overlap
 
 
 def _code_point(glyph: GlyphClass) -> int:
@@ -212,14 +214,19 @@ def _describe(code: int, faces: Sequence[str]) -> GlyphClass:
 
 
 @cache
-def _look(name: str, face: str) -> tuple[np.ndarray, np.ndarray]:
+def _look(name: str, face: str) -> tuple[Floats, Floats]:
     """The ink and its near surroundings, float32 `[1024]` each within 0 to 1; zeros where the face draws nothing."""
     try:
         mask = Image.fromarray(ink_mask(name, face)).reduce(2)
     except ValueError:
         mask = Image.new("L", (IMAGE_SIZE, IMAGE_SIZE))
     wide = mask.filter(ImageFilter.MaxFilter(_REACH))
-    return tuple(np.asarray(picture, dtype=np.float32).ravel() / 255 for picture in (mask, wide))
+    return _flat(mask), _flat(wide)
+
+
+def _flat(picture: Image.Image) -> Floats:
+    """float32 `[pixels]` within 0 to 1."""
+    return np.asarray(picture, dtype=np.float32).ravel() / np.float32(255)
 
 
 def _write(parts: dict[str, list[GlyphClass]]) -> None:

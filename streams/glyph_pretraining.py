@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Attention, VisionTransformer
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from torch.nn import functional
@@ -42,7 +43,7 @@ from streams.glyph_classes import GlyphClass, load_classes
 from streams.glyph_rendering import IMAGE_SIZE, WILD, GlyphStyle, interpolate, render
 
 NAME = "glyph-vit"
-ARCHITECTURE = {
+ARCHITECTURE: dict[str, Any] = {
     "img_size": IMAGE_SIZE,
     "patch_size": 8,
     "in_chans": 3,
@@ -56,7 +57,7 @@ EASY = GlyphStyle(scale=(0.75, 0.85), contrast=(0.8, 1.0))  # dark on light, upr
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Pretraining:
     """Everything that shapes the weights besides the code, the class list and the fonts.
 
     Attributes:
@@ -146,7 +147,7 @@ def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
         angle.cos() * high,
         uniform(-0.15, 0.15),
     )
-    grid = functional.affine_grid(torch.stack(rows, 1).view(count, 2, 3), list(inputs.shape), align_corners=False)
+    grid = functional.affine_grid(torch.stack(rows, 1).reshape(count, 2, 3), list(inputs.shape), align_corners=False)
     warp = functional.interpolate(uniform(-0.12, 0.12, 2, 4, 4), IMAGE_SIZE, mode="bilinear", align_corners=True)
     moved = functional.grid_sample(inputs, grid + warp.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
     line = torch.linspace(-1, 1, IMAGE_SIZE)
@@ -162,7 +163,7 @@ def build_net(seed: int) -> VisionTransformer:
 
 
 def train(
-    net: VisionTransformer, pictures: Pictures, recipe: Recipe, report: Callable[[int, float], None]
+    net: VisionTransformer, pictures: Pictures, recipe: Pretraining, report: Callable[[int, float], None]
 ) -> nn.Linear:
     """Train `net` in place to name the class of each picture; returns the head, which is not kept.
 
@@ -172,8 +173,9 @@ def train(
     classes = len(pictures.labels) // recipe.per_class
     with Seeds(f"glyph-vit|{recipe.seed}").forked("head"):
         head = nn.Linear(net.embed_dim, classes)
-    for block in net.blocks:
-        block.attn.fused_attn = False  # on processors, plain attention is twice as fast in bfloat16
+    for module in net.modules():
+        if isinstance(module, Attention):  # on processors, plain attention is twice as fast in bfloat16
+            module.fused_attn = False  # type: ignore[misc]  # declared final for torch.jit alone
     groups = param_groups_weight_decay(nn.ModuleList([net, head]), recipe.weight_decay)
     optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(_rate, recipe=recipe))
@@ -194,7 +196,7 @@ def train(
     return head
 
 
-def _draw_rows(step: int, classes: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
+def _draw_rows(step: int, classes: int, recipe: Pretraining, generator: torch.Generator) -> Tensor:
     """Random rows of a batch; only easy ones at first: wild ones alone taught a fresh net nothing."""
     eased = min(1.0, step / (recipe.easing * recipe.steps))
     turns = math.ceil((recipe.easy_share + (1 - recipe.easy_share) * eased) * recipe.per_class)
@@ -202,7 +204,7 @@ def _draw_rows(step: int, classes: int, recipe: Recipe, generator: torch.Generat
     return label * recipe.per_class + torch.randint(turns, (recipe.batch,), generator=generator)
 
 
-def _rate(step: int, recipe: Recipe) -> float:
+def _rate(step: int, recipe: Pretraining) -> float:
     warm = max(1.0, recipe.warm_up * recipe.steps)
     if step < warm:
         return (step + 1) / warm
@@ -232,7 +234,8 @@ def digit_pictures() -> tuple[Pictures, Pictures]:
     digits = load_digits()
     pictures = (Image.fromarray((image * 255 / 16).astype(np.uint8)) for image in digits.images)
     size = (IMAGE_SIZE, IMAGE_SIZE)
-    return _halves(np.stack([picture.resize(size, Image.Resampling.BILINEAR) for picture in pictures]), digits.target)
+    enlarged = [np.asarray(picture.resize(size, Image.Resampling.BILINEAR)) for picture in pictures]
+    return _halves(np.stack(enlarged), digits.target)
 
 
 def mnist_pictures() -> tuple[Pictures, Pictures]:
@@ -253,7 +256,7 @@ def nearest_mean_accuracies(net: nn.Module, reserved: tuple[Pictures, Pictures])
     return {name: round(nearest_mean_accuracy(net, *pictures), 4) for name, pictures in sets.items()}
 
 
-def pretrain(recipe: Recipe, workers: int, progress: Progress) -> tuple[VisionTransformer, dict[str, object]]:
+def pretrain(recipe: Pretraining, workers: int, progress: Progress) -> tuple[VisionTransformer, dict[str, object]]:
     """Render, train and measure; returns the net and the card's figures."""
     classes, reserved = load_classes("pretraining"), load_classes("reserved")
     started = time.perf_counter()
@@ -294,7 +297,7 @@ def _show(progress: Progress, task: TaskID, done: int, loss: float) -> None:
         progress.console.print(f"step {done}: loss {loss:.3f}")
 
 
-def write(folder: Path, net: VisionTransformer, recipe: Recipe, figures: dict[str, object]) -> None:
+def write_backbone(folder: Path, net: VisionTransformer, recipe: Pretraining, figures: dict[str, object]) -> None:
     """Write the weights and the machine-readable card into `folder`, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, folder / f"{NAME}.safetensors")
@@ -317,18 +320,18 @@ def main() -> None:
     """Run the command described at the top of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for glyph-vit.safetensors and glyph-vit.json")
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="training steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=Pretraining.steps, help="training steps (default: %(default)s)")
     parser.add_argument(
-        "--per-class", type=int, default=Recipe.per_class, help="pictures a class (default: %(default)s)"
+        "--per-class", type=int, default=Pretraining.per_class, help="pictures a class (default: %(default)s)"
     )
     parser.add_argument("--threads", type=int, default=2, help="processor cores to use (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    recipe = Recipe(steps=arguments.steps, per_class=arguments.per_class)
+    recipe = Pretraining(steps=arguments.steps, per_class=arguments.per_class)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         net, figures = pretrain(recipe, arguments.threads, progress)
-    write(arguments.out, net, recipe, figures)
+    write_backbone(arguments.out, net, recipe, figures)
     print(json.dumps(figures, indent=2))
 
 

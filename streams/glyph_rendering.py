@@ -15,7 +15,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+Floats = NDArray[np.float32]
 
 IMAGE_SIZE = 32
 
@@ -145,7 +148,7 @@ def interpolate(start: GlyphStyle, end: GlyphStyle, share: float) -> GlyphStyle:
     return GlyphStyle(**{f.name: between(getattr(start, f.name), getattr(end, f.name)) for f in fields(GlyphStyle)})
 
 
-def ink_mask(class_name: str, face: str, stroke: float = 0.0, outlined: bool = False) -> np.ndarray:
+def ink_mask(class_name: str, face: str, stroke: float = 0.0, outlined: bool = False) -> NDArray[np.uint8]:
     """The bare glyph, centred and sized to fit: uint8 `[64, 64]`, 0 for paper and 255 for ink.
 
     `stroke` thickens the outline by that share of the ink's longest side; `outlined` hollows the glyph out. Raises
@@ -154,7 +157,7 @@ def ink_mask(class_name: str, face: str, stroke: float = 0.0, outlined: bool = F
     return np.asarray(_mask(class_name, face, round(stroke / _STROKE_STEP), outlined))
 
 
-def render(class_name: str, face: str, style: GlyphStyle, generator: np.random.Generator) -> np.ndarray:
+def render(class_name: str, face: str, style: GlyphStyle, generator: np.random.Generator) -> NDArray[np.uint8]:
     """Draw one picture of a glyph.
 
     Args:
@@ -182,7 +185,7 @@ def _font(face: str) -> ImageFont.FreeTypeFont:
 @lru_cache(maxsize=8192)
 def _mask(class_name: str, face: str, stroke_steps: int, outlined: bool) -> Image.Image:
     text, font = character(class_name), _font(face)
-    left, top, right, bottom = font.getbbox(text)
+    left, top, right, bottom = (int(side) for side in font.getbbox(text))
     stroke = stroke_steps * _STROKE_STEP * max(right - left, bottom - top)
     pad = math.ceil(stroke) + 1
     canvas = Image.new("L", (right - left + 2 * pad, bottom - top + 2 * pad))
@@ -212,7 +215,7 @@ def _draw_mask(class_name: str, face: str, style: GlyphStyle, generator: np.rand
     return _mask(class_name, face, round(stroke / _STROKE_STEP), outlined)
 
 
-def _place(mask: Image.Image, style: GlyphStyle, generator: np.random.Generator) -> np.ndarray:
+def _place(mask: Image.Image, style: GlyphStyle, generator: np.random.Generator) -> Floats:
     """Turn, scale, slant, shift and bend a mask: float32 `[32, 32]` within 0 to 1."""
     turn, stretch, shear, right, down = generator.uniform(-1, 1, 5)
     angle = math.radians(style.rotation) * turn
@@ -227,7 +230,7 @@ def _place(mask: Image.Image, style: GlyphStyle, generator: np.random.Generator)
     grid = grid + style.bend * _MASK * generator.uniform(-1, 1, grid.shape)
     source = grid @ inverse.T + _MASK / 2
     placed = mask.transform(mask.size, Image.Transform.MESH, _quads(source.tolist()), Image.Resampling.BILINEAR)
-    return np.asarray(placed.reduce(2), dtype=np.float32) / 255
+    return np.asarray(placed.reduce(2), dtype=np.float32) / np.float32(255)
 
 
 def _quads(points: list[list[list[float]]]) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
@@ -242,33 +245,34 @@ def _quads(points: list[list[list[float]]]) -> list[tuple[tuple[int, ...], tuple
     ]
 
 
-def _colour(coverage: np.ndarray, style: GlyphStyle, generator: np.random.Generator) -> np.ndarray:
+def _colour(coverage: Floats, style: GlyphStyle, generator: np.random.Generator) -> Floats:
     """Ink and textured paper: float32 `[32, 32, 3]`, roughly within 0 to 1."""
     contrast = generator.uniform(*style.contrast)
     dark = generator.uniform(0, 1 - contrast) if contrast < 1 else 0.0
     ink, paper = (dark + contrast, dark) if generator.random() < style.light_ink else (dark, dark + contrast)
-    tints = style.tint * generator.uniform(-1, 1, (2, 3)).astype(np.float32)
+    tints: Floats = style.tint * generator.uniform(-1, 1, (2, 3)).astype(np.float32)
     strength = generator.uniform(*style.texture)
     cover = coverage[..., None]
-    return cover * (ink + tints[0]) + (1 - cover) * (paper + tints[1] + _texture(strength, generator))
+    picture: Floats = cover * (ink + tints[0]) + (1 - cover) * (paper + tints[1] + _texture(strength, generator))
+    return picture
 
 
-def _texture(strength: float, generator: np.random.Generator) -> np.ndarray | float:
+def _texture(strength: float, generator: np.random.Generator) -> Floats | float:
     """Clouds or stripes around zero: float32 `[32, 32, 3]`, or plain 0 where there is no texture."""
     if strength == 0:
         return 0.0
     per_channel = generator.uniform(0.4, 1, 3).astype(np.float32) * strength
     if generator.random() < 0.3:
         across, along, phase = generator.uniform(-1, 1, 3)
-        waves = np.sin(40 * (across * _ROWS + along * _COLUMNS) + 3 * phase)
+        waves: Floats = np.sin(40 * (across * _ROWS + along * _COLUMNS) + 3 * phase)
         return waves[..., None] * per_channel
     cells = int(generator.integers(2, 13))
     clouds = Image.fromarray(generator.uniform(-1, 1, (cells, cells)).astype(np.float32))
-    smooth = np.asarray(clouds.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR))
+    smooth: Floats = np.asarray(clouds.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR))
     return smooth[..., None] * per_channel
 
 
-def _develop(picture: np.ndarray, style: GlyphStyle, generator: np.random.Generator) -> np.ndarray:
+def _develop(picture: Floats, style: GlyphStyle, generator: np.random.Generator) -> NDArray[np.uint8]:
     """Lower the resolution, blur, add noise: uint8 `[32, 32, 3]`."""
     side, blur, noise = (generator.uniform(*limits) for limits in (style.resolution, style.blur, style.noise))
     image = Image.fromarray((picture * 255).clip(0, 255).astype(np.uint8))
@@ -280,4 +284,5 @@ def _develop(picture: np.ndarray, style: GlyphStyle, generator: np.random.Genera
     if noise == 0:
         return np.array(image)
     grain = generator.standard_normal(picture.shape, dtype=np.float32) * (255 * noise)
-    return (np.asarray(image) + grain).clip(0, 255).astype(np.uint8)
+    grainy: NDArray[np.uint8] = (np.asarray(image) + grain).clip(0, 255).astype(np.uint8)
+    return grainy

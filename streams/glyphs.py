@@ -14,18 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
+from typing import Literal
 
 import numpy as np
 from PIL import features
 from torch import Tensor
 
+from cl import ArrayPixels, Recipe, Samples, Seeds, Stream, Task
 from cl.code import code_digest
-from cl.data.augment import View
-from cl.data.samples import ArrayPixels, Samples
-from cl.data.stream import Recipe, Stream, Task
+from cl.data.augment import Crop
 from cl.digests import digest_json
 from cl.errors import BadInput
-from cl.seeds import Seeds
 from streams.domains import recurring
 from streams.glyph_classes import GlyphClass, load_classes
 from streams.glyph_rendering import DOMAINS, FAMILIES, WILD, GlyphStyle, render
@@ -54,8 +53,8 @@ class GlyphPixels:
         """Digest of everything that determines the pixels; drawing is put off until they are read."""
         return digest_json([sample, asdict(self._drawings[sample]), _renderer()])
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
-        return ArrayPixels(samples, np.stack([self._draw(sample) for sample in samples])).read(samples, views)
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
+        return ArrayPixels(samples, np.stack([self._draw(sample) for sample in samples])).read(samples, crops)
 
     def _fresh(self, sample: str) -> np.ndarray:
         what = self._drawings[sample]
@@ -67,15 +66,53 @@ def glyphs(tasks: int = 10, classes_per_task: int = 5, train: int = 40, test: in
     """50 unseen glyph classes in 10 tasks of 5, tested in unseen fonts; rendered, with synthetic subjects."""
     _check_positive({"tasks": tasks, "classes_per_task": classes_per_task, "train": train, "test": test})
     chosen = _chosen(tasks * classes_per_task)
-    drawings: dict[str, Drawing] = {}
-    pixels = GlyphPixels(drawings)
     groups = [chosen[start : start + classes_per_task] for start in range(0, len(chosen), classes_per_task)]
-    made = tuple(
-        _task(f"task-{number:02d}", group, train, test, drawings, pixels) for number, group in enumerate(groups)
-    )
+    plans = [_wild_task(f"task-{number:02d}", group, train, test) for number, group in enumerate(groups)]
     arguments = {"tasks": tasks, "classes_per_task": classes_per_task, "train": train, "test": test, "people": people}
-    subjects = synthetic_subjects(drawings, people, "glyphs")
-    return Stream("glyphs", made, Recipe("glyphs", arguments), subjects, notes=(NOTE_RENDERED,))
+    return _stream("glyphs", plans, people, arguments)
+
+
+@dataclass(frozen=True)
+class _TaskPlan:
+    """A task before anything is drawn: what each picture shows, by sample id, for training and for testing."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Mapping[str, Drawing]
+    test: Mapping[str, Drawing]
+    domain: str | None = None
+
+    def drawn(self, pixels: GlyphPixels) -> Task:
+        """The task, its pictures among those of `pixels`."""
+        train, test = (
+            Samples.of({sample: drawing.glyph for sample, drawing in shard.items()}, pixels)
+            for shard in (self.train, self.test)
+        )
+        return Task(self.name, self.classes, train, test, self.domain)
+
+
+def _stream(name: str, plans: Sequence[_TaskPlan], people: int, arguments: Mapping[str, int]) -> Stream:
+    drawings = {
+        sample: drawing for plan in plans for shard in (plan.train, plan.test) for sample, drawing in shard.items()
+    }
+    pixels = GlyphPixels(drawings)
+    tasks = tuple(plan.drawn(pixels) for plan in plans)
+    subjects = synthetic_subjects(drawings, people, name)
+    return Stream(name, tasks, Recipe(name, arguments), subjects, notes=(NOTE_RENDERED,))
+
+
+def _wild_task(name: str, group: Sequence[GlyphClass], train: int, test: int) -> _TaskPlan:
+    """Classes in the widest style, tested in faces of a family that training does not show."""
+
+    def shard(split: Literal["train", "test"], count: int) -> dict[str, Drawing]:
+        faces = {glyph.name: glyph.split_faces()[split == "test"] for glyph in group}
+        return {
+            f"glyphs/{split}/{glyph}/{row:03d}": Drawing(glyph, own[row % len(own)], WILD)
+            for glyph, own in faces.items()
+            for row in range(count)
+        }
+
+    return _TaskPlan(name, tuple(glyph.name for glyph in group), shard("train", train), shard("test", test))
 
 
 # Rendering and font family of each domain. Narrow renderings come before wide ones: a rendering within one already seen
@@ -108,22 +145,23 @@ def _in_domains(
     name: str, tasks: int, classes_per_task: int, train: int, test: int, domains: int, people: int
 ) -> Stream:
     arguments = {
-        "tasks": tasks, "classes_per_task": classes_per_task, "train": train, "test": test, "domains": domains,
+        "tasks": tasks,
+        "classes_per_task": classes_per_task,
+        "train": train,
+        "test": test,
+        "domains": domains,
         "people": people,
-    }  # fmt: skip
+    }
     _check_positive(arguments)
     if domains > len(_GLYPH_DOMAINS):
         raise BadInput(f"{domains} domains asked for, but there are {len(_GLYPH_DOMAINS)}")
     order = recurring(tasks, list(_GLYPH_DOMAINS)[:domains])
     groups = _by_family([_GLYPH_DOMAINS[domain][1] for domain in order], classes_per_task)
-    drawings: dict[str, Drawing] = {}
-    pixels = GlyphPixels(drawings)
-    made = tuple(
-        _domain_task(f"task-{number:02d}", name, group, domain, train, test, drawings, pixels)
+    plans = [
+        _domain_task(f"task-{number:02d}", name, group, domain, {"train": train, "test": test})
         for number, (group, domain) in enumerate(zip(groups, order, strict=True))
-    )
-    subjects = synthetic_subjects(drawings, people, name)
-    return Stream(name, made, Recipe(name, arguments), subjects, notes=(NOTE_RENDERED,))
+    ]
+    return _stream(name, plans, people, arguments)
 
 
 def _by_family(families: Sequence[str], each: int) -> list[list[GlyphClass]]:
@@ -140,24 +178,20 @@ def _by_family(families: Sequence[str], each: int) -> list[list[GlyphClass]]:
 
 
 def _domain_task(
-    name: str,
-    stream: str,
-    group: Sequence[GlyphClass],
-    domain: str,
-    train: int,
-    test: int,
-    drawings: dict[str, Drawing],
-    pixels: GlyphPixels,
-) -> Task:
+    name: str, stream: str, group: Sequence[GlyphClass], domain: str, counts: Mapping[str, int]
+) -> _TaskPlan:
+    """Classes in one rendering and font family, tested in it too. counts: pictures a class, by split."""
     style, family = _GLYPH_DOMAINS[domain]
-    shards = []
-    for split, count in (("train", train), ("test", test)):
-        labels = {f"{stream}/{split}/{glyph.name}/{row:03d}": glyph for glyph in group for row in range(count)}
-        for sample, glyph in labels.items():
-            faces = [face for face in glyph.faces if face in FAMILIES[family]]
-            drawings[sample] = Drawing(glyph.name, faces[int(sample[-3:]) % len(faces)], DOMAINS[style])
-        shards.append(Samples.of({sample: glyph.name for sample, glyph in labels.items()}, pixels))
-    return Task(name, tuple(glyph.name for glyph in group), *shards, domain)
+    faces = {glyph.name: [face for face in glyph.faces if face in FAMILIES[family]] for glyph in group}
+    train, test = (
+        {
+            f"{stream}/{split}/{glyph}/{row:03d}": Drawing(glyph, own[row % 1000 % len(own)], DOMAINS[style])
+            for glyph, own in faces.items()
+            for row in range(count)
+        }
+        for split, count in counts.items()
+    )
+    return _TaskPlan(name, tuple(faces), train, test, domain)
 
 
 def _check_positive(arguments: Mapping[str, int]) -> None:
@@ -172,25 +206,6 @@ def _chosen(count: int) -> list[GlyphClass]:
     if count > len(reserved):
         raise BadInput(f"{count} classes asked for, but {len(reserved)} are reserved; ask for fewer tasks or classes")
     return sorted(reserved, key=lambda one: hashlib.sha256(one.name.encode()).digest())[:count]
-
-
-def _task(
-    name: str,
-    group: Sequence[GlyphClass],
-    train: int,
-    test: int,
-    drawings: dict[str, Drawing],
-    pixels: GlyphPixels,
-) -> Task:
-    labels: dict[str, dict[str, str]] = {"train": {}, "test": {}}
-    for glyph in group:
-        for split, faces, count in zip(("train", "test"), glyph.split_faces(), (train, test), strict=True):
-            for row in range(count):
-                sample = f"glyphs/{split}/{glyph.name}/{row:03d}"
-                drawings[sample] = Drawing(glyph.name, faces[row % len(faces)], WILD)
-                labels[split][sample] = glyph.name
-    classes = tuple(glyph.name for glyph in group)
-    return Task(name, classes, Samples.of(labels["train"], pixels), Samples.of(labels["test"], pixels))
 
 
 @cache

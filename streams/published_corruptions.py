@@ -15,28 +15,29 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from cl.data.augment import View
+from cl import ArrayPixels, Recipe, Samples, Stream, Task
+from cl.data.augment import Crop
 from cl.data.images import FilePixels, side_of
 from cl.data.recipes import TOML, resolve_stream
-from cl.data.samples import ArrayPixels, Pixels, Samples, marks_of, pixels_digest, prepare
-from cl.data.stream import Recipe, Stream, Task
+from cl.data.samples import Pixels, marks_of, pixels_digest, prepare
 from cl.digests import digest_bytes
 from cl.errors import BadInput, shown
 from cl.home.files import Files
 from cl.tables import Table, check_table, read_toml
 from streams.corruptions import LEVELS, code_of, parsed, spelled
-from streams.drift import Arrangement, assembled, segment_of, source_of
+from streams.drift import Arrangement, segment_of, source_task, test_time_stream
 from streams.folder import StreamName, class_incremental, entries
 from streams.schedules import visits
 
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+SmallCount = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-class TestTime(Table):
+class PublishedSet(Table):
     """What a TOML file of kind `test-time` holds."""
 
     kind: Literal["test-time"]
@@ -47,14 +48,14 @@ class TestTime(Table):
     source: Text | None = None
     source_data: Text | None = None
     classes: list[Text] | None = None
-    batch_size: Count = 50
-    batches: Count | None = None
+    batch_size: SmallCount = 50
+    batches: SmallCount | None = None
     rounds: Annotated[int, Field(ge=1, le=100)] = 1
     official_order: bool = False
     seed: int = 0
 
     @model_validator(mode="after")
-    def _consistent(self) -> TestTime:
+    def _consistent(self) -> PublishedSet:
         if self.source is not None and self.classes is not None:
             raise ValueError("the source names the classes; leave classes out")
         if self.source is None and self.classes is None and self.layout == "cifar-c":
@@ -68,7 +69,7 @@ class TestTime(Table):
 
 
 @dataclass(frozen=True)
-class Found:
+class SetOnDisk:
     """What lies on disk. classes: in the order of their labels. labels: condition -> picture -> class name."""
 
     classes: Sequence[str]
@@ -78,7 +79,7 @@ class Found:
 
 def test_time(path: Path, table: dict[str, Any], files: Files) -> Stream:
     """The stream that the TOML file at `path` describes; `table` is its content. Raises BadInput for any fault."""
-    told = check_table(TestTime, table, path)
+    told = check_table(PublishedSet, table, path)
     data = path.parent / told.data
     if not os.path.isdir(data):
         raise BadInput(f"{shown(path)}: folder {shown(data)} is missing; set data to the folder that holds the set")
@@ -87,13 +88,13 @@ def test_time(path: Path, table: dict[str, Any], files: Files) -> Stream:
     reader = _cifar_c if told.layout == "cifar-c" else _imagenet_c
     found = reader(data, conditions, sorted(labelled.classes) if labelled else told.classes, files)
     nothing = Samples((), (), found.pixels)
-    source = source_of(labelled) if labelled else Task("source", tuple(found.classes), nothing, nothing)
+    source = source_task(labelled) if labelled else Task("source", tuple(found.classes), nothing, nothing)
     people = _same_pictures(told, found, source)
     plan = Arrangement(told.batch_size, told.batches, told.seed, told.official_order)
     course = visits(conditions * told.rounds)
     name = told.name or path.stem
     declared = {**told.model_dump(exclude={"data", "source", "source_data", "name"}), "source": _identity(labelled)}
-    return assembled(
+    return test_time_stream(
         name,
         source,
         [segment_of(visit, plan, found.labels[visit.domain], (), found.pixels) for visit in course],
@@ -114,7 +115,7 @@ def _condition(text: str, path: Path) -> str:
     return spelled(code, int(severity))
 
 
-def _labelled(told: TestTime, path: Path, files: Files) -> Stream | None:
+def _labelled(told: PublishedSet, path: Path, files: Files) -> Stream | None:
     """The stream of the labelled source split and the clean test set; None where a model will be given."""
     if told.source is None:
         return None
@@ -131,7 +132,7 @@ def _identity(labelled: Stream | None) -> dict[str, Any] | None:
     return labelled.recipe.as_json() if labelled and labelled.recipe else None
 
 
-def _same_pictures(told: TestTime, found: Found, source: Task) -> dict[str, str]:
+def _same_pictures(told: PublishedSet, found: SetOnDisk, source: Task) -> dict[str, str]:
     """Clean test image -> the picture that it is, where the source is the set that was corrupted, in its own order.
 
     Raises BadInput where the labels say that it is not in that order.
@@ -169,24 +170,25 @@ class _MappedPixels:
     def marks(self, sample: str) -> tuple[str, ...]:
         return (pixels_digest(self._row(sample)),)
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
-        return ArrayPixels(samples, np.stack([self._row(sample) for sample in samples])).read(samples, views)
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
+        return ArrayPixels(samples, np.stack([self._row(sample) for sample in samples])).read(samples, crops)
 
-    def _row(self, sample: str) -> np.ndarray:
+    def _row(self, sample: str) -> NDArray[np.uint8]:
         picture, condition, _ = sample.rsplit("|", 2)
         ((corruption, severity),) = parsed(condition)
         array = self._arrays[corruption.code]
-        return array[(int(severity) - 1) * (len(array) // LEVELS) + int(picture.rpartition("/")[2])]
+        image: NDArray[np.uint8] = array[(int(severity) - 1) * (len(array) // LEVELS) + int(picture.rpartition("/")[2])]
+        return image
 
 
-def _cifar_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | None, files: Files) -> Found:
+def _cifar_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | None, files: Files) -> SetOnDisk:
     assert classes is not None  # checked with the table
     names = {parsed(condition)[0][0].code: parsed(condition)[0][0].name for condition in conditions}
     labels = _labels(data / "labels.npy", len(classes))
     arrays = {code: _array(data / f"{name}.npy", LEVELS * len(labels)) for code, name in names.items()}
     base = _base(data)
     pictures = {f"{base}/{row:05d}": classes[label] for row, label in enumerate(labels.tolist())}
-    return Found(classes, dict.fromkeys(conditions, pictures), _MappedPixels(arrays))
+    return SetOnDisk(classes, dict.fromkeys(conditions, pictures), _MappedPixels(arrays))
 
 
 def _base(data: Path) -> str:
@@ -195,7 +197,7 @@ def _base(data: Path) -> str:
     return f"cifar{published[1]}-test" if published else f"{data.resolve().name}-test"
 
 
-def _labels(path: Path, classes: int) -> np.ndarray:
+def _labels(path: Path, classes: int) -> NDArray[np.integer[Any]]:
     """The labels of the n pictures, from five times as many."""
     found = _mapped(path)
     if found.ndim != 1 or found.dtype.kind not in "iu" or not len(found) or len(found) % LEVELS:
@@ -207,7 +209,8 @@ def _labels(path: Path, classes: int) -> np.ndarray:
     wrong = levels[0][(levels[0] < 0) | (levels[0] >= classes)]
     if len(wrong):
         raise BadInput(f"{shown(path)} holds label {wrong[0]}, but there are {classes} classes; is it another set?")
-    return levels[0]
+    labels: NDArray[np.integer[Any]] = levels[0]
+    return labels
 
 
 def _array(path: Path, rows: int) -> np.ndarray:
@@ -257,11 +260,11 @@ class _VisitedPixels:
     def prepare(self, samples: Sequence[str]) -> None:
         prepare(self._pixels, [sample.rpartition("|")[0] for sample in samples])
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
-        return self._pixels.read([sample.rpartition("|")[0] for sample in samples], views)
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
+        return self._pixels.read([sample.rpartition("|")[0] for sample in samples], crops)
 
 
-def _imagenet_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | None, files: Files) -> Found:
+def _imagenet_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | None, files: Files) -> SetOnDisk:
     labels: dict[str, dict[str, str]] = {}
     paths: dict[str, Path] = {}
     for condition in dict.fromkeys(conditions):
@@ -273,7 +276,7 @@ def _imagenet_c(data: Path, conditions: Sequence[str], classes: Sequence[str] | 
             paths[f"{picture}|{condition}"] = path
     pixels = FilePixels(paths, side_of(next(iter(paths.values()))), files, exact=True)
     met = sorted({name for found in labels.values() for name in found.values()})
-    return Found(met if classes is None else classes, labels, _VisitedPixels(pixels))
+    return SetOnDisk(met if classes is None else classes, labels, _VisitedPixels(pixels))
 
 
 def _pictures(leaf: Path, classes: Sequence[str] | None) -> list[tuple[str, Path]]:

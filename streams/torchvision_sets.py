@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cl.data.samples import ArrayPixels, Samples
-from cl.data.stream import Recipe, Stream, Task
+from cl import ArrayPixels, Recipe, Samples, Stream, Task
 from cl.errors import BadInput, shown
 from cl.seeds import class_order
 from streams.batches import images_of, read_batch, read_idx

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -10,28 +10,26 @@ import torch
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor
 
-from cl.data.samples import Samples
-from cl.data.veil import Veiled, veil
-from cl.home.store import Tensors
+from cl import Checkpoint, Samples, Seeds, Tensors, Veiled
+from cl.data.veil import veil
 from cl.learning.adaptation import Descent
 from cl.models.vit import TimmBackbone
-from cl.seeds import Seeds
 from cl.testing import tiny_backbone, tiny_drift, tiny_segment
-from strategies.bn1 import renormalised
-from strategies.cotta import taught
-from strategies.eata import selected
-from strategies.sar import sharpness_aware
+from strategies.bn1 import batch_normalised_scores
+from strategies.cotta import MeanTeacher, learn_from_mean_teacher
+from strategies.eata import Selection, minimise_selectively
+from strategies.sar import Sharpness, minimise_sharpness
 from strategies.source import source_scores
-from strategies.tent import tented
-from strategies.vida import VidaHyper, adapted, warmed
+from strategies.tent import minimise_entropy
+from strategies.vida import VidaHyper
+from strategies.vida.strategy import warm_up
+from strategies.vida.teaching import learn_from_teacher
 
 SGD = Descent("sgd", 0.01)
 CLASSES = ("t0/c0", "t0/c1")
-EATA: Mapping[str, Any] = {"margin": 2.0, "redundancy": 2.0, "memory": 0.9}
-SAR: Mapping[str, Any] = {"margin": 2.0, "rho": 0.05, "depth": 1.0, "collapse": 0.0}
-COTTA: Mapping[str, Any] = {
-    "passes": 3, "confidence": 1.0, "ema": 0.9, "probability": 0.1, "symmetric": False, "chunk": 8,
-}  # fmt: skip
+EATA = Selection(margin=2.0, redundancy=2.0, memory=0.9)
+SAR = Sharpness(margin=2.0, rho=0.05, depth=1.0, collapse=0.0)
+COTTA = MeanTeacher(passes=3, confidence=1.0, ema=0.9, probability=0.1, symmetric=False, chunk=8)
 
 
 @cache
@@ -66,43 +64,40 @@ def plain(batches: Mapping[str, Samples], backbone: TimmBackbone | None = None) 
 @torch.enable_grad()
 def warm() -> Tensors:
     """Pairs whose two branches both do something."""
-    pairs = warmed(
-        [tiny_drift().tasks[0].train], source(tiny_backbone()), backbone=tiny_backbone(), seeds=Seeds("warm"),
-        checkpoint=NoCheckpoint(), classes=list(CLASSES), sites="attention", low_rank=1, high_rank=8, init="fan_in",
-        how=VidaHyper(warm_lr=0.01).warming,
-    )  # fmt: skip
-    return pairs
-
-
-class NoCheckpoint:
-    def load(self) -> None:
-        return None
-
-    def save(self, tensors: Tensors) -> None:
-        pass
+    h = VidaHyper(high_rank=8, warm_lr=0.01)
+    return warm_up(
+        [tiny_drift().tasks[0].train],
+        source(tiny_backbone()),
+        backbone=tiny_backbone(),
+        seeds=Seeds("warm"),
+        checkpoint=Checkpoint(None),
+        classes=list(CLASSES),
+        shape=h.pairs,
+        how=h.warming,
+    )
 
 
 def vida(batches: Mapping[str, Samples], before: Tensors | None = None, **how: Any) -> dict[str, Tensors]:
-    given = {"passes": 3, "threshold": 0.01, **how}
-    return adapted(
-        dict(batches), source(tiny_backbone()), warm(), before, backbone=tiny_backbone(), seeds=Seeds("run"),
-        reset_every=given.pop("reset_every", 0), at_collapse=given.pop("at_collapse", False), **given,
-    )  # fmt: skip
+    h = VidaHyper(**{"passes": 3, "threshold": 0.01, **how})
+    given: dict[str, Any] = {"backbone": tiny_backbone(), "allotment": h.allotment, "teaching": h.teaching}
+    return learn_from_teacher(dict(batches), source(tiny_backbone()), warm(), before, seeds=Seeds("run"), **given)
 
 
-def method(name: str, backbone: TimmBackbone | None = None) -> Any:
-    """A method as a function of (batches, state)."""
+def method(name: str, backbone: TimmBackbone | None = None, **how: Any) -> Callable[..., dict[str, Tensors]]:
+    """A method as a function of (batches, state). how: what it takes in place of the settings above."""
     backbone = backbone or tiny_backbone()
     origin = source(backbone)
-    common: dict[str, Any] = {"backbone": backbone, "reset_every": 0}
-    builds = {
+    learning: dict[str, Any] = {"backbone": backbone, "how": SGD, "reset_every": 0}
+    eata, sar = {**learning, "selection": EATA, **how}, {**learning, "sharpness": SAR, **how}
+    cotta = {**learning, "teacher": COTTA, "seeds": Seeds("run"), **how}
+    builds: dict[str, Callable[..., dict[str, Tensors]]] = {
         "source": lambda b, s: source_scores(b, origin, backbone=backbone),
-        "bn1": lambda b, s: renormalised(b, origin, backbone=backbone),
-        "tent": lambda b, s: tented(b, origin, s, how=SGD, **common),
-        "eata": lambda b, s: selected(b, origin, None, s, how=SGD, **EATA, **common),
-        "sar": lambda b, s: sharpness_aware(b, origin, s, how=SGD, **SAR, **common),
-        "cotta": lambda b, s: taught(b, origin, s, how=SGD, seeds=Seeds("run"), **COTTA, **common),
-        "vida": lambda b, s: vida(b, s),
+        "bn1": lambda b, s: batch_normalised_scores(b, origin, backbone=backbone),
+        "tent": lambda b, s: minimise_entropy(b, origin, s, **{**learning, **how}),
+        "eata": lambda b, s: minimise_selectively(b, origin, None, s, **eata),
+        "sar": lambda b, s: minimise_sharpness(b, origin, s, **sar),
+        "cotta": lambda b, s: learn_from_mean_teacher(b, origin, s, **cotta),
+        "vida": lambda b, s: vida(b, s, **how),
     }
     return builds[name]
 

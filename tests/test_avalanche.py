@@ -6,7 +6,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,10 @@ from cl.numerics import configure
 from cl.running.run import run
 from cl.seeds import Seeds, global_state
 from cl.testing import StrategyConformance, StreamConformance, tiny_backbone, tiny_stream
-from strategies import avalanche as bridge
 from strategies import slda
+from strategies.avalanche import avalanche_strategy
+from strategies.avalanche.objects import avalanche_release, data_set, make_experience, make_strategy
+from strategies.avalanche.settings import AvalancheMethod, SLDAHyper
 from streams import from_avalanche, to_avalanche
 from tests.deleting import forget_ids
 from tests.homes import manifest
@@ -169,7 +170,7 @@ def test_domains_share_their_classes() -> None:
 
     sets = [[bare(pictures(4, 2 * part + number), [0, 1, 0, 1]) for number in range(2)] for part in range(2)]
     stream = from_avalanche(benchmark_from_datasets(train=sets[0], test=sets[1]))
-    assert [task.id for task in stream.tasks] == ["experience-0", "experience-1"]
+    assert [task.id for task in stream.tasks] == ["task-00", "task-01"]
     assert stream.classes == ("0", "1")
 
 
@@ -218,14 +219,14 @@ def test_a_round_trip_keeps_ids_labels_and_order() -> None:
 def by_hand(kind: str, given: dict[str, Any]) -> list[Tensor]:
     """Scores on the first task's test images after each task, by Avalanche alone: one object that lives on, the seeds
     of our builds, features as images."""
-    stream, hyper = tiny_stream(), hyper_of(kind, given)
+    stream, method = tiny_stream(), method_of(kind, given)
     made, found, known = None, [], 0
     for number, task in enumerate(stream.tasks):
         seeds = Seeds(f"0|{task.id}/state")
         with warnings.catch_warnings(record=True):
             if made is None:
                 with seeds.forked("init"):
-                    made = bridge._made(kind, hyper, tiny_backbone(), configure("cpu"))
+                    made = make_strategy(method, tiny_backbone(), configure("cpu"))
             experience = in_features(task.train, stream.classes, number, "train")
             with seeds.forked("train"):
                 made.train(experience, eval_streams=[])
@@ -238,16 +239,17 @@ def by_hand(kind: str, given: dict[str, Any]) -> list[Tensor]:
     return found
 
 
-def hyper_of(kind: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The baseline's settings, as its builds get them."""
-    return asdict(resolve(registry.strategies.get(f"avalanche:{kind}").Hyper, {}, [], given))
+def method_of(kind: str, given: dict[str, Any]) -> AvalancheMethod:
+    """The baseline, as its builds get it."""
+    settings = resolve(registry.strategies.get(f"avalanche:{kind}").Hyper, {}, [], given)
+    return AvalancheMethod(kind, settings, avalanche_release())
 
 
 def in_features(shard: Samples, classes: Sequence[str], number: int, stream: str) -> Any:
     """An Avalanche experience over our features of a shard of `tiny_stream`."""
     features = backbone_features(shard, backbone=tiny_backbone())["features"]
-    data = bridge._data(features, shard.targets(classes).tolist(), shard.ids)
-    experience = bridge._experience(data, number, 2 * number, {"units": 6})
+    data = data_set(features, shard.targets(classes).tolist(), shard.ids)
+    experience = make_experience(data, number, 2 * number, units=6)
     experience.origin_stream.name = stream
     return experience
 
@@ -319,14 +321,14 @@ def test_figures_equal_those_of_avalanches_evaluation(tmp_path: Path) -> None:
 
     ours = quick_run(tmp_path, "avalanche:Naive").figures
     stream, watch = tiny_stream(), EvaluationPlugin(accuracy_metrics(experience=True), forgetting_metrics(stream=True))
-    hyper, made, matrix = hyper_of("Naive", QUICK), None, []
+    method, made, matrix = method_of("Naive", QUICK), None, []
     tests = [in_features(task.test, stream.classes, number, "test") for number, task in enumerate(stream.tasks)]
     for number, task in enumerate(stream.tasks):
         seeds = Seeds(f"0|{task.id}/state")
         with warnings.catch_warnings(record=True):
             if made is None:
                 with seeds.forked("init"):
-                    made = bridge._made("Naive", hyper, tiny_backbone(), configure("cpu"))
+                    made = make_strategy(method, tiny_backbone(), configure("cpu"))
                 made.plugins[made.plugins.index(made.evaluator)] = watch
                 made.evaluator = watch
             with seeds.forked("train"):
@@ -343,16 +345,16 @@ def test_slda_of_theirs_and_ours_say_the_same() -> None:
     """On real digits; theirs depends on the order of the images, ours does not."""
     stream = resolve_stream("split-digits")
     classes = list(stream.classes)
-    hyper = hyper_of("SLDA", {"units": len(classes)})
-    theirs, tasks = bridge._made("SLDA", hyper, tiny_backbone(), configure("cpu")), []
+    method = method_of("SLDA", {"units": len(classes)})
+    theirs, tasks = make_strategy(method, tiny_backbone(), configure("cpu")), []
     for number, task in enumerate(stream.tasks):
         features = backbone_features(task.train, backbone=tiny_backbone())
-        data = bridge._data(features["features"], task.train.targets(classes).tolist(), task.train.ids)
+        data = data_set(features["features"], task.train.targets(classes).tolist(), task.train.ids)
         with warnings.catch_warnings(record=True), Seeds("slda").forked("train"):
-            theirs.train(bridge._experience(data, number, 2 * number, hyper), eval_streams=[])
+            theirs.train(make_experience(data, number, 2 * number, len(classes)), eval_streams=[])
         tasks.append(slda.moments(task.train, features, classes=list(task.classes)))
     columns = [[classes.index(name) for name in task.classes] for task in stream.tasks]
-    head = slda.discriminant(tasks, columns=columns, shrinkage=hyper["shrinkage"])
+    head = slda.discriminant(tasks, columns=columns, shrinkage=SLDAHyper().shrinkage)
     test = concat([task.test for task in stream.tasks])
     features = backbone_features(test, backbone=tiny_backbone())
     pair = theirs.predict(features["features"]).argmax(1), slda.discriminant_scores(features, head)["scores"].argmax(1)
@@ -407,7 +409,7 @@ def test_our_strategy_in_avalanches_loop_gives_our_figures(tmp_path: Path, capsy
     watched = accuracy_metrics(experience=True, stream=True), forgetting_metrics(stream=True), loss_metrics(stream=True)
     evaluator = EvaluationPlugin(*watched, loggers=[InteractiveLogger()])
     before = global_state()
-    strategy = bridge.avalanche_strategy(
+    strategy = avalanche_strategy(
         "simplecil",
         from_avalanche(benchmark),
         backbone=tiny_backbone(),

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from cl.errors import BadInput
 from cl.models.backbone import Backbone
@@ -22,10 +24,24 @@ from cl.seeds import Seeds
 Pairs = Mapping[str, Tensor]
 Factor = float | Tensor  # one for the batch, or one an image `(n, 1, 1)`
 BRANCHES = ("low", "high")
-LAYERS = {"attention": ("attn.qkv", "attn.proj"), "all": ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")}
+Where = Literal["attention", "all"]
+LAYERS: Mapping[Where, tuple[str, ...]] = {
+    "attention": ("attn.qkv", "attn.proj"),
+    "all": ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"),
+}
 
 
-def layers(backbone: Backbone, where: Literal["attention", "all"]) -> dict[str, nn.Linear]:
+@dataclass(frozen=True)
+class PairShape:
+    """Which layers of a block get a pair, the ranks r of its branches, and how D begins."""
+
+    where: Where
+    low: int
+    high: int
+    init: Literal["fan_in", "code"]
+
+
+def layers(backbone: Backbone, where: Where) -> dict[str, nn.Linear]:
     """The linear layers of every block that get a pair, by name. Raises BadInput where a block lacks one."""
     blocks, _ = backbone.require_sites("pairs of bottlenecks")
     found = {}
@@ -37,15 +53,12 @@ def layers(backbone: Backbone, where: Literal["attention", "all"]) -> dict[str, 
     return found
 
 
-def init(
-    backbone: Backbone, where: Literal["attention", "all"], ranks: Mapping[str, int], kind: str, seeds: Seeds
-) -> dict[str, Tensor]:
+def init(backbone: Backbone, shape: PairShape, seeds: Seeds) -> dict[str, Tensor]:
     """Fresh pairs: U = 0; D normal with standard deviation in^-1/2 (`fan_in`) or 1/r^2 (`code`)."""
     tensors = {}
-    for name, layer in layers(backbone, where).items():
-        for branch in BRANCHES:
-            rank = ranks[branch]
-            std = layer.in_features**-0.5 if kind == "fan_in" else rank**-2
+    for name, layer in layers(backbone, shape.where).items():
+        for branch, rank in zip(BRANCHES, (shape.low, shape.high), strict=True):
+            std = layer.in_features**-0.5 if shape.init == "fan_in" else rank**-2
             generator = seeds.generator("init", name, branch)
             tensors[f"{name}.{branch}.down"] = std * torch.randn(rank, layer.in_features, generator=generator)
             tensors[f"{name}.{branch}.up"] = torch.zeros(layer.out_features, rank)
@@ -66,7 +79,7 @@ def merged(weights: Mapping[str, Tensor], pairs: Pairs, low: Factor, high: Facto
     """W' of every layer with a pair, differentiable. weights: W by name of weight. low, high: one for all images."""
     found = {}
     for site in sites(pairs):
-        delta = low * (pairs[f"{site}.low.up"] @ pairs[f"{site}.low.down"])
+        delta = low * (pairs[f"{site}.low.up"] @ pairs[f"{site}.low.down"])  # (out, r) @ (r, in)
         delta = delta + high * (pairs[f"{site}.high.up"] @ pairs[f"{site}.high.down"])
         found[f"{site}.weight"] = weights[f"{site}.weight"] + delta
     return found
@@ -81,10 +94,10 @@ def attached(
     keep: factors `(n, 1, r)` on the hidden vectors, by `LAYER.low` and `LAYER.high`: a dropout mask.
     """
 
-    def hook(site: str) -> object:
+    def hook(site: str) -> RemovableHandle:
         def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             for branch, factor in (("low", low), ("high", high)):
-                hidden = F.linear(inputs[0], pairs[f"{site}.{branch}.down"])
+                hidden = F.linear(inputs[0], pairs[f"{site}.{branch}.down"])  # (n, tokens, r)
                 hidden = hidden if keep is None else hidden * keep[f"{site}.{branch}"]
                 output = output + factor * F.linear(hidden, pairs[f"{site}.{branch}.up"])
             return output
@@ -96,4 +109,4 @@ def attached(
         yield
     finally:
         for one in hooks:
-            one.remove()  # type: ignore[attr-defined]
+            one.remove()

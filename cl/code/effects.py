@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from cl.code import speech
 from cl.code.names import Definition, Outside, Project, running
@@ -19,15 +20,18 @@ from cl.code.sources import Function, Source, bound, source_of
 from cl.code.speech import Resolve, in_module
 
 ENGINE = "cl"
+Call = tuple[Definition, tuple[str, ...]]
 MAKING = ("__init__", "__new__", "__post_init__")
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a statement may change. beyond: also what the project does not define."""
+    """What a statement may change. beyond: also what the project does not define. calls: functions and classes of the
+    project that it calls, and which methods of these; what they change is not among the others yet."""
 
     names: frozenset[Definition] = frozenset()
     beyond: bool = False
+    calls: frozenset[Call] = frozenset()
 
     def concerns(self, reached: Iterable[object]) -> bool:
         """Whether code that reaches these definitions may see it."""
@@ -36,13 +40,22 @@ class Change:
 
 NOTHING = Change()
 
-_changes: dict[tuple[Definition, tuple[str, ...]], Change] = {}
-
 
 def changes(source: Source, project: Project) -> dict[int, Change]:
     """The top-level statements that may change something else than the names they bind, by their place."""
-    found = {place: _of_statement(node, source, project) for place, node in enumerate(source.statements)}
+    found = {place: _with_calls(_of_statement(node, source, project)) for place, node in enumerate(source.statements)}
     return {place: change for place, change in found.items() if change != NOTHING}
+
+
+def _with_calls(change: Change) -> Change:
+    """What a statement changes itself or by any function that it calls."""
+    seen: set[Call] = set()
+    found = [change]
+    for one in found:
+        new = one.calls - seen
+        seen |= new
+        found += [_of_definition(*call) for call in new]
+    return replace(_all(found), calls=frozenset())
 
 
 def _of_statement(node: ast.stmt, source: Source, project: Project) -> Change:
@@ -54,7 +67,7 @@ def _of_statement(node: ast.stmt, source: Source, project: Project) -> Change:
         return _all(_of_call(mark, resolve) for mark in node.decorator_list)
     own = bound([node]) - {"_"}
     found = _all(_of_node(inner, resolve) for inner in ast.walk(node))
-    return Change(found.names - {Definition(source.name, name) for name in own}, found.beyond)
+    return replace(found, names=found.names - {Definition(source.name, name) for name in own})
 
 
 def _of_hooks(target: Definition, project: Project) -> Iterator[Change]:
@@ -64,7 +77,7 @@ def _of_hooks(target: Definition, project: Project) -> Iterator[Change]:
     for kind in kinds:
         if project.holds(kind.__module__):
             methods = MAKING if issubclass(kind, type) else ("__init_subclass__",)
-            yield _of_definition(Definition(kind.__module__, kind.__qualname__), methods)
+            yield Change(calls=frozenset([(Definition(kind.__module__, kind.__qualname__), methods)]))
 
 
 def _of_node(node: ast.AST, resolve: Resolve) -> Change:
@@ -101,7 +114,7 @@ def _of_call(node: ast.expr, resolve: Resolve) -> Change:
     function = node.func if isinstance(node, ast.Call) else node
     target = resolve(function)
     if isinstance(target, Definition):
-        return _all([_of_definition(target, MAKING), _given(node, resolve)])
+        return replace(_given(node, resolve), calls=frozenset([(target, MAKING)]))
     root = resolve(_root(function)) if target is None else None
     return Change(frozenset([root])) if isinstance(root, Definition) else NOTHING
 
@@ -116,15 +129,13 @@ def _given(node: ast.expr, resolve: Resolve) -> Change:
     return Change(frozenset(root for root in roots if isinstance(root, Definition)))
 
 
+@cache
 def _of_definition(target: Definition, methods: tuple[str, ...]) -> Change:
     """What calling a function or making an object of a class may change."""
     if _is_engine(target):
         return NOTHING
-    if (target, methods) not in _changes:
-        _changes[target, methods] = NOTHING  # for one that calls itself
-        statements = source_of(target.module).defined.get(target.name, [])
-        _changes[target, methods] = _all(_of_body(one, target, methods) for one in statements)
-    return _changes[target, methods]
+    statements = source_of(target.module).defined.get(target.name, [])
+    return _all(_of_body(one, target, methods) for one in statements)
 
 
 def _of_body(node: ast.stmt, target: Definition, methods: tuple[str, ...]) -> Change:
@@ -158,7 +169,8 @@ def _own_names(node: ast.AST) -> Iterator[str]:
 def _all(parts: Iterable[Change]) -> Change:
     found = list(parts)
     names = frozenset(name for one in found for name in one.names)
-    return Change(names, any(one.beyond for one in found))
+    calls = frozenset(call for one in found for call in one.calls)
+    return Change(names, any(one.beyond for one in found), calls)
 
 
 def _root(node: ast.expr) -> ast.expr:

@@ -181,7 +181,7 @@ class Builder:
         if roles is None:
             raise BadInput(f"{_place(build)} is not a build; mark it with @builds(role)")
         wanted = [p for p in inspect.signature(build).parameters if p in PROVIDED]
-        code = code_digest(build)
+        code = self._code(build)
         identity = {
             "build": build.__qualname__,  # its name, not its place: it may move to another file
             "code": code,
@@ -208,6 +208,9 @@ class Builder:
             tuple(wanted),
             identity,
         )
+
+    def _code(self, build: Callable[..., Any]) -> str:
+        return code_digest(build)
 
     def _build(self, plan: Plan, store: bool, before: tuple[float, float] = (0.0, 0.0)) -> Handle:
         """before: seconds and passes that went into it already."""

@@ -67,5 +67,9 @@ class InMemory(Builder):
 
         return Handle(record, opened)
 
+    def _code(self, build: Callable[..., Any]) -> str:
+        """In one process a name stands for one code, and reading the sources would take longer than a prediction."""
+        return f"{build.__module__}.{build.__qualname__}"
+
     def _load(self, record: Record, part: str) -> Tensors:
         return self.store.load(record, part)

@@ -1,4 +1,4 @@
-"""Training augmentation: how an image is seen in one epoch, drawn by (sample id, epoch) alone."""
+"""Training augmentation: the crop of an image in one epoch, drawn by (sample id, epoch) alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
-class View:
+class Crop:
     """One random resized crop with a flip. draws: uniform in [0, 1), four an attempt and one for the flip."""
 
     scale: tuple[float, float]
@@ -51,12 +51,12 @@ def crop_flip(scale: tuple[float, float]) -> str:
     return f"crop-flip {scale[0]!r} {scale[1]!r}"
 
 
-def views(augment: str, ids: Sequence[str], epoch: int, seeds: Seeds) -> list[View] | None:
-    """How each of `ids` is seen in this epoch; None without augmentation. Raises BadInput for an unknown one."""
+def crops(augment: str, ids: Sequence[str], epoch: int, seeds: Seeds) -> list[Crop] | None:
+    """The crop of each of `ids` in this epoch; None without augmentation. Raises BadInput for an unknown one."""
     if augment == "none":
         return None
     kind, *scale = augment.split()
     if kind != "crop-flip" or len(scale) != 2:
         raise BadInput(f"unknown augmentation '{augment}'; use none or crop-flip")
     drawn = seeds.uniform(ids, (4 * ATTEMPTS + 1,), "augment", epoch).tolist()
-    return [View((float(scale[0]), float(scale[1])), tuple(row)) for row in drawn]
+    return [Crop((float(scale[0]), float(scale[1])), tuple(row)) for row in drawn]

@@ -21,7 +21,7 @@ from PIL.Image import DecompressionBombError
 from torch import Tensor
 
 from cl.code import code_digest
-from cl.data.augment import View
+from cl.data.augment import Crop
 from cl.data.samples import pixels_digest
 from cl.digests import digest_json
 from cl.errors import BadInput, shown
@@ -84,9 +84,9 @@ def whole(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
-def seen(image: Image.Image, size: int, view: View | None) -> np.ndarray:
-    """The image as a network sees it, uint8 `(size, size, 3)`: through `view`, or its largest central square."""
-    return np.asarray(view.of(image, (size, size)) if view is not None else whole(image, size))
+def seen(image: Image.Image, size: int, crop: Crop | None) -> np.ndarray:
+    """The image as a network sees it, uint8 `(size, size, 3)`: its `crop`, or its largest central square."""
+    return np.asarray(crop.of(image, (size, size)) if crop is not None else whole(image, size))
 
 
 def side_of(path: Path) -> int:
@@ -167,18 +167,18 @@ class FilePixels:
         sound |= fresh
         self._checked |= {sample: _Checked(digest, sound[digest], stamps[sample]) for sample, digest in digests.items()}
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
         self.prepare(samples)
-        jobs = list(zip(samples, views if views is not None else [None] * len(samples), strict=True))
+        jobs = list(zip(samples, crops if crops is not None else [None] * len(samples), strict=True))
         return torch.from_numpy(np.stack(mapped(self._one, jobs))).permute(0, 3, 1, 2).contiguous()
 
     def _look(self, sample: str) -> _Checked:
         self.prepare([sample])
         return self._checked[sample]
 
-    def _one(self, job: tuple[str, View | None]) -> np.ndarray:
-        sample, view = job
-        return seen(self._decoded(sample, self._checked[sample].stamp), self._size, view)
+    def _one(self, job: tuple[str, Crop | None]) -> np.ndarray:
+        sample, crop = job
+        return seen(self._decoded(sample, self._checked[sample].stamp), self._size, crop)
 
     def _decoded(self, sample: str, stamp: Stamp) -> Image.Image:
         path = self._paths[sample]

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from cl.code import unkeyed
-from cl.data.augment import View
+from cl.data.augment import Crop
 from cl.data.names import normalised
 from cl.digests import digest_bytes, digest_json
 from cl.errors import BadInput
@@ -31,8 +31,8 @@ class Pixels(Protocol):
     def digest(self, sample: str) -> str:
         """Digest of the sample's stored bytes."""
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
-        """Images of these ids, uint8 `(n, 3, height, width)`; each seen through its view, if views are given."""
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
+        """Images of these ids, uint8 `(n, 3, height, width)`; each cropped, if crops are given."""
 
 
 def pixels_digest(image: np.ndarray) -> str:
@@ -74,11 +74,11 @@ class ArrayPixels:
     def marks(self, sample: str) -> tuple[str, ...]:
         return (pixels_digest(self._images[self._row[sample]]),)
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
         rows = self._images[[self._row[sample] for sample in samples]]
-        if views is not None:
+        if crops is not None:
             size = rows.shape[2], rows.shape[1]
-            seen = [view.of(Image.fromarray(row), size) for row, view in zip(rows, views, strict=True)]
+            seen = [crop.of(Image.fromarray(row), size) for row, crop in zip(rows, crops, strict=True)]
             rows = np.stack([np.asarray(image) for image in seen])
         images = torch.from_numpy(rows)
         if images.ndim == 3:
@@ -181,10 +181,10 @@ class Samples:
         described = [ShardRow(name, label, content, marks, people.get(name)) for name, label, content, marks in rows]
         return Shard(self.digest, self.origin.stream, tuple(described))
 
-    def images(self, rows: Sequence[int] | slice = slice(None), views: Sequence[View] | None = None) -> Tensor:
-        """Raw images of these rows, uint8 `(n, 3, height, width)`, each through its view if views are given."""
+    def images(self, rows: Sequence[int] | slice = slice(None), crops: Sequence[Crop] | None = None) -> Tensor:
+        """Raw images of these rows, uint8 `(n, 3, height, width)`, each cropped if crops are given."""
         ids = self.ids[rows] if isinstance(rows, slice) else [self.ids[row] for row in rows]
-        return self.pixels.read(ids, views) if views is not None else self.pixels.read(ids)
+        return self.pixels.read(ids, crops) if crops is not None else self.pixels.read(ids)
 
     def targets(self, classes: Sequence[str]) -> Tensor:
         """Index of each label in `classes`, int64 `(n,)`; -1 for a label that is not among them."""
@@ -229,9 +229,9 @@ class _JoinedPixels:
         for rows in self._places(samples).values():
             prepare(self._owner[samples[rows[0]]], [samples[row] for row in rows])
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
         places = self._places(samples)
-        parts = {rows[0]: self._part(samples, views, rows) for rows in places.values()}
+        parts = {rows[0]: self._part(samples, crops, rows) for rows in places.values()}
         first = next(iter(parts.values()))
         images = first.new_empty((len(samples), *first.shape[1:]))
         for rows in places.values():
@@ -250,6 +250,6 @@ class _JoinedPixels:
         real = getattr(self._owner[sample], "_real", None)
         return sample if real is None else real(sample)
 
-    def _part(self, samples: Sequence[str], views: Sequence[View] | None, rows: Sequence[int]) -> Tensor:
-        seen = [views[row] for row in rows] if views is not None else None
+    def _part(self, samples: Sequence[str], crops: Sequence[Crop] | None, rows: Sequence[int]) -> Tensor:
+        seen = [crops[row] for row in rows] if crops is not None else None
         return self._owner[samples[rows[0]]].read([samples[row] for row in rows], seen)

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from cl.data.augment import View
+from cl.data.augment import Crop
 from cl.data.samples import Pixels, Samples, concat, marks_of, prepare
 from cl.data.stream import Segment
 
@@ -64,8 +64,8 @@ class _VeiledPixels:
     def prepare(self, samples: Sequence[str]) -> None:
         prepare(self._pixels, [self._names[sample] for sample in samples])
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
-        return self._pixels.read([self._names[sample] for sample in samples], views)
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
+        return self._pixels.read([self._names[sample] for sample in samples], crops)
 
     def _real(self, sample: str) -> str:
         return self._names[sample]

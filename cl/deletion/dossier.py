@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cl.deletion.forget_set import ForgottenSample, Selector, traces_of
@@ -159,14 +159,16 @@ def _nonces(samples: Mapping[str, ForgottenSample]) -> dict[str, str]:
 
 
 def _taint(store: Store, plan: DeletionPlan) -> Taint:
-    """What was made from the samples, and from what the run's user may not read any more: both leave the run."""
-    traces = plan.forget.traces
-    revoked = {(plan.forget.stream, sample) for sample in plan.revoked}
-    touched = closure(store, replace(traces, names=traces.names | revoked))
-    entries = {entry.name for entry in plan.live.entries if entry.key in touched.components}
+    """What was made from the samples is to vanish; what was made from data that the run's user may not read any more
+    leaves the run with it, and is built again without."""
+    touched = closure(store, plan.forget.traces)
     parts = {part["digest"] for record in touched.components.values() for part in record.parts.values()}
+    revoked = frozenset((plan.forget.stream, sample) for sample in plan.revoked)
+    leaving = {**touched.components, **closure(store, Traces(revoked)).components}
+    names = {use.name for use in plan.live.uses if use.key in leaving}
+    names |= {entry.name for entry in plan.live.entries if entry.key in leaving}
     return Taint(
-        names=tuple(sorted(plan.tainted | entries)),
+        names=tuple(sorted(plan.tainted | names)),
         keys=tuple(sorted({step.key for step in plan.steps})),
         digests=tuple(sorted({*touched.shards, *touched.components, *parts})),
         graph=component_graph(store, plan),

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cl.data.augment import View
+from cl.data.augment import Crop
 from cl.data.policy import Policy
 from cl.data.samples import Pixels, Samples
 from cl.data.stream import Stream
@@ -120,8 +120,8 @@ class _Noise:
         own = self._pixels.digest(sample)
         return digest_bytes(f"noise|{own}".encode()) if sample in self._replaced else own
 
-    def read(self, samples: Sequence[str], views: Sequence[View] | None = None) -> Tensor:
-        images = self._pixels.read(samples, views).clone()
+    def read(self, samples: Sequence[str], crops: Sequence[Crop] | None = None) -> Tensor:
+        images = self._pixels.read(samples, crops).clone()
         for row, sample in enumerate(samples):
             if sample in self._replaced:
                 seed = int(digest_bytes(sample.encode("utf-8", "surrogatepass"))[:8], 16)

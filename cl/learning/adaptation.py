@@ -24,14 +24,13 @@ from cl.models.backbone import Backbone, batches, rows
 from cl.progress import track
 from cl.seeds import Seeds
 
-Weights = dict[str, Tensor]
 Log = dict[str, float]
 
 
 class SourceModel:
     """The source classifier: a backbone, the weights that source training changed in it, and a linear head.
 
-    source: parts `head` (`weight`, `bias`) and, where the network was tuned, `network`. Weights of the head are called
+    source: parts `head` (`weight`, `bias`) and, where the network was tuned, `network`. Tensors of the head are called
     `head.weight` and `head.bias` among the others.
     """
 
@@ -44,7 +43,7 @@ class SourceModel:
     def classes(self) -> int:
         return len(self._changed["head.weight"])
 
-    def weights(self, names: Sequence[str] | None = None) -> Weights:
+    def weights(self, names: Sequence[str] | None = None) -> Tensors:
         """The source's weights of these names; all of them, backbone and head, if None."""
         every = {**self.backbone.parameters(), **self._changed}
         return {name: every[name].detach() for name in (every if names is None else names)}
@@ -99,35 +98,35 @@ def batch_statistics(backbone: Backbone, images: int) -> Iterator[None]:
 
 
 def images_a_stack(backbone: Backbone, images: int, chunk: int) -> int:
-    """How many images of several views of a batch run together: `chunk`, but with batch norm one view of the batch's
-    `images`, whose statistics are those of no other view."""
+    """How many images of several augmentations of a batch run together: `chunk`, but with batch norm one copy of the
+    batch's `images`, whose statistics are those of no other copy."""
     normed = any(isinstance(one, _BatchNorm) for one in backbone.network.modules())
     return images if normed else chunk
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A batch as a method sees it: opaque keys, and pixels float32 `(n, 3, side, side)` in [0, 1]."""
+class OnlineBatch:
+    """A batch as a method sees it at test time: opaque keys, and pixels float32 `(n, 3, side, side)` in [0, 1]."""
 
     key: str
     ids: tuple[str, ...]
     pixels: Tensor
 
 
-Step = Callable[[Batch], tuple[Tensor, Log]]
+BatchStep = Callable[[OnlineBatch], tuple[Tensor, Log]]
 
 
-def go_through(arriving: Mapping[str, Samples], model: SourceModel, step: Step) -> dict[str, Tensors]:
+def go_through(arriving: Mapping[str, Samples], model: SourceModel, step: BatchStep) -> dict[str, Tensors]:
     """Hand the batches to `step` in order of arrival; the parts `prediction` and `evidence`.
 
-    step: returns logits `(n, classes)` made before it learnt from the batch, and what is to be told of the batch. A
+    step: returns logits `(n, classes)` made before it learnt from the batch, and its log of the batch. A
     batch with an image that is not finite never reaches it, and where its logits are not finite the source model's are
     taken. An image that the source cannot score either gets zeros: all classes alike.
     """
     scores: dict[str, Tensor] = {}
     logs: list[Log] = []
     for key, samples in track(list(arriving.items()), "batches"):
-        batch = Batch(key, samples.ids, model.backbone.pixels(samples.images()))
+        batch = OnlineBatch(key, samples.ids, model.backbone.pixels(samples.images()))
         if torch.isfinite(batch.pixels).all():
             logits, log = step(batch)
         else:
@@ -141,7 +140,7 @@ def go_through(arriving: Mapping[str, Samples], model: SourceModel, step: Step) 
 
 
 def learn_through(
-    arriving: Mapping[str, Samples], model: SourceModel, learner: Learner, step: Step, reset_every: int
+    arriving: Mapping[str, Samples], model: SourceModel, learner: Learner, step: BatchStep, reset_every: int
 ) -> dict[str, Tensors]:
     """`go_through`, learning: the part `state` too. The learner starts anew after `reset_every` batches, 0: never."""
     found = go_through(arriving, model, learner.resetting(step, reset_every))
@@ -149,7 +148,7 @@ def learn_through(
 
 
 @torch.no_grad()
-def _of_source(model: SourceModel, batch: Batch) -> Tensor:
+def _of_source(model: SourceModel, batch: OnlineBatch) -> Tensor:
     logits = torch.zeros(len(batch.ids), model.classes, device=batch.pixels.device)
     sound = torch.isfinite(batch.pixels).flatten(1).all(1)
     if sound.any():
@@ -158,7 +157,7 @@ def _of_source(model: SourceModel, batch: Batch) -> Tensor:
 
 
 def _columns(logs: Sequence[Log]) -> Tensors:
-    """One tensor `(batches,)` a name; what a batch did not tell is NaN, but for the two that have a meaning always."""
+    """One tensor `(batches,)` a name; what a batch did not log is NaN, but for the two that have a meaning always."""
     absent = {"updated": 0.0, "quarantined": 0.0}
     names = sorted({"updated", "quarantined", *(name for log in logs for name in log)})
     return {
@@ -176,7 +175,7 @@ class Descent:
     momentum: float = 0.9
     nesterov: bool = False
 
-    def on(self, live: Weights, rates: Mapping[str, float]) -> torch.optim.Optimizer:
+    def on(self, live: Tensors, rates: Mapping[str, float]) -> torch.optim.Optimizer:
         groups = [{"params": [value], "lr": rates.get(name, self.lr)} for name, value in live.items()]
         if self.optimizer == "adam":
             return torch.optim.Adam(groups, lr=self.lr)
@@ -185,7 +184,7 @@ class Descent:
 
 
 class Learner:
-    """Weights that are learnt at test time, with their optimiser's memory and counters: the state of a method.
+    """Tensors that are learnt at test time, with their optimiser's memory and counters: the state of a method.
 
     start: where they begin, and return to at a reset. saved: what `tensors` gave after the last segment, if any.
     `memory`: more tensors that a method carries from batch to batch; `start_memory` is what they begin with.
@@ -193,7 +192,7 @@ class Learner:
 
     def __init__(
         self,
-        start: Weights,
+        start: Tensors,
         how: Descent,
         saved: Tensors | None,
         *,
@@ -206,15 +205,15 @@ class Learner:
         if saved is not None:
             unpack(self.live, self._optimizer, saved)
             device = next(iter(start.values())).device
-            self.memory = {name: value.to(device).clone() for name, value in named("memory", saved).items()}
+            self.memory = {name: value.to(device).clone() for name, value in subset("memory", saved).items()}
 
-    def _fresh(self) -> tuple[Weights, Tensors, torch.optim.Optimizer]:
+    def _fresh(self) -> tuple[Tensors, Tensors, torch.optim.Optimizer]:
         live = {name: value.detach().clone().requires_grad_() for name, value in self.start.items()}
         memory = {name: value.clone() for name, value in self._start_memory.items()}
         return live, memory, self._how.on(live, self._rates)
 
     def reset(self) -> None:
-        """Weights, optimiser and memory as they were before the first batch."""
+        """Tensors, optimiser and memory as they were before the first batch."""
         self.live, self.memory, self._optimizer = self._fresh()
 
     def step(self, loss: Tensor) -> bool:
@@ -240,12 +239,12 @@ class Learner:
             value.grad = None
         return True
 
-    def resetting(self, step: Step, every: int) -> Step:
+    def resetting(self, step: BatchStep, every: int) -> BatchStep:
         """`step`, and a reset after every so many batches (0: never); the age is part of the memory."""
         if every < 1:
             return step
 
-        def aged(batch: Batch) -> tuple[Tensor, Log]:
+        def aged(batch: OnlineBatch) -> tuple[Tensor, Log]:
             found, log = step(batch)
             age = int(self.memory.get("age", torch.tensor(0))) + 1
             if age >= every:
@@ -264,14 +263,14 @@ class Learner:
 
 
 @torch.no_grad()
-def average_into(teacher: Weights, student: Mapping[str, Tensor], keep: Callable[[str], float]) -> None:
+def average_into(teacher: Tensors, student: Mapping[str, Tensor], keep: Callable[[str], float]) -> None:
     """teacher <- a teacher + (1 - a) student, with a = keep(name). Equal weights stay equal to the bit."""
     for name, value in teacher.items():
         value.lerp_(student[name], 1 - keep(name))
 
 
 @torch.no_grad()
-def restore(weights: Weights, start: Weights, probability: float, seeds: Seeds, batch: str) -> None:
+def restore(weights: Tensors, start: Tensors, probability: float, seeds: Seeds, batch: str) -> None:
     """Return each scalar to its start value with this probability; drawn by (batch key, name of weight)."""
     if probability <= 0:
         return
@@ -297,11 +296,11 @@ def scores_under(
 ) -> Tensors:
     """Logits `(n, classes)` of the source model with what the state holds under `weights/` in place of its own."""
     model = SourceModel(backbone, source)
-    replaced = {name: value.to(backbone.device) for name, value in named(weights, state).items()}
+    replaced = {name: value.to(backbone.device) for name, value in subset(weights, state).items()}
     found = rows(backbone, batches(samples, "features"), lambda raw: model.logits(backbone.pixels(raw), replaced))
     return {"scores": found}
 
 
-def named(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+def subset(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
     """The tensors called `prefix/name`, by name."""
     return {name.removeprefix(f"{prefix}/"): v for name, v in tensors.items() if name.startswith(f"{prefix}/")}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cl.adapters import bottleneck
 from cl.components.checkpoint import Checkpoint
-from cl.data.augment import views
+from cl.data.augment import crops
 from cl.data.samples import Samples
 from cl.errors import NonFinite
 from cl.home.store import Tensors
@@ -236,7 +236,7 @@ class Tuner:
 
 def augmented(samples: Samples, batch: Batch, seeds: Seeds) -> Tensor:
     """The batch's raw images under the stream's augmentation, uint8; seeded by (sample id, epoch)."""
-    return samples.images(batch.rows, views(samples.augment, batch.ids, batch.epoch, seeds))
+    return samples.images(batch.rows, crops(samples.augment, batch.ids, batch.epoch, seeds))
 
 
 def _optimizer(live: Tensors, how: Optimisation, rates: Mapping[str, float]) -> torch.optim.Optimizer:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from cl.data.augment import crop_flip, views
+from cl.data.augment import crop_flip, crops
 from cl.data.recipes import content_digest, resolve_stream
 from cl.data.samples import Samples, concat
 from cl.data.stream import Recipe, Stream
@@ -79,13 +79,13 @@ class StreamConformance:
             one_by_one = [shard.images([row])[0] for row in range(len(images))]
             assert torch.equal(torch.stack(one_by_one), images), "an image must not depend on what it is read with"
 
-    def test_shards_can_be_joined_and_seen_through_views(self, made: Stream) -> None:
+    def test_shards_can_be_joined_and_cropped(self, made: Stream) -> None:
         shard = made.tasks[0].train
         joined = concat([task.train for task in made.tasks])
         ids = shard.ids[: self.looked_at]
         rows = [joined.ids.index(sample) for sample in ids]
         assert torch.equal(joined.images(rows), shard.images(range(len(ids))))
-        seen = views(crop_flip((0.5, 1.0)), ids, 0, Seeds("views"))
+        seen = crops(crop_flip((0.5, 1.0)), ids, 0, Seeds("crops"))
         assert torch.equal(joined.images(rows, seen), shard.images(range(len(ids)), seen))
 
     def test_other_pixels_have_another_digest(self, made: Stream) -> None:

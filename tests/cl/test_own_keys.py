@@ -59,10 +59,9 @@ class Edited:
 
 def forget() -> None:
     """Read sources anew."""
-    for cached in (sources.source_of, code._graph, code.code_digest):
+    for cached in (sources.source_of, code._graph, code.code_digest, effects._of_definition):
         cached.cache_clear()
     speech._formatters.clear()
-    effects._changes.clear()
 
 
 @pytest.fixture

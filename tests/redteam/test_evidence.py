@@ -599,7 +599,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("authority")
     (folder / "conf").write_text(
         "[tsa]\ndefault_tsa = t\n[t]\nserial = serial\nsigner_cert = tsa.pem\nsigner_key = tsa.key\n"
-        "certs = ca.pem\nsigner_digest = sha256\ndefault_policy = 1.2.3.4\ndigests = sha256, sha512\n"
+        "signer_digest = sha256\ndefault_policy = 1.2.3.4\ndigests = sha256, sha512\n"
         "ess_cert_id_alg = sha256\n[leaf]\nkeyUsage = critical, digitalSignature\n"
         "extendedKeyUsage = critical, timeStamping\n[req]\ndistinguished_name = d\n[d]\n"
         "[root]\nbasicConstraints = critical, CA:true\nkeyUsage = critical, keyCertSign\n"

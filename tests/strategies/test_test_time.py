@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,24 +13,21 @@ from torch import Tensor
 
 from cl import registry
 from cl.data.samples import Samples
-from cl.data.views import views
+from cl.data.test_time_augmentation import augmentations
 from cl.home.store import Tensors
 from cl.learning.adaptation import Descent, SourceModel, batch_statistics, norm_names
 from cl.models.vit import TimmBackbone
 from cl.seeds import Seeds
 from cl.testing import tiny_backbone, tiny_drift
-from strategies.cotta import taught
-from strategies.eata import fisher, selected
-from strategies.sar import sharpness_aware
-from strategies.tent import tented
-from strategies.vida import unadapted
+from strategies.eata import fisher, minimise_selectively
+from strategies.vida import VidaHyper
+from strategies.vida.strategy import static_scores
 from tests.adapting import (
     COTTA,
     EATA,
     LEARNING,
     METHODS,
     SAR,
-    SGD,
     arriving,
     method,
     plain,
@@ -51,9 +49,7 @@ def test_source_scores_do_not_depend_on_how_images_are_dealt_out() -> None:  # T
 
 def test_tent_without_a_step_is_the_source_to_the_bit() -> None:  # T2
     batches = arriving().batches
-    found = tented(
-        batches, source(tiny_backbone()), None, backbone=tiny_backbone(), how=Descent("sgd", 0.0), reset_every=0
-    )
+    found = method("tent", how=Descent("sgd", 0.0))(batches, None)
     assert torch.equal(scores(found), scores(plain(batches)))
 
 
@@ -77,19 +73,15 @@ def test_bn1_is_the_source_without_batch_norm_and_another_model_with_it() -> Non
 
 
 def test_eata_that_keeps_nothing_is_the_source() -> None:  # T4
-    batches, backbone = arriving().batches, tiny_backbone()
-    found = selected(
-        batches, source(backbone), None, None, backbone=backbone, how=SGD, reset_every=0, **{**EATA, "margin": 0.0}
-    )
+    batches = arriving().batches
+    found = method("eata", selection=replace(EATA, margin=0.0))(batches, None)
     assert torch.equal(scores(found), scores(plain(batches)))
     assert found["evidence"]["updated"].sum() == 0
 
 
 def test_sar_without_radius_and_filter_is_tent() -> None:  # T4
-    batches, backbone = arriving().batches, tiny_backbone()
-    sar = sharpness_aware(
-        batches, source(backbone), None, backbone=backbone, how=SGD, reset_every=0, **{**SAR, "rho": 0.0}
-    )
+    batches = arriving().batches
+    sar = method("sar", sharpness=replace(SAR, rho=0.0))(batches, None)
     tent = method("tent")(batches, None)
     assert torch.allclose(scores(sar), scores(tent), atol=1e-6)
     for name, value in tent["state"].items():
@@ -104,17 +96,14 @@ def test_sar_leaves_the_last_quarter_and_the_final_norm_alone() -> None:
 
 
 def test_cotta_with_nothing_left_to_move_is_the_source() -> None:  # T5
-    batches, backbone = arriving().batches, tiny_backbone()
-    still = {**COTTA, "probability": 1.0, "ema": 1.0, "confidence": 0.0}
-    found = taught(
-        batches, source(backbone), None, backbone=backbone, how=SGD, seeds=Seeds("run"), reset_every=0, **still
-    )
+    batches = arriving().batches
+    found = method("cotta", teacher=replace(COTTA, probability=1.0, ema=1.0, confidence=0.0))(batches, None)
     assert torch.equal(scores(found), scores(plain(batches)))
 
 
 def test_a_reset_after_every_batch_is_episodic() -> None:  # T6
-    batches, backbone = arriving().batches, tiny_backbone()
-    found = selected(batches, source(backbone), None, None, backbone=backbone, how=SGD, reset_every=1, **EATA)
+    batches = arriving().batches
+    found = method("eata", reset_every=1)(batches, None)
     alone = [method("eata")({key: batch}, None) for key, batch in batches.items()]
     for key, one in zip(batches, alone, strict=True):
         assert torch.equal(scores(found)[_rows(batches, key)], scores(one))
@@ -163,7 +152,7 @@ class Pictures:
     def digest(self, sample: str) -> str:
         return sample
 
-    def read(self, samples: Any, views: Any = None) -> Tensor:
+    def read(self, samples: Any, crops: Any = None) -> Tensor:
         return torch.stack([self._images[sample] for sample in samples])
 
 
@@ -220,14 +209,14 @@ def test_networks_with_batch_norm_are_adapted_by_batch_statistics(name: str) -> 
     assert torch.isfinite(scores(alone)).all()
 
 
-def test_views_are_normalised_by_the_statistics_of_their_own_view() -> None:
+def test_augmentations_are_normalised_by_the_statistics_of_their_own_copy() -> None:
     batches, backbone = arriving(batches=1).batches, tiny_resnet()
     ((_, batch),) = batches.items()
     found = scores(method("cotta", backbone)(batches, None))
-    seen = views(backbone.pixels(batch.images()), batch.ids, COTTA["passes"], Seeds("run")).chunk(COTTA["passes"])
+    copies = augmentations(backbone.pixels(batch.images()), batch.ids, COTTA.passes, Seeds("run")).chunk(COTTA.passes)
     model = SourceModel(backbone, source(backbone))
     with torch.no_grad(), batch_statistics(backbone, len(batch)):
-        expected = torch.stack([model.logits(one) for one in seen]).mean(0)
+        expected = torch.stack([model.logits(one) for one in copies]).mean(0)
     assert torch.allclose(found, expected, atol=1e-5)
 
 
@@ -248,22 +237,24 @@ def test_importance_holds_weights_near_the_source() -> None:
     batches, backbone = arriving().batches, tiny_backbone()
     start = SourceModel(backbone, source(backbone)).weights(norm_names(backbone))
     heavy = {name: torch.full_like(value, 1e3) for name, value in start.items()}
-    given: dict[str, Any] = {"backbone": backbone, "how": Descent("sgd", 1e-4), "reset_every": 0, **EATA}
-    free = selected(batches, source(backbone), None, None, **given)["state"]
-    held = selected(batches, source(backbone), heavy, None, fisher_weight=1.0, **given)["state"]
-    moved = {
-        kind: sum((state[f"parameter/{name}"] - value).abs().sum() for name, value in start.items())
-        for kind, state in (("free", free), ("held", held))
-    }
-    assert moved["held"] < moved["free"]
+    given: dict[str, Any] = {"backbone": backbone, "how": Descent("sgd", 1e-4), "reset_every": 0}
+    given["selection"] = replace(EATA, fisher_weight=1.0)
+    moved = [
+        sum((state[f"parameter/{name}"] - value).abs().sum().item() for name, value in start.items())
+        for importance in (None, heavy)
+        for state in [minimise_selectively(batches, source(backbone), importance, None, **given)["state"]]
+    ]
+    assert moved[1] < moved[0]
 
 
 def test_statics_are_the_warmed_source() -> None:
-    given = {"passes": 3, "threshold": 0.01}
-    batches = arriving().batches
-    origin, backbone = source(tiny_backbone()), tiny_backbone()
-    static = unadapted(batches, origin, warm(), backbone=backbone, seeds=Seeds("run"), hka=False)
-    allotted = unadapted(batches, origin, warm(), backbone=backbone, seeds=Seeds("run"), hka=True, **given)
+    rule, batches = VidaHyper(passes=3, threshold=0.01).allotment, arriving().batches
+    static, allotted = (
+        static_scores(
+            batches, source(tiny_backbone()), warm(), backbone=tiny_backbone(), seeds=Seeds("run"), allotment=allotment
+        )
+        for allotment in (None, rule)
+    )
     assert not torch.equal(scores(static), scores(plain(batches)))
     assert not torch.equal(scores(static), scores(allotted))
     assert np.isfinite(allotted["evidence"]["lambda_high"].numpy()).all()
@@ -272,5 +263,5 @@ def test_statics_are_the_warmed_source() -> None:
 def test_every_method_at_test_time_starts_from_the_same_source() -> None:
     names = {"source", "bn1", "tent", "cotta", "eata", "sar", "rdumb", "vida", "vida-static", "vida-static+hka"}
     assert names <= set(registry.strategies.names())
-    learns = {registry.strategies.get(name).trained for name in names}
+    learns = {registry.strategies.get(name).train_source for name in names}
     assert len(learns) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,23 +14,25 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from cl.adapters import pairs
+from cl.data.test_time_augmentation import augmentations
 from cl.data.veil import veil
-from cl.data.views import views
 from cl.errors import BadInput
 from cl.home.store import Tensors
-from cl.learning.adaptation import SourceModel
+from cl.learning.adaptation import OnlineBatch, SourceModel
 from cl.learning.strategy import Model
 from cl.seeds import Seeds
 from cl.testing import tiny_backbone, tiny_drift, tiny_segment
-from strategies.vida import PRESETS, Vida, VidaHyper, adapted, reparameterised, scores_with_pairs, unadapted
-from strategies.vida_allotment import NEUTRAL, Allotment, Homeostasis, Network
+from strategies.vida import PRESETS, Vida, VidaHyper
+from strategies.vida.allotment import NEUTRAL, Homeostasis, PairedModel
+from strategies.vida.strategy import merged_weights, scores_with_pairs, static_scores
+from strategies.vida.teaching import learn_from_teacher
 from tests.adapting import arriving, scores, source, vida, warm
 
 OFFICIAL = {name: value for name, value in PRESETS["official-cifar10"].items()} | {"passes": 3}
 
 
-def network() -> Network:
-    return Network(tiny_backbone(), source(tiny_backbone()))
+def paired() -> PairedModel:
+    return PairedModel(tiny_backbone(), source(tiny_backbone()))
 
 
 def pixels() -> Tensor:
@@ -37,47 +40,50 @@ def pixels() -> Tensor:
 
 
 def homeostasis(**how: Any) -> Homeostasis:
-    return Homeostasis(network(), Allotment(**{"passes": 3, **how}), Seeds("run"))
+    return Homeostasis(paired(), VidaHyper(**{"passes": 3, **how}).allotment, Seeds("run"))
 
 
 def test_vit_b_has_24_places_and_the_published_number_of_weights() -> None:  # V1
     with torch.device("meta"):
         vit = VisionTransformer(embed_dim=768, depth=12, num_heads=12, num_classes=0)
     backbone: Any = SimpleNamespace(name="vit-b", network=vit, require_sites=lambda what: (12, 768))
-    for where, places, low, high in (("attention", 24, 55_296, 7_077_888), ("all", 48, 147_456, 18_874_368)):
-        made = pairs.init(backbone, where, {"low": 1, "high": 128}, "code", Seeds("v1"))  # type: ignore[arg-type]
+    cases: list[tuple[pairs.Where, int, int, int]] = [
+        ("attention", 24, 55_296, 7_077_888),
+        ("all", 48, 147_456, 18_874_368),
+    ]
+    for where, places, low, high in cases:
+        made = pairs.init(backbone, pairs.PairShape(where, 1, 128, "code"), Seeds("v1"))
         sizes = {branch: sum(v.numel() for n, v in made.items() if f".{branch}." in n) for branch in ("low", "high")}
         assert len(pairs.sites(made)) == places and sizes == {"low": low, "high": high}
     assert made["blocks.0.attn.qkv.high.down"].std().item() == pytest.approx(128**-2, rel=0.05)
 
 
 def test_fresh_pairs_change_no_bit_whatever_their_factors() -> None:  # V1
-    fresh = pairs.init(tiny_backbone(), "attention", {"low": 1, "high": 8}, "code", Seeds("v1"))
+    fresh = pairs.init(tiny_backbone(), pairs.PairShape("attention", 1, 8, "code"), Seeds("v1"))
     with torch.no_grad():
-        expected = network().model.logits(pixels())
+        expected = paired().source.logits(pixels())
         for factors in (NEUTRAL, (0.3, 1.7)):
-            assert torch.equal(network().logits(pixels(), fresh, factors), expected)
+            assert torch.equal(paired().logits(pixels(), fresh, factors), expected)
 
 
 def test_merged_weights_give_what_the_branches_give() -> None:  # V2
     with torch.no_grad():
-        merged = network().logits(pixels(), warm(), (0.7, 1.3))
+        merged = paired().logits(pixels(), warm(), (0.7, 1.3))
         low, high = (torch.full((4, 1, 1), value) for value in (0.7, 1.3))
-        beside = network().logits(pixels(), warm(), (low, high))
+        beside = paired().logits(pixels(), warm(), (low, high))
     assert torch.allclose(merged, beside, atol=1e-5)
-    assert not torch.allclose(merged, network().model.logits(pixels()), atol=1e-4)
+    assert not torch.allclose(merged, paired().source.logits(pixels()), atol=1e-4)
 
 
 @given(u=st.floats(0, 3), invert=st.booleans())
 def test_factors_follow_the_rule(u: float, invert: bool) -> None:  # V3
-    how = SimpleNamespace(threshold=0.5, invert=invert, clip=False, lambda_apply="both")
-    rule = Homeostasis(None, how, Seeds("v3"))  # type: ignore[arg-type]
-    low, high = rule.factors(torch.tensor(u, dtype=torch.float64))
+    how = VidaHyper(threshold=0.5, invert=invert, clip=False).allotment
+    low, high = Homeostasis(paired(), how, Seeds("v3")).factors(torch.tensor(u, dtype=torch.float64))
+    assert isinstance(low, float) and isinstance(high, float)
     assert u < 1e-12 or (high > 1) == ((u >= 0.5) != invert)
     assert low + high == pytest.approx(2) and abs(high - 1) == pytest.approx(u)
-    how.clip = True
-    clipped = rule.factors(torch.tensor(u, dtype=torch.float64))
-    assert all(0 <= one <= 2 for one in clipped)
+    clipped = Homeostasis(paired(), replace(how, clip=True), Seeds("v3")).factors(torch.tensor(u, dtype=torch.float64))
+    assert all(isinstance(one, float) and 0 <= one <= 2 for one in clipped)
 
 
 def test_at_the_threshold_the_wide_branch_is_favoured() -> None:  # V3
@@ -87,7 +93,7 @@ def test_at_the_threshold_the_wide_branch_is_favoured() -> None:  # V3
 
 def test_the_wide_branch_gets_its_factor_but_not_in_the_released_code() -> None:  # V4, Q1
     with torch.no_grad():
-        one, other = (network().logits(pixels(), warm(), factors) for factors in ((0.5, 1.5), (1.5, 0.5)))
+        one, other = (paired().logits(pixels(), warm(), factors) for factors in ((0.5, 1.5), (1.5, 0.5)))
     assert not torch.allclose(one, other, atol=1e-5)
     assert homeostasis(lambda_apply="low_only").factors(torch.tensor(0.3))[1] == 1.0
 
@@ -95,9 +101,9 @@ def test_the_wide_branch_gets_its_factor_but_not_in_the_released_code() -> None:
 @pytest.mark.parametrize("kind", ["views", "mc_dropout"])
 @pytest.mark.parametrize("space", ["logits", "probs"])
 def test_uncertainty_is_the_spread_over_passes(kind: Any, space: Any) -> None:
-    batch = SimpleNamespace(key="b", ids=("x", "y", "z", "w"), pixels=pixels())
+    batch = OnlineBatch("b", ("x", "y", "z", "w"), pixels())
     made = homeostasis(uncertainty=kind, space=space, scope="sample", chunk=5)
-    outputs = made.perturbed(batch, warm(), NEUTRAL)  # type: ignore[arg-type]
+    outputs = made.perturbed_logits(batch, warm(), NEUTRAL)
     assert outputs.shape == (3, 4, 2) and not torch.allclose(outputs[0], outputs[1])
     u = made.uncertainty(outputs)
     p = outputs.softmax(2)
@@ -110,10 +116,10 @@ def test_uncertainty_is_the_spread_over_passes(kind: Any, space: Any) -> None:
 def test_without_steps_the_state_is_constant_and_predictions_are_those_of_the_allotted_static() -> None:  # V8
     batches = arriving().batches
     found = vida(batches, lr=0.0, lr_vida=0.0)
-    static = unadapted(
-        batches, source(tiny_backbone()), warm(), backbone=tiny_backbone(), seeds=Seeds("run"), hka=True,
-        passes=3, threshold=0.01,
-    )  # fmt: skip
+    rule = VidaHyper(passes=3, threshold=0.01).allotment
+    static = static_scores(
+        batches, source(tiny_backbone()), warm(), backbone=tiny_backbone(), seeds=Seeds("run"), allotment=rule
+    )
     assert torch.equal(scores(found), scores(static))
     for name, value in warm().items():
         assert torch.equal(found["state"][f"parameter/{name}"], value)
@@ -184,11 +190,11 @@ def test_every_trained_weight_is_in_one_group_of_averages() -> None:  # V17
 def test_the_exported_weights_give_the_teachers_outputs() -> None:
     state, backbone = vida(arriving().batches, train="vida+norm")["state"], tiny_backbone()
     given: dict[str, Any] = {"backbone": backbone, "prefix": "memory/teacher"}
-    plain = reparameterised(source(backbone), state, low=1.0, high=1.0, **given)
+    plain = merged_weights(source(backbone), state, low=1.0, high=1.0, **given)
     assert set(plain) == set(SourceModel(backbone, source(backbone)).weights()), "no weight more than the source has"
     test = tiny_drift().tasks[0].test
     with torch.no_grad():
-        exported = network().model.logits(backbone.pixels(test.images()), plain)
+        exported = paired().source.logits(backbone.pixels(test.images()), plain)
     assert torch.allclose(exported, scores_with_pairs(test, source(backbone), state, **given)["scores"], atol=1e-5)
 
 
@@ -201,12 +207,11 @@ def test_every_preset_learns_and_stays_finite(preset: str) -> None:
 
 def test_collapse_resets_the_method() -> None:  # V7
     batches = veil(tiny_segment("long", "noise", 22, 1)).batches
-    assert vida(batches, at_collapse=True, lr_vida=0.0)["evidence"]["reset"].sum() == 0
+    assert vida(batches, reset="collapse", lr_vida=0.0)["evidence"]["reset"].sum() == 0
     head = {**source(tiny_backbone())["head"], "bias": torch.tensor([50.0, 0.0])}  # one class, whatever arrives
-    found = adapted(
-        batches, {"head": head}, warm(), None, backbone=tiny_backbone(), seeds=Seeds("run"), reset_every=0,
-        at_collapse=True, passes=3,
-    )  # fmt: skip
+    h = VidaHyper(passes=3, reset="collapse")
+    given: dict[str, Any] = {"backbone": tiny_backbone(), "allotment": h.allotment, "teaching": h.teaching}
+    found = learn_from_teacher(batches, {"head": head}, warm(), None, seeds=Seeds("run"), **given)
     assert found["evidence"]["reset"].nonzero().tolist() == [[19]] and found["state"]["memory/flat"] == 2
 
 
@@ -238,7 +243,9 @@ def test_the_official_preset_does_what_the_released_code_does() -> None:  # V18:
     for key, batch in batches.items():
         x = backbone.pixels(batch.images())
         with torch.no_grad():
-            outputs = torch.stack([run(teacher, one, low) for one in views(x, batch.ids, 3, seeds, key).chunk(3)])
+            outputs = torch.stack(
+                [run(teacher, one, low) for one in augmentations(x, batch.ids, 3, seeds, key).chunk(3)]
+            )
             u = 0.1 * outputs.var(0).mean()
             low = float(1 - u if u >= 0.05 else 1 + u)
             z = run(teacher, x, low)

@@ -16,7 +16,7 @@ from cl.data.stream import Stream
 from cl.errors import BadInput, UnknownName
 from cl.testing import tiny_stream
 from streams.corruptions import CODES, corrupted
-from streams.drift import drifting
+from streams.drift import Drift, drifting
 from streams.imagenet_corruptions import IMAGENET_C
 
 BASE = tiny_stream(2, train=3, test=10)  # 4 classes, 40 test images
@@ -24,7 +24,7 @@ PICTURES = {sample for task in BASE.tasks for sample in task.test.ids}
 
 
 def made(schedule: str = "standard", corruptions: str = "GN SW CO", **options: Any) -> Stream:
-    return drifting(BASE, schedule, corruptions, **{"batch_size": 8, **options})
+    return drifting(BASE, Drift(schedule, corruptions, **{"batch_size": 8, **options}))
 
 
 def slots(stream: Stream) -> Mapping[str, str]:
@@ -84,7 +84,7 @@ def test_a_deletion_moves_no_other_sample(data: st.DataObject) -> None:
 
 
 def test_a_picture_is_a_subject_in_every_domain_and_round() -> None:
-    stream = drifting(tiny_stream(1), "rounds", "GN JP", rounds=3)
+    stream = drifting(tiny_stream(1), Drift("rounds", "GN JP", rounds=3))
     people = tiny_stream(1).subjects
     assert all(who == people[sample.split("|")[0]] for sample, who in stream.subjects.items())
     ready = resolve_stream("drifting-digits", arguments={"corruptions": "GN,JP", "batches": 20})
@@ -176,7 +176,7 @@ def test_severity_0_is_the_clean_test_set() -> None:
 def test_what_cannot_be_is_refused_in_one_line(options: dict[str, Any], told: str) -> None:
     base = tiny_stream(1, test=2) if "disjoint" in options else BASE
     with pytest.raises((BadInput, UnknownName), match=told) as error:
-        drifting(base, **{"corruptions": "GN SW CO", **options})
+        drifting(base, Drift(**{"corruptions": "GN SW CO", **options}))
     assert "\n" not in str(error.value)
 
 
@@ -188,8 +188,8 @@ def test_a_stream_without_test_images_cannot_drift() -> None:
 
 def test_severities_of_imagenet() -> None:
     pytest.importorskip("imagecorruptions")
-    stream = drifting(BASE, corruptions="GN SN", generator=IMAGENET_C)
-    ours = drifting(BASE, corruptions="GN SN")
+    stream = drifting(BASE, Drift(corruptions="GN SN"), generator=IMAGENET_C)
+    ours = drifting(BASE, Drift(corruptions="GN SN"))
     batch, milder = (one.segments[0].batches["r00/GN/5/b0000"] for one in (stream, ours))
     assert batch.ids == milder.ids and batch.digest != milder.digest
     clean = dict(zip(stream.tasks[0].test.ids, stream.tasks[0].test.images().float(), strict=True))
@@ -200,7 +200,7 @@ def test_severities_of_imagenet() -> None:
     assert changes[0] > 2 * changes[1]  # 0.38 against 0.10
     assert not any("CIFAR" in note for note in stream.notes)
     with pytest.raises(BadInput, match="whole ones only"):
-        drifting(BASE, corruptions="GN", severity=2.5, generator=IMAGENET_C)
+        drifting(BASE, Drift(corruptions="GN", severity=2.5), generator=IMAGENET_C)
 
 
 @pytest.mark.parametrize(("name", "classes", "train"), [("drifting-digits", 10, 4000), ("drifting-glyphs", 50, 2000)])

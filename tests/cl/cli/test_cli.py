@@ -45,6 +45,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "show {run} --growth --home {home}",
         "show {run} --lineage t0/prototypes --home {home}",
         "forget status --home {home}",
+        "ledger show --home {home}",
         "ledger verify --home {home}",
         "gc --dry-run --home {home}",
     ],

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cl.data.augment import ATTEMPTS, View, crop_flip, views
+from cl.data.augment import ATTEMPTS, Crop, crop_flip, crops
 from cl.data.samples import ArrayPixels, Samples
 from cl.errors import BadInput
 from cl.learning.train import Batch, augmented
@@ -33,7 +33,7 @@ def test_without_augmentation_images_are_as_they_are() -> None:
     assert seen(shard("none")).equal(shard("none").images())
 
 
-def test_a_view_belongs_to_its_sample_and_epoch() -> None:
+def test_a_crop_belongs_to_its_sample_and_epoch() -> None:
     name = crop_flip((0.2, 1.0))
     whole, fewer = seen(shard(name)), seen(shard(name, ["a", "c"]))
     assert whole[[0, 2]].equal(fewer)
@@ -48,12 +48,12 @@ def test_evaluation_never_sees_it() -> None:
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(0, 1 << 30))
 def test_a_crop_lies_inside_the_image(width: int, height: int, seed: int) -> None:
     draws = np.random.default_rng(seed).random(4 * ATTEMPTS + 1)
-    left, top, right, bottom = View((0.05, 1.0), tuple(draws)).box(width, height)
+    left, top, right, bottom = Crop((0.05, 1.0), tuple(draws)).box(width, height)
     assert 0 <= left < right <= width and 0 <= top < bottom <= height
 
 
 def test_shares_and_ratios_are_those_asked_for() -> None:
-    boxes = [view.box(300, 300) for view in views(crop_flip((0.25, 0.5)), [str(n) for n in range(200)], 0, Seeds("s"))]
+    boxes = [crop.box(300, 300) for crop in crops(crop_flip((0.25, 0.5)), [str(n) for n in range(200)], 0, Seeds("s"))]
     sizes = np.array([(right - left, bottom - top) for left, top, right, bottom in boxes])
     share, ratio = sizes.prod(1) / 300**2, sizes[:, 0] / sizes[:, 1]
     assert 0.24 < share.min() < 0.28 and 0.47 < share.max() < 0.51
@@ -62,4 +62,4 @@ def test_shares_and_ratios_are_those_asked_for() -> None:
 
 def test_an_unknown_augmentation_is_refused() -> None:
     with pytest.raises(BadInput, match="unknown augmentation 'blur'"):
-        views("blur", IDS, 0, Seeds("s"))
+        crops("blur", IDS, 0, Seeds("s"))

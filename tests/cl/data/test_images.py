@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cl.data.augment import View
+from cl.data.augment import Crop
 from cl.data.images import FilePixels, decode, whole
 from cl.errors import BadInput
 from cl.home import files as files_module
@@ -115,12 +115,12 @@ def test_pixels_do_not_depend_on_how_many_are_read_at_once(tmp_path: Path, monke
     assert together[3:4].equal(pixels.read(ids[3:4]))
 
 
-def test_a_view_crops_the_original(tmp_path: Path) -> None:
+def test_a_crop_is_of_the_original(tmp_path: Path) -> None:
     half = np.zeros((64, 64, 3), np.uint8)
     half[:, 32:] = 255
     Image.fromarray(half).save(tmp_path / "a.png")
     pixels = FilePixels({"a": tmp_path / "a.png"}, 8, Files())
-    right = View((0.1, 0.1), (0.0, 0.5, 1 - 1e-6, 0.5, *[0.0] * 36, 0.9))
+    right = Crop((0.1, 0.1), (0.0, 0.5, 1 - 1e-6, 0.5, *[0.0] * 36, 0.9))
     assert pixels.read(["a"], [right]).min() == 255
     assert pixels.read(["a"]).min() == 0
 

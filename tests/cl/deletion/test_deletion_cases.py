@@ -294,7 +294,7 @@ def test_a_purge_that_was_interrupted_leaves_no_way_to_what_is_gone(
     made, shard = builder(tmp_path), tiny_stream().tasks[0].train
     gone = shard.keep(shard.ids[:1])
     stays = Samples.of({"another": gone.labels[0]}, SimpleNamespace(
-        digest=lambda sample: "0" * 64, read=lambda samples, views=None: gone.images()
+        digest=lambda sample: "0" * 64, read=lambda samples, crops=None: gone.images()
     ))  # fmt: skip
     below = [made.component("b", brightness, one) for one in (stays, gone)]
     child, _ = (made.component("c", twice, one) for one in below)

@@ -115,7 +115,7 @@ class _Same:
     def digest(self, sample: str) -> str:
         return self._shard.contents[0]
 
-    def read(self, samples: Any, views: Any = None) -> Any:
+    def read(self, samples: Any, crops: Any = None) -> Any:
         return self._shard.images()
 
 

@@ -27,7 +27,7 @@ from cl.running.session import session_on
 from cl.testing import CONDITIONS, OnlineConformance, tiny_backbone, tiny_drift, tiny_stream
 from cl.testing.online import renamed
 from strategies.source import Source, source_of, source_scores
-from streams.drift import drifting
+from streams.drift import Drift, drifting
 from tests.tiny import BACKBONE
 
 STREAM = tiny_drift(2, 2, 2, CONDITIONS[:2])
@@ -110,7 +110,9 @@ def test_a_reset_at_each_segment_bounds_what_a_deletion_touches(tmp_path: Path) 
 
 
 def test_rounds_alike_with_a_reset_each_are_equal(tmp_path: Path) -> None:  # T10
-    alike = drifting(tiny_stream(1, test=8), "rounds", "GN CO", rounds=3, batch_size=4, batches=2, rounds_alike=True)
+    alike = drifting(
+        tiny_stream(1, test=8), Drift("rounds", "GN CO", rounds=3, batch_size=4, batches=2, rounds_alike=True)
+    )
 
     def rounds(name: str, **settings: Any) -> list[list[float]]:
         given: dict[str, Any] = {"backbone": tiny_backbone(), "home": tmp_path / name, "device": "cpu"}

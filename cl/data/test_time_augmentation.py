@@ -1,7 +1,7 @@
-"""Augmented views at test time, on batches of pixels: the pipeline of CoTTA and ViDA, each view seeded by its sample.
+"""Test-time augmentation of batches of pixels: the pipeline of CoTTA and ViDA, each copy seeded by its sample.
 
 Colour jitter (brightness, contrast, saturation, hue, gamma, in random order), a small affine map with the edge
-repeated, a slight blur, a flip, noise. All views of a batch run as one stack of images.
+repeated, a slight blur, a flip, noise. All copies of a batch run as one stack of images.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ GREY = (0.2989, 0.587, 0.114)
 
 
 @torch.no_grad()
-def views(pixels: Tensor, ids: Sequence[str], count: int, seeds: Seeds, shared: str | None = None) -> Tensor:
-    """`count` views of each image: `(count * n, 3, side, side)` in [0, 1], view by view, from pixels `(n, ...)`.
+def augmentations(pixels: Tensor, ids: Sequence[str], count: int, seeds: Seeds, shared: str | None = None) -> Tensor:
+    """`count` copies of each image: `(count * n, 3, side, side)` in [0, 1], the batch again and again, from `(n, ...)`.
 
     Every image draws its own parameters, from its id; with `shared` the batch of that key draws one set for all of its
     images, as the released code of ViDA does (the noise is each image's own).
@@ -42,11 +42,11 @@ def views(pixels: Tensor, ids: Sequence[str], count: int, seeds: Seeds, shared: 
         draws = seeds.uniform(ids, (count, DRAWS), "view").transpose(0, 1)  # (count, n, draws)
     else:
         draws = seeds.uniform([shared], (count, DRAWS), "view").transpose(0, 1).expand(-1, len(ids), -1)
-    u = draws.reshape(-1, DRAWS).to(pixels.device)
-    x = pixels.clamp(0, 1).repeat(count, 1, 1, 1)
-    x = _jittered(x, u[:, : 2 * len(JITTER)])
+    u = draws.reshape(-1, DRAWS).to(pixels.device)  # (count * n, draws)
+    x = pixels.clamp(0, 1).repeat(count, 1, 1, 1)  # (count * n, 3, side, side)
+    x = _colour_jitter(x, u[:, : 2 * len(JITTER)])
     angle, across, down, zoom, sigma, flip = u[:, 2 * len(JITTER) :].unbind(1)
-    x = _moved(x, angle, across, down, zoom)
+    x = _affine(x, angle, across, down, zoom)  # (..., side + 2 MARGIN, side + 2 MARGIN)
     x = _blurred(x, _between(SIGMA, sigma))
     x = torch.where((flip < 0.5)[:, None, None, None], x.flip(-1), x)
     noise = [torch.randn(count, *x.shape[1:], generator=seeds.generator("noise", one)) for one in ids]
@@ -58,7 +58,7 @@ def _between(limits: tuple[float, float], u: Tensor) -> Tensor:
     return limits[0] + (limits[1] - limits[0]) * u
 
 
-def _jittered(x: Tensor, u: Tensor) -> Tensor:
+def _colour_jitter(x: Tensor, u: Tensor) -> Tensor:
     """All five changes of colour, each image in the order that its draws give."""
     order = u[:, len(JITTER) :].argsort(1)
     for place in range(len(JITTER)):
@@ -77,7 +77,7 @@ def _contrast(x: Tensor, factor: Tensor) -> Tensor:
     return factor * x + (1 - factor) * _grey(x).mean((1, 2, 3), keepdim=True)
 
 
-def _turned(x: Tensor, turn: Tensor) -> Tensor:
+def _hue(x: Tensor, turn: Tensor) -> Tensor:
     """The hue turned by a share of the circle, by way of HSV."""
     value, low = x.max(1, keepdim=True).values, x.min(1, keepdim=True).values
     chroma = value - low
@@ -93,12 +93,12 @@ _COLOUR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "brightness": lambda x, factor: factor * x,
     "contrast": _contrast,
     "saturation": lambda x, factor: factor * x + (1 - factor) * _grey(x),
-    "hue": _turned,
+    "hue": _hue,
     "gamma": lambda x, factor: x.clamp(min=1e-8) ** factor,
 }
 
 
-def _moved(x: Tensor, angle: Tensor, across: Tensor, down: Tensor, zoom: Tensor) -> Tensor:
+def _affine(x: Tensor, angle: Tensor, across: Tensor, down: Tensor, zoom: Tensor) -> Tensor:
     """Turned, shifted and scaled, bilinear, the edge repeated outside; with a margin for the blur."""
     side = x.shape[-1]
     turn, scale = ANGLE * (2 * angle - 1), _between(SCALE, zoom)
