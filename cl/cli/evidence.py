@@ -65,9 +65,11 @@ def show_ledger(home: Home = None, as_json: AsJson = False) -> None:
 def export_ledger(
     out_file: Annotated[Path | None, typer.Option("--out", help="Write it here.")] = None,
     home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
-    """What an auditor needs: all records, the first public key and the signed head. No secret is in it."""
+    """What an auditor needs, as JSON: all records, the first public key and the signed head. No secret is in it."""
     from cl.audit.evidence import export
+    from cl.cli.printing import out
     from cl.home.writing import write_atomic
 
     text = export(existing_home(home)).to_json().decode() + "\n"
@@ -75,6 +77,7 @@ def export_ledger(
         sys.stdout.write(text)
         return
     write_atomic(out_file, text.encode())
+    print_json({"export": str(out_file)}) if as_json else out.print(str(out_file), soft_wrap=True, highlight=False)
 
 
 @ledger.command("anchor", epilog="Example: palimpsest ledger anchor --to /mnt/elsewhere/heads.jsonl")
