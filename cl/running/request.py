@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from cl.data.stream import Stream
-from cl.errors import BadInput, shown
+from cl.errors import BadInput, StoreError, shown
 from cl.home.records import Recipe
 from cl.home.runs import Runs
 from cl.home.store import Store
@@ -49,14 +50,19 @@ def values_of(hyper: Any) -> dict[str, Any]:
     return {name: getattr(hyper, name) for name in type(hyper).__dataclass_fields__}
 
 
+def _source_before(runs: Runs, run: str) -> Recipe | None:
+    """Where the stream of that run came from; None for a run that is new, or whose folder is damaged and made good."""
+    with suppress(StoreError):
+        return runs.source(run).stream if run in runs.ids() else None
+    return None
+
+
 def refuse_another(store: Store, setup: Setup) -> None:
     """Raises BadInput where the run's name is that of a run on another stream: one of the same name from another place,
     with nothing of the content that was read there."""
     runs, request, stream = Runs(store), setup.request, setup.whole
-    if request.id not in runs.ids() or setup.source.stream is None:
-        return
-    before, now = runs.source(request.id).stream, setup.source.stream
-    if before is None or before.place == now.place:
+    before, now = _source_before(runs, request.id), setup.source.stream
+    if before is None or now is None or before.place == now.place:
         return
     mine = (shard for _, readings in store.shards for shard in readings if shard.stream == stream.name)
     read = {(row.id, row.content) for shard in mine for row in shard.rows}
