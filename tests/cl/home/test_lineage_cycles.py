@@ -83,7 +83,9 @@ def test_it_keeps_its_lineage_when_it_is_built_from_itself(tmp_path: Path) -> No
     opened = once.open()
     made.store.discard(once.key)
     assert made.component("b", same, once).open()["x"] == opened["x"]
-    assert once.key in closure(made.store, Traces(frozenset((shard.origin.stream, one) for one in shard.ids))).components
+    assert (
+        once.key in closure(made.store, Traces(frozenset((shard.origin.stream, one) for one in shard.ids))).components
+    )
 
 
 @pytest.mark.parametrize("lost", ["evicted", "damaged"])
