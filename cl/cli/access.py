@@ -38,9 +38,7 @@ def access(
     recipe = runs.source(name).stream
     if recipe is None:
         raise BadInput(f"the stream of run {name} cannot be made again: {OBJECT}")
-    stream = declared_stream(
-        recipe, home=place
-    )  # with its faults: a damaged file must not keep a label from being taken
+    stream = declared_stream(recipe, home=place)  # faults and all: a missing file must not put off a revocation
     grants = Grants(place)
     wanted = [(*_pair(text), given) for given, texts in ((True, grant), (False, revoke)) for text in texts or []]
     if wanted:

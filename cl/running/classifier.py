@@ -141,7 +141,8 @@ def open(
 
     device: auto (the run's own, or the CPU where there is none of it), cpu or cuda. backbone: the run's backbone, where
     it was an object or its file lies elsewhere here. user: as of `as_user`. A stale run is built again first, which
-    takes its data; not for another user's view, which does not depend on whether it is. Raises BadInput, StoreError, DeletionError or UnknownName, in one line that says what to do.
+    takes its data; a view of another's run is not, and does not depend on whether that is stale. Raises BadInput,
+    StoreError, DeletionError or UnknownName, in one line that says what to do.
     """
     place = Path(home) if home is not None else default_home()
     require_home(place)
