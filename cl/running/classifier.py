@@ -99,8 +99,8 @@ class Classifier:
         return embed(self.backbone, self._visitors(images))
 
     def as_user(self, name: str) -> Classifier:
-        """The model as `name` may read it now, from what the store holds; what is revoked later holds for those opened
-        later. The run's stream is read for it.
+        """The model as `name` may read it now, from what the store holds, until something of it is deleted or revoked.
+        The run's stream is read for it.
 
         Raises BadInput, saying which command trains it, where the store lacks a trained part of the view.
         """
