@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import rfc8785
 
 from reports.pages import environment, write_page
 from reports.palette import DARK, LIGHT
@@ -69,6 +72,7 @@ def write_certificate(certificate: Mapping[str, Any], out: Path) -> Path:
     template = environment().get_template("certificate.html.j2")
     html = template.render(
         c=certificate,
+        digest=hashlib.sha256(rfc8785.dumps(certificate)).hexdigest(),  # of its file, which is in this form
         picture=picture(certificate["graph"]),
         actions={name: text for name, text in ACTIONS.items() if name in _actions(certificate)},
         checks=[_check(name, found) for name, found in sorted(certificate["checks"].items())],

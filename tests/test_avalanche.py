@@ -354,7 +354,7 @@ def test_slda_of_theirs_and_ours_say_the_same() -> None:
             theirs.train(make_experience(data, number, 2 * number, len(classes)), eval_streams=[])
         tasks.append(slda.moments(task.train, features, classes=list(task.classes)))
     columns = [[classes.index(name) for name in task.classes] for task in stream.tasks]
-    head = slda.discriminant(tasks, columns=columns, shrinkage=SLDAHyper().shrinkage)
+    head = slda.shrunk_discriminant(tasks, columns=columns, shrinkage=SLDAHyper().shrinkage)
     test = concat([task.test for task in stream.tasks])
     features = backbone_features(test, backbone=tiny_backbone())
     pair = theirs.predict(features["features"]).argmax(1), slda.discriminant_scores(features, head)["scores"].argmax(1)

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from cl.home.store import Tensors
 from cl.models.backbone import Attach, Backbone
 
+KIND = "bottleneck adapters"  # as they are called where a backbone has no sites for them
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -32,7 +34,7 @@ def init(backbone: Backbone, bottleneck: int, generator: torch.Generator, only: 
     only: for so many blocks, else for every one of the backbone. Returns down.weight `(blocks, r, d)`, down.bias
     `(blocks, r)`, up.weight `(blocks, d, r)`, up.bias `(blocks, d)`.
     """
-    every, width = backbone.require_sites("bottleneck adapters")
+    every, width = backbone.require_sites(KIND)
     blocks = every if only is None else only
     bound = 1 / math.sqrt(width)  # Kaiming-uniform with a = sqrt 5 over fan-in d
     return {

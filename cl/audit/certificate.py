@@ -7,7 +7,7 @@ can check a copy with the tools of any language.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,17 @@ import rfc8785
 
 from cl import registry
 from cl.audit.checks import Grade
+from cl.audit.evidence import GRADES, certificates, recorded
+from cl.audit.software import Software, software
 from cl.deletion.dossier import Dossier, read_dossier
-from cl.deletion.events import Built, Certified, Purged, Received, Resolved, Verified, append, needed, step_seconds
+from cl.deletion.events import Certified, Verified, append, needed
 from cl.deletion.graph import ComponentGraph
 from cl.deletion.purge import clear_temporaries
 from cl.deletion.vault import Vault
+from cl.digests import digest_bytes, digest_json
 from cl.documents import plain, typed
-from cl.errors import DeletionError, LedgerError
-from cl.home.keys import keyed, public_key, sign, signed
-from cl.home.ledger import Ledger, LedgerRecord, as_utf8, state
+from cl.errors import DeletionError
+from cl.home.ledger import Ledger, as_utf8, state
 from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.home.writing import write_atomic
@@ -36,11 +38,6 @@ NOT_COVERED = (
     "bytes that a file system or a disk keeps after a file is removed",
 )
 SIGNED = ("E0", "E1", "A")  # from the best
-GRADES = {
-    "E0": "bit-exact: a run that never saw the samples, made cold in new processes, gives the same bytes",
-    "E1": "exact by construction, not compared byte for byte: the machine or its libraries differ",
-    "A": "nothing exact was proved: the model is not the one that would be without the samples",
-}
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,8 @@ class Cost:
 class Certificate:
     """What a certificate says, all but its signature.
 
-    seed: of 64 bits, hence a text: numbers of RFC 8785 have 53. public_key: for who checks a copy without the home.
+    seed: of 64 bits, hence a text: numbers of RFC 8785 have 53. seed_commitment: over run and seed. public_key: for who
+    checks a copy without the home. software: of the process that signed.
     """
 
     request: str
@@ -120,6 +118,8 @@ class Certificate:
     graph: ComponentGraph
     ledger_head: str
     public_key: str
+    seed_commitment: str
+    software: Software
     format: int = 2
 
     def as_json(self) -> dict[str, Any]:
@@ -158,10 +158,11 @@ def certify(home: Path, request: str, lowest: Grade = "E1") -> Path:
         raise DeletionError(
             f"run {run} has changed since request {request} was verified; run it again and verify it again"
         )
-    certificate = as_utf8(_composed(home, records, dossier).as_json())
-    write_atomic(path, rfc8785.dumps({**certificate, "signature": sign(home, rfc8785.dumps(certificate))}))
+    certificate = as_utf8(_composed(home, request, dossier).as_json())
+    write_atomic(path, rfc8785.dumps({**certificate, "signature": ledger.sign(rfc8785.dumps(certificate))}))
     _page(path)
-    append(ledger, request, Certified(verified.grade, verified.manifest_after))
+    digests = [digest_bytes(one.read_bytes()) for one in (path, path.with_suffix(".html"))]
+    append(ledger, request, Certified(verified.grade, verified.manifest_after, *digests))
     _destroy(vault, request)
     return path
 
@@ -178,7 +179,7 @@ def _destroy(vault: Vault, request: str) -> None:
 
 def place(home: Path, request: str) -> Path:
     """Where the certificate of `request` is kept."""
-    return home / "audit" / "certificates" / f"{request}.json"
+    return certificates(home) / f"{request}.json"
 
 
 def copy_to(path: Path, folder: Path) -> list[Path]:
@@ -190,69 +191,28 @@ def copy_to(path: Path, folder: Path) -> list[Path]:
     return made
 
 
-def anchors(home: Path) -> list[str]:
-    """The ledger heads that the home's certificates name. Raises LedgerError for an edited certificate."""
-    heads = []
-    for path in sorted(place(home, "*").parent.glob("*.json")):
-        try:
-            content = json.loads(path.read_bytes())
-            signature = content.pop("signature")
-            form, head = rfc8785.dumps(content), typed(Certificate, content).ledger_head
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LedgerError(f"{path} is not a certificate; put back the one that was there") from error
-        if not signed(public_key(home), str(signature), form):
-            raise LedgerError(f"{path} was edited: its signature does not hold")
-        heads.append(head)
-    return heads
-
-
-def _composed(home: Path, records: Sequence[LedgerRecord], dossier: Dossier) -> Certificate:
-    key, named = Vault(home).key(records[0].request), Runs(Store(home)).request(dossier.order.run)
-    received, resolved = needed(records, Received), needed(records, Resolved)
-    built, purged, verified = needed(records, Built), needed(records, Purged), needed(records, Verified)
-    forgotten, forecast, seconds = dossier.forgotten, dossier.forecast, step_seconds(records)
-    return Certificate(
-        request=records[0].request,
-        run=dossier.order.run,
-        strategy=named.strategy,
-        stream=named.stream.name,
-        seed=str(named.seed),
-        received=records[0].time,
-        verified=next(record.time for record in reversed(records) if record.type == Verified.TYPE),
-        responsible=records[-1].actor,
-        reason=received.reason,
-        method=received.method,
-        scope=received.scope,
-        selectors=tuple(one.kind for one in received.selectors),
-        samples=resolved.samples,
-        train=resolved.train,
-        test=resolved.test,
-        commitment=resolved.commitment,
-        emptied=Emptied(forgotten.classes_emptied, forgotten.tasks_emptied),
-        grade=verified.grade,
-        meaning=GRADES[verified.grade],
-        checks=verified.details,
-        # The digest of the run before is one of deleted data, hence keyed.
-        manifest=Manifests(keyed(key, dossier.before.manifest), verified.manifest_after, verified.manifest_oracle),
-        components=ComponentCounts(len(dossier.taint.keys), built.rebuilt, built.reused),
-        purged=purged.counts,
-        cost=Cost(
-            predicted_seconds=round(forecast.predicted_seconds, 3),
-            seconds=round(sum(spent for _, spent in seconds), 3),
-            steps=dict(seconds),
-            full_retrain_seconds=float(built.full_retrain_seconds),
-            oracle_seconds=float(verified.oracle_seconds),
-            blast_radius=forecast.blast_radius,
-            amplification=forecast.amplification,
-        ),
-        exceptions=tuple(_exceptions(dossier)),
-        not_covered=NOT_COVERED,
-        stale_runs=len(dossier.stale),
-        raw_data_needed=forecast.raw_data_needed,
-        graph=dossier.taint.graph,
-        ledger_head=Ledger(home).head,
-        public_key=public_key(home).hex(),
-    )
+def _composed(home: Path, request: str, dossier: Dossier) -> Certificate:
+    """What the ledger says, and beside it what only the request's sealed content knows."""
+    chain, named = Ledger(home).chain, Runs(Store(home)).request(dossier.order.run)
+    said = recorded([one for one in chain.records if one.request == request])
+    forgotten, forecast = dossier.forgotten, dossier.forecast
+    more = {
+        "strategy": named.strategy,
+        "stream": named.stream.name,
+        "seed": str(named.seed),
+        "seed_commitment": digest_json(["seed", dossier.order.run, str(named.seed)]),
+        "emptied": plain(Emptied(forgotten.classes_emptied, forgotten.tasks_emptied)),
+        "meaning": GRADES[said["grade"]],
+        "cost": {**said["cost"], "blast_radius": plain(forecast.blast_radius), "amplification": forecast.amplification},
+        "exceptions": _exceptions(dossier),
+        "not_covered": list(NOT_COVERED),
+        "raw_data_needed": list(forecast.raw_data_needed),
+        "graph": plain(dossier.taint.graph),
+        "ledger_head": chain.head,
+        "public_key": chain.keys[-1].hex(),
+        "software": plain(software()),
+    }
+    return typed(Certificate, {**said, **more})
 
 
 def _exceptions(dossier: Dossier) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import cl
-from cl.cli import access, describing, forget, listing, new, predict, results, running, store
+from cl.cli import access, describing, evidence, forget, listing, new, predict, results, running, store
 from cl.cli.common import help_if_alone
 from cl.errors import BadInput, PalimpsestError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     help="Continual learning with components that know what they were made from.\n\n"
     "Begin with `palimpsest compare split-digits ease simplecil --preset quick --out page.html`.",
 )
-for room in (listing, describing, running, results, predict, access, store, forget, new):
+for room in (listing, describing, running, results, predict, access, store, forget, evidence, new):
     app.add_typer(room.app)
 
 

@@ -1,4 +1,4 @@
-"""`palimpsest forget`, `ledger` and `residue`."""
+"""`palimpsest forget` and `residue`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ forget = typer.Typer(
     help="Delete samples from a run, exactly, and prove it.\n\n"
     "Begin with `palimpsest forget plan RUN --subject person-007`: it touches nothing.",
 )
-ledger = typer.Typer(callback=help_if_alone, invoke_without_command=True, help="The signed record of every deletion.")
 app.add_typer(forget, name="forget")
-app.add_typer(ledger, name="ledger")
 
 Run = Annotated[str, typer.Argument(help="A run's id, or an unambiguous beginning of it.")]
 Request = Annotated[str, typer.Argument(help="A request's id; see palimpsest forget status.")]
@@ -268,35 +266,6 @@ def reapply(
         print_json({"request": request, "requests_left": left})
         return
     out.print(f"kept out again; {left} more requests are to be told" if left else "kept out again", highlight=False)
-
-
-@ledger.command("verify", epilog="Example: palimpsest ledger verify")
-def verify_ledger(home: Home = None, as_json: AsJson = False) -> None:
-    """Check chain, signatures and the heads that certificates name."""
-    from cl.audit.certificate import anchors
-    from cl.cli.printing import out
-    from cl.home.ledger import Ledger
-
-    place = existing_home(home)
-    heads = anchors(place)
-    records = Ledger(place).verify(heads)
-    if as_json:
-        print_json({"records": len(records), "anchors": len(heads), "head": Ledger(place).head})
-        return
-    out.print(f"{len(records)} records, {len(heads)} certificates: the ledger holds", highlight=False)
-
-
-@ledger.command("show", epilog="Example: palimpsest ledger show --json")
-def show_ledger(home: Home = None, as_json: AsJson = False) -> None:
-    """Every record, oldest first."""
-    from cl.cli.printing.deletion import print_records
-    from cl.home.ledger import Ledger
-
-    records = Ledger(existing_home(home)).records()
-    if as_json:
-        print_json([one.as_json() for one in records])
-        return
-    print_records(records)
 
 
 @app.command(epilog="Example: palimpsest residue 5c01d2 --ids-file ids.txt")

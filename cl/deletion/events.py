@@ -11,8 +11,9 @@ from typing import Any, ClassVar, TypeVar
 
 from cl.documents import plain, typed
 from cl.errors import LedgerError
+from cl.home.chain import LedgerRecord
 from cl.home.deletions import ListState
-from cl.home.ledger import Ledger, LedgerRecord
+from cl.home.ledger import Ledger
 
 
 class Event:
@@ -199,10 +200,14 @@ class Refuted(Verified):
 
 @dataclass(frozen=True)
 class Certified(Event):
+    """certificate, page: SHA-256 of these files; earlier releases recorded none."""
+
     TYPE = "certified"
 
     grade: str
     manifest: str
+    certificate: str | None = None
+    page: str | None = None
 
 
 @dataclass(frozen=True)

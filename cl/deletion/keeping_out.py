@@ -61,6 +61,7 @@ def reapply(
     """
     with writing(home):
         ledger, store, suppression = Ledger(home), Store(home), Suppression(home)
+        ledger.begin_anew()
         records = ledger.of(request)
         received, resolved = newest(records, Received), newest(records, Resolved)
         deletions = remembered(home).deletions

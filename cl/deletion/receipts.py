@@ -19,7 +19,8 @@ from cl.deletion.vault import Vault
 from cl.digests import digest_json
 from cl.documents import Document
 from cl.errors import DeletionError, UnknownName
-from cl.home.ledger import Ledger, LedgerRecord
+from cl.home.chain import LedgerRecord
+from cl.home.ledger import Ledger
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        return plain(self)
+        told = plain(self)
+        return told if self.notes else {name: value for name, value in told.items() if name != "notes"}
 
 
 class Deletion:

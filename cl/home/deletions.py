@@ -1,6 +1,7 @@
 """What a home remembers of its deletions outside `audit/`, in its marker: lost with nothing but the home itself.
 
-The list of deleted samples fits this memory and the ledger, or no run is safe. A change of the list is told here first
+The list of deleted samples fits this memory and the ledger, or no run is safe. How far the ledger had come is
+remembered too, so that records that are cut off its end are missed. A change of the list is told here first
 (`next`), then made, then recorded, then settled here: after a crash anywhere between, list and ledger are those of
 before or of after.
 """
@@ -11,6 +12,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from filelock import FileLock
 
 from cl.digests import canonical
 from cl.documents import plain, typed
@@ -29,13 +32,24 @@ class ListState:
 
 
 @dataclass(frozen=True)
+class LedgerState:
+    """How far the ledger had come: so many records, the newest with the hash `head`. key: the public key that signed
+    the first. Told after a record is written, so the ledger may be further, never less far."""
+
+    records: int
+    head: str
+    key: str
+
+
+@dataclass(frozen=True)
 class Memory:
     """deletions: request -> how many samples it deleted, while they must not come back. current, next: the list as it
-    is, and as a change that is under way makes it."""
+    is, and as a change that is under way makes it. ledger: None until a record is written."""
 
     deletions: Mapping[str, int] = field(default_factory=dict)
     current: ListState | None = None
     next: ListState | None = None
+    ledger: LedgerState | None = None
 
     @property
     def expected(self) -> set[ListState | None]:
@@ -60,8 +74,15 @@ def remembered(home: Path) -> Memory:
 
 
 def remember(home: Path, memory: Memory) -> None:
-    """Write it into the marker. The caller holds the home's lock alone."""
-    write_atomic(home / MARKER, canonical({"format": FORMAT, "memory": plain(memory)}))
+    """Write what it says of the list into the marker. The caller holds the home's lock alone."""
+    with _alone(home):
+        _write(home, replace(memory, ledger=remembered(home).ledger))
+
+
+def remember_ledger(home: Path, state: LedgerState) -> None:
+    """Write into the marker how far the ledger has come. The caller holds the ledger's lock."""
+    with _alone(home):
+        _write(home, replace(remembered(home), ledger=state))
 
 
 def settle(home: Path, state: ListState) -> None:
@@ -69,3 +90,14 @@ def settle(home: Path, state: ListState) -> None:
     memory = remembered(home)
     if memory.next == state:
         remember(home, replace(memory, current=state, next=None))
+
+
+def _alone(home: Path) -> FileLock:
+    """Held from reading to writing: deletions and the ledger tell the marker each its own part."""
+    path = home / "locks" / "marker"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
+
+
+def _write(home: Path, memory: Memory) -> None:
+    write_atomic(home / MARKER, canonical({"format": FORMAT, "memory": plain(memory)}))

@@ -6,6 +6,7 @@ import hmac
 import os
 import secrets
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -70,32 +71,61 @@ def fingerprint_of(key: bytes) -> str:
     return keyed(key, "fingerprint")
 
 
-def signing_key(home: Path) -> Ed25519PrivateKey:
-    """The key that signs ledger and certificates."""
-    configured = os.environ.get(SIGNING_KEY)
-    path = Path(configured) if configured else home / "audit" / "signing.key"
-    return Ed25519PrivateKey.from_private_bytes(secret(path))
-
-
 def public_key(home: Path) -> bytes:
-    """The 32 bytes that verify the home's signatures, kept beside the ledger. Raises LedgerError if the key changed."""
-    path = home / "audit" / "signing.pub"
-    if not path.exists():
-        write_atomic(path, signing_key(home).public_key().public_bytes_raw().hex().encode())
+    """The 32 bytes that verify the first record, kept beside the ledger and in the marker; drawn with the signing key
+    where the ledger begins."""
+    path, known = home / "audit" / "signing.pub", remembered(home).ledger
+    if not path.exists() and known is None:
+        return renew_public_key(home)
     try:
-        return bytes.fromhex(path.read_text(encoding="ascii"))
+        return bytes.fromhex(path.read_text(encoding="ascii") if path.exists() or known is None else known.key)
     except ValueError as error:
         raise LedgerError(f"{path} is damaged; put back the public key that was there") from error
 
 
-def sign(home: Path, data: bytes) -> str:
-    """Ed25519 signature, hexadecimal. Raises BadInput if the key is not the one that the ledger began with."""
-    key = signing_key(home)
-    if key.public_key().public_bytes_raw() != public_key(home):
-        raise BadInput(f"the signing key is not the one this ledger began with; set {SIGNING_KEY} to that one")
-    return key.sign(data).hex()
+def renew_public_key(home: Path) -> bytes:
+    """Let the signing key that there is now, drawn if there is none, be the one of a ledger that begins."""
+    public = _public(secret(_signing_key(home)))
+    write_atomic(home / "audit" / "signing.pub", public.hex().encode())
+    return public
 
 
+def next_public_key(home: Path) -> bytes:
+    """The public part of a new signing key, drawn beside the one in use. It is taken into use when the ledger says so,
+    by `signing_key`."""
+    return _public(secret(_next(_signing_key(home))))
+
+
+def signing_key(home: Path, public: bytes) -> Ed25519PrivateKey:
+    """The key whose public part this is. Raises BadInput where that is not there."""
+    path = _signing_key(home)
+    if not _is_of(path, public) and _is_of(_next(path), public):  # the ledger has recorded that this one follows
+        os.replace(_next(path), path)
+        sync_folder(path.parent)
+    if not _is_of(path, public):
+        raise BadInput(f"the signing key {path} is not the one of this ledger; put it back or set {SIGNING_KEY} to it")
+    return Ed25519PrivateKey.from_private_bytes(secret(path))
+
+
+def _signing_key(home: Path) -> Path:
+    """Where the key lies that signs ledger and certificates."""
+    configured = os.environ.get(SIGNING_KEY)
+    return Path(configured) if configured else home / "audit" / "signing.key"
+
+
+def _next(path: Path) -> Path:
+    return path.with_name(f"{path.name}.next")
+
+
+def _is_of(path: Path, public: bytes) -> bool:
+    return path.exists() and _public(secret(path)) == public
+
+
+def _public(private: bytes) -> bytes:
+    return Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+@lru_cache(maxsize=1 << 16)  # every command of a process asks for the same records again
 def signed(public: bytes, signature: str, data: bytes) -> bool:
     """Whether `signature` is of `data` under the public key."""
     from cryptography.exceptions import InvalidSignature

@@ -1,8 +1,8 @@
 """The ledger: what was asked, done and found, as a chain of signed records.
 
-One JSON line a record, in the form of RFC 8785 (bodies have no fractions). `hash` covers all fields but itself and the
-signature, `prev_hash` chains it to the record before. Identifiers and digests of deleted data enter as keyed hashes
-only. What a request's state is, is read from here and stored nowhere else.
+One JSON line a record, in the form of RFC 8785 (bodies have no fractions), chained as `cl.home.chain` says. Identifiers
+and digests of deleted data enter as keyed hashes only. What a request's state is, is read from here and stored nowhere
+else.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from filelock import FileLock
 from cl.digests import canonical, digest_json
 from cl.documents import plain, typed
 from cl.errors import DeletionError, LedgerError, shown
-from cl.home.deletions import ListState
-from cl.home.keys import public_key, sign, signed
-from cl.home.store import Store
+from cl.home.anchors import check_anchored, configured
+from cl.home.chain import KEY_CHANGED, START, Chain, Head, LedgerRecord, chain_of, head_message, parsed, written
+from cl.home.deletions import LedgerState, ListState, remember_ledger, remembered
+from cl.home.keys import next_public_key, public_key, renew_public_key, signing_key
+from cl.home.layout import MARKER
+from cl.home.store import Store, open_home
 from cl.home.writing import write_atomic
 
 ACTOR = "PALIMPSEST_ACTOR"  # who answers for what is done, if not the login name
-START = "0" * 64
+LOST = "ledger_lost"  # the first record of a ledger that takes the place of one that is gone
+UNSIGNED = -1  # the counter of a head that an earlier release wrote
 ACCESS = "access_changed"  # a record about who may read what; it belongs to no request
 # What a request is, once the latest of these is recorded.
 STATES = (
@@ -47,35 +51,21 @@ STATES = (
 )
 
 
-@dataclass(frozen=True)
-class LedgerRecord:
-    """One line of the ledger."""
-
-    seq: int
-    prev_hash: str
-    time: str
-    actor: str
-    type: str
-    request: str
-    body: Mapping[str, Any]
-    hash: str
-    signature: str
-
-    def as_json(self) -> dict[str, Any]:
-        return dict(sorted(plain(self).items()))  # as a line has them
-
-
 class Ledger:
-    """`audit/ledger.jsonl` of a home."""
+    """`audit/ledger.jsonl` of a home.
+
+    Written in this order: the record, `ledger.head` beside it, the home's marker, the anchor outside. Each says of the
+    one before how far it had come, so a crash leaves it behind, which is right, and never ahead, which is a ledger cut.
+    """
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self._path = home / "audit" / "ledger.jsonl"
-        self._newest = home / "audit" / "ledger.head"  # names the newest record, so that a cut ledger is noticed
+        self._newest = home / "audit" / "ledger.head"
 
     def records(self) -> list[LedgerRecord]:
         """Every record, oldest first. Raises LedgerError on a line that is none."""
-        return self._parsed(self._bytes())
+        return parsed(self._bytes(), str(self._path))
 
     def of(self, request: str) -> list[LedgerRecord]:
         """The records of one request. Raises LedgerError on an edited ledger: nothing is decided by one."""
@@ -84,7 +74,7 @@ class Ledger:
     def known(self, request: str) -> list[LedgerRecord]:
         """The records of a request that was made. Raises DeletionError for another one."""
         records = self.of(request)
-        if not records or not request:  # what is under no request is about access
+        if not records or not request:  # what is under no request is about access and keys
             raise DeletionError(f"no request '{shown(request)}' in {self._home}; palimpsest forget status lists them")
         return records
 
@@ -93,48 +83,54 @@ class Ledger:
         with self._alone():
             return self._append(type_, request, body)
 
-    def _append(self, type_: str, request: str, body: Mapping[str, Any]) -> LedgerRecord:
-        records = self.verify()
-        content = as_utf8(
-            {
-                "seq": len(records),
-                "prev_hash": records[-1].hash if records else START,
-                "time": datetime.now(UTC).isoformat(timespec="seconds"),
-                "actor": _actor(),
-                "type": type_,
-                "request": request,
-                "body": body,
-            }
-        )
-        digest = digest_json(content)
-        record = LedgerRecord(**content, hash=digest, signature=sign(self._home, digest.encode()))
-        if not self._newest.exists():
-            write_atomic(self._newest, START.encode())
-        # The whole file anew: a crash leaves either the old ledger or the new one, never half a line.
-        write_atomic(self._path, _text([*records, record]))
-        write_atomic(self._newest, digest.encode())  # after the record: a crash between leaves the one before named
-        return record
+    def rotate_key(self) -> bytes:
+        """Sign with a new key from now on; its public part. The old key signs that it is so, and is destroyed."""
+        with self._alone():
+            found = self.chain
+            if not found.records:
+                raise LedgerError(f"{self._path} holds no record yet: there is no key to change")
+            signing_key(self._home, found.keys[-1])  # ends a change that a crash interrupted
+            public = next_public_key(self._home)
+            self._append(KEY_CHANGED, "", {"public_key": public.hex()})
+            signing_key(self._home, public)
+            return public
 
-    def verify(self, anchors: Iterable[str] = ()) -> list[LedgerRecord]:
-        """All records, if chain and signatures hold and every anchored head is in it. Raises LedgerError if not."""
-        named = self._named_head()  # read first: another process may add a record meanwhile
-        text = self._bytes()
-        records = self._parsed(text)
-        before = START
-        public = public_key(self._home) if records else b""
-        for seq, record in enumerate(records):
-            self._check(record, seq, before, public)
-            before = record.hash
-        if text != _text(records):
-            raise LedgerError(f"{self._path} was edited: it is not written as the ledger writes")
-        heads = {record.hash for record in records}
-        if not heads.issuperset(anchors):
-            raise LedgerError(f"{self._path} was cut or written anew: a certificate names a head that is not in it")
-        if named not in {None, START, *heads}:
-            raise LedgerError(f"{self._path} was cut: {self._newest.name} names a record that is not in it")
-        if records and not self._newest.exists():
-            raise LedgerError(f"{self._newest} is missing; put back the one that was there")
-        return records
+    def begin_anew(self) -> None:
+        """Where the ledger is lost altogether, begin another one. Its first record says what the marker remembers of
+        the one that was lost."""
+        with self._alone():
+            memory = remembered(self._home).ledger
+            if self._path.exists() or memory is None or not memory.records:
+                return
+            self._newest.unlink(missing_ok=True)
+            self._add(Chain((), (renew_public_key(self._home),)), LOST, "", plain(memory))
+
+    def verify(self) -> list[LedgerRecord]:
+        """All records. Raises LedgerError unless chain and signatures hold and they reach as far as is known."""
+        return list(self.chain.records)
+
+    @property
+    def chain(self) -> Chain:
+        """What `verify` has found to hold."""
+        known = remembered(self._home).ledger  # read in the order opposite to writing: others may add records meanwhile
+        told, text = self._told(), self._bytes()
+        public = public_key(self._home) if text or known else b""
+        found = chain_of(text, public, str(self._path))
+        self._check_memory(found, known)
+        self._check_told(found, told, known)
+        return found
+
+    @property
+    def signed_head(self) -> Head:
+        """The newest record, signed. Raises LedgerError on an edited ledger."""
+        found = self.chain
+        if not found.records:
+            raise LedgerError(f"{self._path} holds no record yet: nothing was deleted here")
+        return self._head_of(found)
+
+    def sign(self, data: bytes) -> str:
+        """A signature of `data` with the key that is used now, hexadecimal."""
+        return self._sign(data, self.chain.keys[-1])
 
     def list_state(self) -> ListState | None:
         """Which list of deleted samples was recorded last. Raises LedgerError on an edited ledger."""
@@ -147,6 +143,57 @@ class Ledger:
         records = self.records()
         return records[-1].hash if records else START
 
+    def _append(self, type_: str, request: str, body: Mapping[str, Any]) -> LedgerRecord:
+        open_home(self._home)
+        found = self.chain
+        if not found.records:
+            found = Chain((), (public_key(self._home),))
+        if remembered(self._home).ledger is None:
+            self._remember(found)
+        anchor = configured()
+        if anchor is not None:
+            check_anchored(anchor.heads(), found, str(self._path))
+        return self._add(found, type_, request, body)
+
+    def _add(self, found: Chain, type_: str, request: str, body: Mapping[str, Any]) -> LedgerRecord:
+        key = found.keys[-1]
+        content = as_utf8(
+            {
+                "seq": len(found.records),
+                "prev_hash": found.head,
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                "actor": _actor(),
+                "type": type_,
+                "request": request,
+                "body": body,
+            }
+        )
+        digest = digest_json(content)
+        record = LedgerRecord(**content, hash=digest, signature=self._sign(digest.encode(), key))
+        longer = Chain((*found.records, record), (*found.keys, key))
+        head = self._head_of(longer)
+        # The whole file anew: a crash leaves either the old ledger or the new one, never half a line.
+        write_atomic(self._path, written(longer.records))
+        write_atomic(self._newest, canonical(plain(head)))
+        self._remember(longer)
+        anchor = configured()
+        if anchor is not None:
+            anchor.add(head)
+        return record
+
+    def _remember(self, found: Chain) -> None:
+        remember_ledger(self._home, LedgerState(len(found.records), found.head, found.keys[0].hex()))
+
+    def _head_of(self, found: Chain) -> Head:
+        """Signed with the key of the newest record."""
+        counter, key = len(found.records), found.keys[len(found.records) - 1]
+        if counter and (told := self._told()) is not None and found.signs(told) and told.counter == counter:
+            return told  # whose key may be gone: the newest record may have changed it
+        return Head(counter, found.head, self._sign(head_message(counter, found.head), key))
+
+    def _sign(self, data: bytes, public: bytes) -> str:
+        return signing_key(self._home, public).sign(data).hex()
+
     def _alone(self) -> FileLock:
         """Held from reading to writing: of two processes that each add a record, neither undoes the other's."""
         path = self._home / "locks" / "ledger"
@@ -156,36 +203,53 @@ class Ledger:
     def _bytes(self) -> bytes:
         return self._path.read_bytes() if self._path.exists() else b""
 
-    def _parsed(self, text: bytes) -> list[LedgerRecord]:
+    def _told(self) -> Head | None:
+        """What the file beside the ledger says is its head. Earlier releases wrote the hash alone, unsigned."""
+        if not self._newest.exists():
+            return None
+        text = self._newest.read_bytes()
         try:
-            lines = text.decode().split("\n")
-            if lines.pop():
-                raise ValueError
-            contents = [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise LedgerError(f"{self._path} was edited: it holds a line that is no record") from error
-        return [self._record(content, seq) for seq, content in enumerate(contents)]
+            return typed(Head, json.loads(text))
+        except (ValueError, TypeError, RecursionError) as error:
+            if len(text) == len(START):
+                return Head(UNSIGNED, text.decode("ascii", "replace"), "")
+            raise LedgerError(f"{self._newest} is damaged; put back the one that was there") from error
 
-    def _record(self, content: Any, seq: int) -> LedgerRecord:
-        try:
-            return typed(LedgerRecord, content)
-        except (ValueError, TypeError) as error:
-            place = f"{self._path} was edited at record {seq}"
-            raise LedgerError(f"{place}: its fields are not those of a record") from error
+    def _check_memory(self, found: Chain, known: LedgerState | None) -> None:
+        """The ledger reaches as far as the home's marker remembers, or says itself that one was lost."""
+        if known is None or lost_before(found) == known:
+            return
+        if not found.has(known.records, known.head):
+            raise LedgerError(
+                f"{self._path} was cut or written anew: {MARKER} remembers {known.records} records of it; put the "
+                "newest audit/ back from a backup"
+            )
+        if found.keys[0].hex() != known.key:
+            raise LedgerError(f"{self._path} is under another key than {MARKER} remembers; put the old audit/ back")
 
-    def _named_head(self) -> str | None:
-        """What the file beside the ledger says is its head; it is there before the first record is."""
-        return self._newest.read_text(encoding="ascii", errors="replace") if self._newest.exists() else None
+    def _check_told(self, found: Chain, told: Head | None, known: LedgerState | None) -> None:
+        """The ledger reaches as far as the file beside it says, and that as far as the marker."""
+        least = 0 if known is None or lost_before(found) == known else known.records
+        if told is None:
+            if least or (known is None and found.records):
+                raise LedgerError(f"{self._newest} is missing; put back the one that was there")
+            return
+        if told.counter == UNSIGNED:
+            reached = next((n for n in range(len(found.records) + 1) if found.has(n, told.hash)), None)
+            if reached is None or reached < least:
+                raise LedgerError(f"{self._path} was cut: {self._newest.name} names a record that is not in it")
+            return
+        if told.counter > len(found.records):
+            raise LedgerError(f"{self._path} was cut: {self._newest.name} counts {told.counter} records")
+        if not found.signs(told) or told.counter < least:
+            raise LedgerError(f"{self._newest} was edited, or is an old one; put back the one that was there")
 
-    def _check(self, record: LedgerRecord, seq: int, before: str, public: bytes) -> None:
-        place = f"{self._path} was edited at record {seq}"
-        content = {name: value for name, value in record.as_json().items() if name not in ("hash", "signature")}
-        if record.seq != seq or record.prev_hash != before:
-            raise LedgerError(f"{place}: it does not follow the one before")
-        if digest_json(content) != record.hash:
-            raise LedgerError(f"{place}: its content is not what was hashed")
-        if not signed(public, record.signature, record.hash.encode()):
-            raise LedgerError(f"{place}: it is not signed with this home's key")
+
+def lost_before(found: Chain) -> LedgerState | None:
+    """What this ledger's first record says of one that was lost; None where it began as any."""
+    if not found.records or found.records[0].type != LOST:
+        return None
+    return typed(LedgerState, dict(found.records[0].body))
 
 
 def as_utf8(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,7 +297,7 @@ def statuses(home: Path, request: str | None = None) -> list[Status]:
     """One a request, oldest first, or that of `request` alone. Raises DeletionError for one that is not there."""
     grouped: dict[str, list[LedgerRecord]] = {}
     for record in Ledger(home).verify() if request is None else Ledger(home).known(request):
-        if record.type == ACCESS:
+        if not record.request:  # about access, or the key
             continue
         grouped.setdefault(record.request, []).append(record)
     return [_status(name, records) for name, records in grouped.items()]
@@ -251,10 +315,6 @@ def _status(request: str, records: Sequence[LedgerRecord]) -> Status:
         grade=told.get("verified", told.get("failed", {})).get("grade"),
         received=records[0].time,
     )
-
-
-def _text(records: Iterable[LedgerRecord]) -> bytes:
-    return b"".join(canonical(record.as_json()) + b"\n" for record in records)
 
 
 def _actor() -> str:

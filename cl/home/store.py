@@ -303,7 +303,7 @@ def open_home(home: Path) -> None:
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not marker.exists():
-            if any((home / name).exists() for name in ("store", "runs", "shards", "audit")):
+            if any((home / name).is_dir() for name in ("store", "runs", "shards", "audit")):
                 mend = "put back the one that was there"
                 raise StoreError(f"{marker} is missing, which remembers what was deleted; {mend}")
             write_atomic(marker, canonical({"format": FORMAT}))

@@ -185,10 +185,12 @@ class Frozen:
 class Tuner:
     """Trains a bottleneck adapter in every block, and a head above it, on one shard.
 
-    Without augmentation the frozen prefix of each image is computed once and read back in every epoch.
+    Without augmentation the frozen prefix of each image is computed once and read back in every epoch. Raises BadInput
+    for a backbone that has no sites for such adapters.
     """
 
     def __init__(self, samples: Samples, tuning: Tuning, backbone: Backbone, seeds: Seeds) -> None:
+        backbone.require_sites(bottleneck.KIND)
         self._samples, self._tuning = samples, tuning
         self._backbone, self._seeds = backbone, seeds
         self._prefix = Frozen(samples, backbone, seeds, lambda x: backbone.site(0, x))

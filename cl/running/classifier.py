@@ -88,7 +88,8 @@ class Classifier:
         return torch.softmax(self.scores(images).double(), 1)
 
     def scores(self, images: Any) -> Tensor:
-        """The strategy's own scores `(n, classes)`, the higher the better: the same bits as for a stream's images."""
+        """The strategy's own scores `(n, classes)`, the higher the better: the bits that these images together get in a
+        run. Other neighbours may change the last digits."""
         visitors = self._visitors(images)
         if self.abstains:
             return torch.empty(len(visitors), 0)

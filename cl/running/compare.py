@@ -147,9 +147,17 @@ def _side_by_side(grid: Sequence[Cell], jobs: int) -> list[dict[str, Any]]:
 
 
 def _figures(cell: Cell) -> dict[str, Any]:
+    """Those of the cell's run; where its images are gone, those that were recorded."""
+    from cl.running.recorded import recorded
     from cl.running.run import run_with
 
-    return dict(run_with(cell.stream, cell.strategy, cell.options).figures)
+    try:
+        return dict(run_with(cell.stream, cell.strategy, cell.options).figures)
+    except BadInput as error:
+        before = recorded(cell.stream, cell.strategy, cell.options, str(error))
+        if before is None:
+            raise
+        return before
 
 
 def _start_worker(messages: Queue[Any]) -> None:

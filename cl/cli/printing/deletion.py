@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cl.audit.verification import Evidence
     from cl.deletion.plan import DeletionPlan, Step
     from cl.deletion.steps import Outcome
-    from cl.home.ledger import LedgerRecord
+    from cl.home.chain import LedgerRecord
 
 ID_WIDTH = 12  # of a request's or run's id
 

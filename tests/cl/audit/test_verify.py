@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from typer.testing import CliRunner
 
 import cl.audit.verification
-from cl.audit.certificate import anchors, certify, place
+from cl.audit.certificate import certify, place
 from cl.audit.checks import (
     BytesAgree,
     Checks,
@@ -26,6 +26,7 @@ from cl.audit.checks import (
     RunDiffered,
     SameEnvironment,
 )
+from cl.audit.evidence import check_home
 from cl.audit.verification import case_of, verify
 from cl.cli import app
 from cl.components.builder import builds
@@ -203,7 +204,7 @@ def test_a_certificate_can_be_checked_without_the_home(tmp_path: Path) -> None:
 def test_a_name_that_is_not_utf_8_does_not_stop_a_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PALIMPSEST_ACTOR", "caf\udce9")
     text = place(tmp_path, certified_deletion(tmp_path)).read_bytes()
-    assert json.loads(text)["responsible"] == "caf?" and Ledger(tmp_path).verify(anchors(tmp_path))
+    assert json.loads(text)["responsible"] == "caf?" and check_home(tmp_path)
 
 
 @pytest.mark.usefixtures("warm")
@@ -266,7 +267,7 @@ def test_a_manifest_that_serves_something_else_is_no_exact_deletion(tmp_path: Pa
     found = verify(tmp_path, request)
     assert found.grade == "A" and not found.checks.v2.served and found.checks.v3.passed
     with pytest.raises(DeletionError, match="has changed"):
-        certify(tmp_path, request)
+        certify(tmp_path, request, "A")
     assert run_tiny(tmp_path, "simplecil").id == run_id
     assert verify(tmp_path, request).grade == "E0" and certify(tmp_path, request).exists()
 

@@ -18,6 +18,7 @@ import pytest
 import cl.audit.verification
 import cl.deletion.oracle
 import cl.deletion.vault
+import cl.home.deletions
 import cl.home.ledger
 import cl.home.store
 from cl.audit.certificate import certify, place
@@ -33,7 +34,7 @@ from cl.home.writing import write_atomic
 from tests.deleting import forget, keys, oracle, started
 
 SAMPLE = "t1/c0/1"
-WRITERS = (cl.home.store, cl.deletion.vault, cl.home.ledger)
+WRITERS = (cl.home.store, cl.deletion.vault, cl.home.ledger, cl.home.deletions)
 
 
 @cache

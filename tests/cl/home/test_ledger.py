@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,10 @@ from cl.deletion.vault import Vault
 from cl.digests import canonical, digest_json
 from cl.errors import DeletionError, LedgerError
 from cl.home import keys
+from cl.home.chain import LedgerRecord
 from cl.home.keys import system_key
-from cl.home.ledger import Ledger, LedgerRecord, state
+from cl.home.layout import MARKER
+from cl.home.ledger import Ledger, state
 from cl.running.suppression import Suppression
 from cl.testing import tiny_stream
 from tests.deleting import forget, started
@@ -74,31 +77,48 @@ def test_lines_that_are_dropped_swapped_repeated_or_chained_again(home: Path, ed
         path.write_bytes(good)
 
 
-def test_a_cut_ledger_is_noticed_and_by_who_holds_a_head_even_if_its_own_was_cut_too(home: Path) -> None:
-    path, newest, head = path_of(home), path_of(home).with_suffix(".head"), Ledger(home).head
-    good = path.read_bytes()
-    lines = good.decode().splitlines()[:-1]
+@pytest.mark.parametrize("head", ["kept", "dropped", "of earlier releases"])
+def test_a_cut_ledger_is_noticed_whatever_its_head_says(home: Path, tmp_path: Path, head: str) -> None:
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    path, newest = path_of(tmp_path), path_of(tmp_path).with_suffix(".head")
+    lines = path.read_text().splitlines()[:-1]
     path.write_text("\n".join(lines) + "\n")
-    try:
-        with pytest.raises(LedgerError, match="was cut"):
-            Ledger(home).verify()
+    if head == "dropped":
         newest.unlink()
-        with pytest.raises(LedgerError, match="is missing"):
-            Ledger(home).verify()
+    elif head == "of earlier releases":
         newest.write_text(json.loads(lines[-1])["hash"])
-        Ledger(home).verify()
-        with pytest.raises(LedgerError, match="was cut"):
-            Ledger(home).verify([head])
-    finally:
-        path.write_bytes(good)
-        newest.write_text(head)
+    with pytest.raises(LedgerError, match="was cut"):
+        Ledger(tmp_path).verify()
 
 
-def test_a_crash_between_record_and_head_is_no_cut(home: Path) -> None:
-    newest, head = path_of(home).with_suffix(".head"), Ledger(home).head
-    newest.write_text(Ledger(home).records()[-2].hash)
-    Ledger(home).verify()
-    newest.write_text(head)
+def test_a_head_alone_cannot_be_dropped_or_set_back(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    newest = path_of(tmp_path).with_suffix(".head")
+    old = newest.read_bytes()
+    Ledger(tmp_path).append("planned", "r", {})
+    newest.write_bytes(old)
+    with pytest.raises(LedgerError, match="is an old one"):
+        Ledger(tmp_path).verify()
+    newest.unlink()
+    with pytest.raises(LedgerError, match="is missing"):
+        Ledger(tmp_path).verify()
+
+
+def test_a_ledger_of_an_earlier_release_is_read_and_gone_on_with(home: Path, tmp_path: Path) -> None:
+    """Its head was the hash alone, and the marker remembered nothing of it."""
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    marker = json.loads((tmp_path / MARKER).read_bytes())
+    del marker["memory"]["ledger"]
+    (tmp_path / MARKER).write_bytes(canonical(marker))
+    path_of(tmp_path).with_suffix(".head").write_text(Ledger(tmp_path).head)
+    count = len(Ledger(tmp_path).verify())
+    Ledger(tmp_path).append("planned", "r", {})
+    assert len(Ledger(tmp_path).verify()) == count + 1
+    lines = path_of(tmp_path).read_text().splitlines()[:-1]
+    path_of(tmp_path).write_text("\n".join(lines) + "\n")
+    path_of(tmp_path).with_suffix(".head").unlink()
+    with pytest.raises(LedgerError, match="was cut"):
+        Ledger(tmp_path).verify()
 
 
 def test_records_of_two_writers_at_once_are_all_kept(tmp_path: Path) -> None:
@@ -124,16 +144,17 @@ def test_a_key_that_another_process_drew_meanwhile_stays(tmp_path: Path, monkeyp
 
 
 def test_a_record_added_while_the_ledger_is_checked_is_no_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger, check = Ledger(tmp_path), Ledger._check
+    ledger, told = Ledger(tmp_path), Ledger._told
     ledger.append("received", "r", {})
 
-    def meanwhile(self: Ledger, *record: Any) -> None:
-        monkeypatch.setattr(Ledger, "_check", check)
+    def meanwhile(self: Ledger) -> Any:
+        monkeypatch.undo()
+        found = told(self)
         Ledger(tmp_path).append("resolved", "r", {})
-        check(self, *record)
+        return found
 
-    monkeypatch.setattr(Ledger, "_check", meanwhile)
-    assert len(ledger.verify()) == 1
+    monkeypatch.setattr(Ledger, "_told", meanwhile)
+    assert len(ledger.verify()) == 2
 
 
 def test_nothing_outside_the_vault_names_what_was_deleted(home: Path) -> None:

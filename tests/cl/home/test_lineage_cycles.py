@@ -83,9 +83,8 @@ def test_it_keeps_its_lineage_when_it_is_built_from_itself(tmp_path: Path) -> No
     opened = once.open()
     made.store.discard(once.key)
     assert made.component("b", same, once).open()["x"] == opened["x"]
-    assert (
-        once.key in closure(made.store, Traces(frozenset((shard.origin.stream, one) for one in shard.ids))).components
-    )
+    names = frozenset((shard.origin.stream, one) for one in shard.ids)
+    assert once.key in closure(made.store, Traces(names)).components
 
 
 @pytest.mark.parametrize("lost", ["evicted", "damaged"])

@@ -157,10 +157,12 @@ def test_every_form_of_an_image_is_the_same_image(home: Path, tmp_path: Path) ->
     assert expected.shape == (2, len(opened.classes))
     for several in (whole, list(whole), [Image.fromarray(row) for row in whole], list(PIXELS[:2])):
         assert torch.equal(opened.scores(several), expected)
-    for one in (path, str(path), Image.open(path), whole[0], PIXELS[0], [path], (PIXELS[0],)):
-        assert torch.equal(opened.scores(one), expected[:1])
-    mixed = opened.scores([path, PIXELS[1], Image.fromarray(whole[0]), whole[1]])
-    assert torch.equal(mixed, expected[[0, 1, 0, 1]])
+    mixed = [[path, PIXELS[1]], (whole[0], Image.fromarray(whole[1])), [PIXELS[0], whole[1]]]
+    assert all(torch.equal(opened.scores(both), expected) for both in mixed)
+    alone = opened.scores(path)  # a product of one row may differ from one of two in the last digit
+    assert torch.allclose(alone, expected[:1], rtol=1e-5)
+    for one in (str(path), Image.open(path), whole[0], PIXELS[0], [path], (PIXELS[0],)):
+        assert torch.equal(opened.scores(one), alone)
     grey = whole[..., 0]  # (2, 32, 32)
     expected = opened.scores(np.repeat(grey[..., None], 3, axis=-1))
     for several in (grey, list(grey), [Image.fromarray(row) for row in grey]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from cl.cli import main
 from cl.errors import BadInput, UnknownName
 from cl.running.compare import cells, run_cells
 from cl.running.options import Options
+from tests.photos import photographed
+from tests.tiny import BACKBONE
 
 
 def test_presets_and_settings_reach_whom_they_are_meant_for() -> None:
@@ -68,3 +71,15 @@ def test_compare_prints_rows_and_writes_a_page(
     found = row["metrics"]["average_accuracy"]
     assert found["n"] == 2 and found["std"] == 0 and found["mean"] == printed["runs"][0]["average_accuracy"]
     assert page.read_text(encoding="utf-8").startswith("<!") and printed["page"] == str(page)
+
+
+def test_a_page_of_finished_runs_needs_no_images(tmp_path: Path) -> None:
+    stream = photographed(tmp_path)
+    options = Options(backbone=BACKBONE, home=tmp_path / "home", device="cpu")
+    before = run_cells(cells(str(stream), ["simplecil", "slda"], 1, options), 1)
+    shutil.rmtree(tmp_path / "images")
+    after = run_cells(cells(str(stream), ["simplecil", "slda"], 1, options), 1)
+    assert [one["manifest"] for one in after] == [one["manifest"] for one in before]
+    assert all("figures as they were recorded" in one["warnings"][-1] for one in after)
+    with pytest.raises(BadInput, match="is missing"):
+        run_cells(cells(str(stream), ["simplecil", "slda"], 2, options), 1)

@@ -66,7 +66,7 @@ def test_what_stale_runs_keep_of_other_segments_is_no_residue(tmp_path: Path) ->
     name, sample = start(tmp_path).figures["run"], STREAM.segments[2].samples.ids[0]
     session = open_run(tmp_path, name)
     found = plan(session, [Selector("sample", sample)])
-    tainted = closure(session.store, found.forget.samples).components
+    tainted = closure(session.store, found.forget.traces).components
     dossier = dossier_of(session.store, found, Order(name, (Selector("sample", sample),), "home", "exact", ""))
     case = known_case(dossier)
     execute(tmp_path, name, [Selector("sample", sample)])
