@@ -72,6 +72,10 @@ class DataDeleted(PalimpsestError):
     """Samples that a run was reading were deleted while it ran; what it built from them is not stored."""
 
 
+class AccessRevoked(PalimpsestError):
+    """Samples that a user's run was reading were revoked while it ran; nothing of it is live."""
+
+
 class ProcessLost(PalimpsestError):
     """A process that was running part of a command was killed."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ from cl import Policy, Recipe, Samples, Stream, Task
 from cl.data.augment import crop_flip
 from cl.data.images import FilePixels
 from cl.data.names import composed, normalised
+from cl.data.stream import Fault
 from cl.errors import BadInput, UnknownName, shown
 from cl.home.files import Files
 from cl.seeds import class_order
@@ -126,19 +127,28 @@ class ImageRow:
     split: str
     subject: str = ""
     labels: tuple[str, ...] = ()
+    fault: Fault | None = None
+
+
+def _unusable(what: str, where: str = "", labels: tuple[str, ...] = (), label: str = "") -> ImageRow:
+    """A row that no image of the stream comes from. Its class has a place in the order all the same."""
+    return ImageRow("", Path(), label, "", labels=labels, fault=Fault(what, labels, where))
 
 
 def class_incremental(path: Path, table: dict[str, Any], files: Files) -> Stream:
-    """The stream that the TOML file at `path` describes; `table` is its content. Raises BadInput for any fault."""
+    """The stream that the TOML file at `path` describes; `table` is its content. Raises BadInput for what nobody could
+    use; what is wrong with single images is among the stream's faults."""
     told = check_table(ClassIncremental, table, path)
     data = path.parent / told.data
     if not os.path.isdir(data):  # unlike Path.is_dir, False for a name that no file can have
         raise BadInput(f"{shown(path)}: folder {shown(data)} is missing; set data to the folder that holds the images")
-    rows = list(_from_csv(path.parent / told.samples, data) if told.samples is not None else _from_folders(data))
-    groups = _groups(told, rows, path)
-    wanted = {name for group in groups.values() for name in group}
-    left_out = sorted({row.label for row in rows} - wanted)
-    rows = [row for row in rows if row.label in wanted]
+    listed = list(_from_csv(path.parent / told.samples, data) if told.samples is not None else _from_folders(data))
+    order = _class_order(told, listed, path)
+    faults = [row.fault for row in listed if row.fault is not None]
+    bare = dict(_without_training(order, listed, path))
+    groups = _groups(told, order, bare, path)
+    left_out = sorted({row.label for row in listed} - {*order, ""})
+    rows = [row for row in listed if row.fault is None and row.label in order and row.label not in bare]
     pixels = FilePixels({row.sample: row.path for row in rows}, told.image_size, files)
     capacity = told.access.capacity if told.access is not None else None
     made = [_task(name, group, rows, pixels, told.augmentation) for name, group in groups.items()]
@@ -151,6 +161,7 @@ def class_incremental(path: Path, table: dict[str, Any], files: Files) -> Stream
         access={row.sample: row.labels for row in rows if row.labels},
         notes=(f"not in the stream, though there are images: {', '.join(left_out)}",) if left_out else (),
         policy=told.granted,
+        faults=(*faults, *bare.values()),
     )
 
 
@@ -164,37 +175,44 @@ def _task(name: str, classes: list[str], rows: list[ImageRow], pixels: FilePixel
 # Classes: their order, and which go together.
 
 
-def _groups(told: ClassIncremental, rows: list[ImageRow], path: Path) -> dict[str, list[str]]:
-    """The classes of each task, by the task's name: its own, or its place in the declaration. A task without classes
-    keeps its place, so that those behind it keep their names."""
-    order = _class_order(told, rows, path)
+def _groups(told: ClassIncremental, order: list[str], bare: Collection[str], path: Path) -> dict[str, list[str]]:
+    """The classes of each task but `bare` ones, by the task's name: its own, or its place in the declaration. A task
+    without classes keeps its place, so that those behind it keep their names."""
     sizes = told.sizes or _sizes(told, order, path)
     if sum(sizes) != len(order):
         mend = "make them equal, or name the classes of the stream (classes = [...])"
         raise BadInput(f"{shown(path)}: tasks add up to {sum(sizes)} classes, but there are {len(order)}; {mend}")
     names = iter(order)
-    groups = [list(islice(names, size)) for size in sizes]
+    groups = [[name for name in islice(names, size) if name not in bare] for size in sizes]
     called = [normalised(task.name) for task in told.named] or [ordinal(place) for place in range(len(groups))]
     return {name: group for name, group in zip(called, groups, strict=True) if group}
 
 
 def _class_order(told: ClassIncremental, rows: list[ImageRow], path: Path) -> list[str]:
-    trained = {row.label for row in rows if row.split == "train"}
-    tested = {row.label for row in rows if row.split == "test"}
     listed = [name for task in told.named for name in task.classes] or told.classes
-    order = [normalised(name) for name in listed or sorted(trained | tested)]
+    order = [normalised(name) for name in listed or sorted({row.label for row in rows} - {""})]
     if told.class_order_seed is not None:
         order = [order[place] for place in class_order(len(order), told.class_order_seed)]
     twice = sorted({name for name in order if order.count(name) > 1})
     if twice:
         raise BadInput(f"{shown(path)}: class '{shown(twice[0])}' is listed twice; name it once")
-    for name in order:
-        if name not in trained:
-            found = "has test images but no training images" if name in tested else "has no images"
-            raise BadInput(f"{shown(path)}: class '{shown(name)}' {found}; add some, or take it off the stream")
     if not order:
         raise BadInput(f"{shown(path)}: {shown(told.data)} holds no classes; put images into train/CLASS, test/CLASS")
     return order
+
+
+def _without_training(order: list[str], rows: list[ImageRow], path: Path) -> Iterator[tuple[str, Fault]]:
+    """The classes that cannot be learnt. Whose images would be missing is nobody's view, so no user is told."""
+    usable = [row for row in rows if row.fault is None]
+    trained = {row.label for row in usable if row.split == "train"}
+    tested = {row.label for row in usable if row.split == "test"}
+    for name in order:
+        if name not in trained:
+            found = "has test images but no training images" if name in tested else "has no images"
+            yield (
+                name,
+                Fault(f"class '{shown(name)}' {found}; add some, or take it off the stream", where=shown(path)),
+            )
 
 
 def _sizes(told: ClassIncremental, order: list[str], path: Path) -> list[int]:
@@ -216,10 +234,12 @@ def _from_folders(data: Path) -> Iterator[ImageRow]:
     for split in SPLITS:
         for folder in entries(data / split, MEND):
             if not folder.is_dir():
-                raise BadInput(f"{shown(folder)} lies beside the class folders; move it into one, or away")
+                yield _unusable(f"{shown(folder)} lies beside the class folders; move it into one, or away")
+                continue
             for path in entries(folder, MEND):
                 if not path.is_file():
-                    raise BadInput(f"{shown(path)} is not a file; images lie directly in their class folder")
+                    yield _unusable(f"{shown(path)} is not a file; images lie directly in their class folder")
+                    continue
                 sample = _name(path.relative_to(data))
                 if sample in seen:
                     raise BadInput(f"{shown(path)}: another file's name differs in encoding only; rename one")
@@ -246,33 +266,47 @@ def _name(path: Path) -> str:
 
 
 def _from_csv(path: Path, data: Path) -> Iterator[ImageRow]:
-    lines: dict[str, int] = {}
+    seen: dict[str, tuple[int, tuple[str, ...]]] = {}
     for line, row in _records(path):
         where = f"{shown(path)}, line {line}"
-        sample = _name(Path(PurePosixPath(row["sample"])))
-        if sample in lines:
-            raise BadInput(f"{where}: sample '{shown(sample)}' is listed in line {lines[sample]} too; keep one of them")
-        lines[sample] = line
-        yield _row(row, sample, data, where)
+        if isinstance(row, str):
+            yield _unusable(row, where)
+            continue
+        sample, labels = _name(Path(PurePosixPath(row["sample"]))), _labels(row)
+        first, told = seen.setdefault(sample, (line, labels))
+        if told != labels:  # who may read it? nobody, until that is known
+            raise BadInput(f"{where}: sample '{shown(sample)}' has other labels in line {first}; keep one of them")
+        wrong = _wrong(row, sample, data)
+        if first != line:
+            where, wrong = f"{where}, as line {first}", f"sample '{shown(sample)}' is listed twice; keep one of them"
+        label, subject = normalised(row["class"]), normalised(row.get("subject", ""))
+        yield (
+            ImageRow(sample, data / PurePosixPath(row["sample"]), label, row["split"], subject, labels)
+            if wrong is None
+            else _unusable(wrong, where, labels, label)
+        )
 
 
-def _row(row: dict[str, str], sample: str, data: Path, where: str) -> ImageRow:
+def _labels(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(sorted({label.strip() for label in row.get("labels", "").split(";")} - {""}))
+
+
+def _wrong(row: dict[str, str], sample: str, data: Path) -> str | None:
+    """Why no image of the stream can come from this row."""
     inside = PurePosixPath(row["sample"])
     if inside.is_absolute() or ".." in inside.parts or "\0" in row["sample"]:
-        raise BadInput(f"{where}: sample '{shown(row['sample'])}' must be a path inside the data folder")
+        return f"sample '{shown(row['sample'])}' must be a path inside the data folder"
     if not os.path.isfile(data / inside):
-        raise BadInput(f"{where}: sample '{shown(sample)}' is not in {shown(data)}; correct the path or drop the line")
+        return f"sample '{shown(sample)}' is not in {shown(data)}; correct the path or drop the line"
     if row["split"] not in SPLITS:
-        raise BadInput(f"{where}: split '{shown(row['split'])}' is neither train nor test")
+        return f"sample '{shown(sample)}': split '{shown(row['split'])}' is neither train nor test"
     if not row["class"].strip():
-        raise BadInput(f"{where}: sample '{shown(sample)}' has no class; fill it in or drop the line")
-    labels = tuple(sorted({label.strip() for label in row.get("labels", "").split(";")} - {""}))
-    label, subject = normalised(row["class"]), normalised(row.get("subject", ""))
-    return ImageRow(sample, data / inside, label, row["split"], subject, labels)
+        return f"sample '{shown(sample)}' has no class; fill it in or drop the line"
+    return None
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The CSV file's rows as column -> text, with their line numbers."""
+def _records(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """The CSV file's rows as column -> text, or what is wrong with one, with their line numbers."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -287,10 +321,11 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if not cells:
                 continue
             if len(cells) != len(columns):
-                raise BadInput(
-                    f"{shown(path)}, line {reader.line_num}: {len(cells)} cells, but {len(columns)} columns; "
-                    "quote cells that hold commas"
+                yield (
+                    reader.line_num,
+                    f"{len(cells)} cells, but {len(columns)} columns; quote cells that hold commas",
                 )
+                continue
             yield reader.line_num, dict(zip(columns, cells, strict=True))
     except csv.Error as error:
         raise BadInput(f"{shown(path)}, line {reader.line_num}: {error}; correct the line") from error

@@ -125,7 +125,9 @@ def _labelled(told: PublishedSet, path: Path, files: Files) -> Stream | None:
     if told.source_data is not None:
         raise BadInput(f"{shown(path)}: {shown(told.source)} names its own data; leave source_data out")
     place = path.parent / told.source
-    return class_incremental(place, read_toml(place), files)
+    source = class_incremental(place, read_toml(place), files)
+    source.check()
+    return source
 
 
 def _identity(labelled: Stream | None) -> dict[str, Any] | None:

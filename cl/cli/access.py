@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cl.cli.common import AsJson, Home, existing_home, print_json
+from cl.cli.common import AsJson, Home, existing_home, print_json, warn
 from cl.errors import BadInput
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def access(
 ) -> None:
     """Who reads what of a run's stream: users against sets of labels. Changes hold at once, for all runs of it."""
     from cl.cli.printing.access import print_matrix
-    from cl.data.recipes import OBJECT, resolve_stream
+    from cl.data.recipes import OBJECT, declared_stream
     from cl.home.ledger import ACCESS, Ledger
     from cl.home.runs import Runs
     from cl.home.store import Store
@@ -38,7 +38,7 @@ def access(
     recipe = runs.source(name).stream
     if recipe is None:
         raise BadInput(f"the stream of run {name} cannot be made again: {OBJECT}")
-    stream = resolve_stream(recipe, home=place)
+    stream = declared_stream(recipe, home=place)  # faults and all: a missing file must not put off a revocation
     grants = Grants(place)
     wanted = [(*_pair(text), given) for given, texts in ((True, grant), (False, revoke)) for text in texts or []]
     if wanted:
@@ -47,6 +47,7 @@ def access(
     for user, label, given in wanted:
         Ledger(place).append(ACCESS, "", {"run": name, "user": user, "label": label, "granted": given})
     matrix = _matrix(name, grants.govern(stream))
+    warn({"warnings": stream.unusable})
     if as_json:
         print_json(matrix)
     else:

@@ -31,6 +31,10 @@ class Policy:
         held = set(self.users.get(user, ()))
         return bool(labels) and (held.issuperset(labels) if self.mode == "all" else not held.isdisjoint(labels))
 
+    def hidden(self, user: str, access: Mapping[str, Collection[str]], samples: Iterable[str]) -> set[str]:
+        """Of these samples those that `user` may not read. access: sample -> its labels."""
+        return {sample for sample in samples if not self.reads(user, access.get(sample, ()))}
+
     def only(self, user: str) -> Policy:
         """What the policy says of one user: all that a view of that user may depend on."""
         return Policy(self.mode, {user: self.users.get(user, ())})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ TOML = ".toml"
 OBJECT = "it was made from Python objects without a name; run it by names, or from importable code"
 
 
+HUSHED = "the stream cannot be read now; palimpsest access, or a run without --as, tells whoever keeps it why"
+
+
 def resolve_stream(
     stream: str | Path | Recipe | Stream,
     data: str | Path | None = None,
@@ -37,18 +41,33 @@ def resolve_stream(
     arguments: of the factory of a named stream, as text or typed. Raises UnknownName for a name that is not registered,
     BadInput for a file, folder or argument that cannot be used.
     """
+    found = declared_stream(stream, data, home, arguments)
+    found.check()
+    return found
+
+
+def declared_stream(
+    stream: str | Path | Recipe | Stream,
+    data: str | Path | None = None,
+    home: Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    user: str | None = None,
+) -> Stream:
+    """The same with its faults, for a view to be taken of it. user: whom the view is for, if anybody: what is wrong
+    with the source as a whole is not for every user, who gets one neutral line."""
     if arguments and (isinstance(stream, Stream | Recipe) or str(stream).endswith(TOML)):
         raise BadInput(f"this stream takes no {next(iter(arguments))}; arguments belong to a stream by name")
     if isinstance(stream, Stream):
         return stream
     if isinstance(stream, Recipe):
-        return _again(stream, Files(home, keeps=False))
+        with _hushed(user):
+            return _again(stream, Files(home, keeps=False))
     if str(stream).endswith(TOML):
         if data is not None:
             raise BadInput(f"{shown(stream)} names its own data; leave --data out")
-        return _from_toml(Path(stream), Files(home))
+        return _from_toml(Path(stream), Files(home), user)
     place = {} if data is None else {"data": str(data)}
-    return _from_factory(str(stream), {**(arguments or {}), **place})
+    return _from_factory(str(stream), {**(arguments or {}), **place}, user)
 
 
 def arguments_of(stream: str) -> list[str]:
@@ -70,18 +89,31 @@ def _again(recipe: Recipe, files: Files) -> Stream:
     return _from_factory(recipe.name, {**recipe.arguments, **recipe.place})
 
 
-def _from_toml(path: Path, files: Files) -> Stream:
+@contextmanager
+def _hushed(user: str | None) -> Iterator[None]:
+    """For a user, no word of what is wrong: it may name files that not every user may know of."""
+    try:
+        yield
+    except BadInput as error:
+        if user is None:
+            raise
+        raise BadInput(HUSHED) from error
+
+
+def _from_toml(path: Path, files: Files, user: str | None = None) -> Stream:
     """The engine knows no kind of stream: the factory registered for the file's `kind` reads the rest."""
     table = read_toml(path)
     kind = table.get("kind")
     if not isinstance(kind, str):
         known = ", ".join(registry.stream_kinds.names())
         raise BadInput(f'{shown(path)} has no kind; add kind = "..." (one of {known})')
-    made: Stream = registry.stream_kinds.get(kind)(path, table, files)
+    factory = registry.stream_kinds.get(kind)
+    with _hushed(user):
+        made: Stream = factory(path, table, files)
     return made
 
 
-def _from_factory(name: str, arguments: Mapping[str, Any]) -> Stream:
+def _from_factory(name: str, arguments: Mapping[str, Any], user: str | None = None) -> Stream:
     factory = _factory(name)
     accepted = _parameters(name, factory)
     unknown = sorted(set(arguments) - set(accepted))
@@ -91,7 +123,9 @@ def _from_factory(name: str, arguments: Mapping[str, Any]) -> Stream:
     missing = [key for key, one in accepted.items() if one.default is one.empty and key not in arguments]
     if missing:
         raise BadInput(f"stream '{name}' needs {missing[0]}; give it as --set {missing[0]}=...")
-    made = factory(**{key: _typed(name, accepted[key], value) for key, value in arguments.items()})
+    given = {key: _typed(name, accepted[key], value) for key, value in arguments.items()}
+    with _hushed(user):
+        made = factory(**given)
     if not isinstance(made, Stream):
         raise BadInput(f"'{name}' made a {type(made).__name__}, not a Stream; check the factory")
     return made

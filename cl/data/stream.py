@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from cl.data.names import composed, normalised
 from cl.data.policy import Policy
@@ -17,6 +18,22 @@ from cl.data.samples import Origin, Pixels, Samples, concat, prepare
 from cl.errors import BadInput
 from cl.home.records import Recipe as Recipe
 from cl.home.records import Resolution, ResolvedSample, ResolvedSegment, ResolvedTask
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something of a stream's source that cannot be used, and is not in the stream: told to whoever may read it.
+
+    labels: as of a sample; without any, whoever reads everything is told, and nobody else. where: its place in the
+    source, which depends on what else is there.
+    """
+
+    what: str
+    labels: tuple[str, ...] = ()
+    where: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(map(normalised, self.labels)))
 
 
 @dataclass(frozen=True)
@@ -96,7 +113,8 @@ class Stream:
     segments: what arrives at test time, in order; then `tasks` is the labelled source split, usually one task whose
     test shard is the clean test set. Its training shard may be empty: then a model must be given.
 
-    recipe: None for a stream made from bare objects; it trains, but no other process can make it again.
+    recipe: None for a stream made from bare objects; it trains, but no other process can make it again. faults: what
+    of the source cannot be used; a factory that raised for it would tell users of what they may not read.
     """
 
     name: str
@@ -107,6 +125,7 @@ class Stream:
     notes: tuple[str, ...] = ()
     segments: tuple[Segment, ...] = ()
     policy: Policy = field(default_factory=Policy)
+    faults: tuple[Fault, ...] = ()
 
     def __post_init__(self) -> None:
         people = {sample: normalised(who) for sample, who in self.subjects.items()}
@@ -142,8 +161,19 @@ class Stream:
         """Every sample id, training, test and at test time."""
         return {sample for shard in self.shards for sample in shard.ids}
 
+    @property
+    def unusable(self) -> list[str]:
+        """What of the source cannot be used, a line each."""
+        return [f"{fault.where}: {fault.what}" if fault.where else fault.what for fault in self.faults]
+
+    def check(self) -> None:
+        """Raises BadInput for the first fault."""
+        for line in self.unusable:
+            raise BadInput(line)
+
     def prepare(self) -> None:
-        """Read and check every image, before anything is learnt. Raises BadInput for one that cannot be used."""
+        """Read and check every image, before anything is learnt. Raises BadInput for what cannot be used."""
+        self.check()
         places: dict[int, tuple[Pixels, list[str]]] = {}
         for shard in self.shards:
             places.setdefault(id(shard.pixels), (shard.pixels, []))[1].extend(shard.ids)
@@ -172,16 +202,14 @@ class Stream:
 
     def view(self, user: str) -> Stream:
         """What `user` may read, as if there were nothing else: not even notes or other users."""
-        hidden = {sample for sample in self.ids if not self.policy.reads(user, self.access.get(sample, ()))}
-        seen = self.without(hidden)
-        return replace(seen, notes=(), policy=self.policy.only(user))
+        return replace(self.without(self._hidden(user)), **self._told_to(user))
 
     def tested_by(self, user: str) -> Stream:
         """Everybody's training images, but of the test images only those that `user` may read. No view: it leaks."""
-        hidden = {sample for sample in self.ids if not self.policy.reads(user, self.access.get(sample, ()))}
+        hidden = self._hidden(user)
         tasks = tuple(replace(task, test=task.test.keep(set(task.test.ids) - hidden)) for task in self.tasks)
         segments = tuple(kept for segment in self.segments if (kept := segment.without(hidden)) is not None)
-        return replace(self, tasks=tasks, segments=segments, notes=(), policy=self.policy.only(user))
+        return replace(self, tasks=tasks, segments=segments, **self._told_to(user))
 
     def resolution(self) -> Resolution:
         """The stream down to its samples, with label, subject and access labels of each."""
@@ -194,6 +222,14 @@ class Stream:
             for s in self.segments
         ]
         return Resolution(self.name, tuple(tasks), tuple(segments))
+
+    def _hidden(self, user: str) -> set[str]:
+        return self.policy.hidden(user, self.access, self.ids)
+
+    def _told_to(self, user: str) -> dict[str, Any]:
+        """What a view has beside samples: no notes, no other users, and faults without their place in the source."""
+        mine = tuple(replace(one, where="") for one in self.faults if self.policy.reads(user, one.labels))
+        return {"notes": (), "policy": self.policy.only(user), "faults": mine}
 
     def _told(self, task: Task, origin: Origin) -> Task:
         """The task with what the stream knows of its samples."""

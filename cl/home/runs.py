@@ -77,9 +77,13 @@ class Runs:
         """The deletion that made the run stale, until it is built again."""
         return self._mark(run, STALE)
 
+    def quarantined(self, run: str) -> str | None:
+        """The deletion that has taken the run out of service, until it has switched it."""
+        return self._mark(run, QUARANTINED)
+
     def in_service(self, run: str) -> Generation:
         """Which generation of the run is live. Raises DeletionError where there is none now."""
-        request = self._mark(run, QUARANTINED)
+        request = self.quarantined(run)
         if request is not None:
             raise DeletionError(f"run {run} is quarantined by deletion {request}; execute that again to finish it")
         try:

@@ -7,8 +7,9 @@ entries that user's view has only the strategy can say, so it is driven on the v
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Classifier:
     image_size: int
     warnings: tuple[str, ...]
     _service: Service
+    _check: Callable[[], None]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -98,32 +100,31 @@ class Classifier:
         return embed(self.backbone, self._visitors(images))
 
     def as_user(self, name: str) -> Classifier:
-        """The model as `name` may read it now, from what the store holds; what is revoked later holds for those opened
-        later. The run's stream is read for it.
+        """The model as `name` may read it now, from what the store holds, until something of it is deleted or revoked.
+        The run's stream is read for it.
 
         Raises BadInput, saying which command trains it, where the store lacks a trained part of the view.
         """
         return self._service.opened_as(name)
 
     def _visitors(self, images: Any) -> Samples:
-        self._service.check()
+        self._check()
         return Samples.visiting(squares(images, self.image_size))
 
 
 @dataclass(frozen=True)
 class Service:
-    """The run behind an open model, and how it was opened. generation: that of the run, then."""
+    """The run behind an open model, and how it was opened."""
 
     runs: Runs
     home: Path
     run: str
     device: str
     backbone: str | TimmBackbone | None
-    generation: Generation
 
-    def check(self) -> None:
-        """Raises DeletionError unless the run is as it was when it was opened."""
-        if self.runs.in_service(self.run) != self.generation:
+    def check(self, generation: Generation) -> None:
+        """Raises DeletionError unless that generation of the run is live."""
+        if self.runs.in_service(self.run) != generation:
             raise DeletionError(f"run {self.run} has changed since it was opened; open it again")
 
     def opened_as(self, user: str) -> Classifier:
@@ -141,7 +142,8 @@ def open(
 
     device: auto (the run's own, or the CPU where there is none of it), cpu or cuda. backbone: the run's backbone, where
     it was an object or its file lies elsewhere here. user: as of `as_user`. A stale run is built again first, which
-    takes its data. Raises BadInput, StoreError, DeletionError or UnknownName, in one line that says what to do.
+    takes its data; a view of another's run is not, and does not depend on whether that is stale. Raises BadInput,
+    StoreError, DeletionError or UnknownName, in one line that says what to do.
     """
     place = Path(home) if home is not None else default_home()
     require_home(place)
@@ -149,17 +151,19 @@ def open(
     name = runs.find(run)
     request = runs.request(name)
     viewer = request.user if user is None else user  # "" is a user, whom nobody knows
-    refresh(place, name, told=viewer is None)
-    service = Service(runs, place, name, device, backbone, runs.in_service(name))
+    service = Service(runs, place, name, device, backbone)
     opened = _whole(service, request) if viewer is None else _seen_by(viewer, service, request)
-    return Classifier(name, viewer, *opened, service)
+    return Classifier(name, viewer, *opened)
 
 
-Opened = tuple[Model, Strategy, TimmBackbone, int, tuple[str, ...]]  # fields of a classifier, from `model` on
+# Fields of a classifier, from `model` on.
+Opened = tuple[Model, Strategy, TimmBackbone, int, tuple[str, ...], Service, Callable[[], None]]
 
 
 def _whole(service: Service, request: Request) -> Opened:
     """The model that the run came to, from its manifest."""
+    refresh(service.home, service.run)
+    generation = service.runs.in_service(service.run)
     store, source = Store(service.home), service.runs.source(service.run)
     manifest = service.runs.served(service.run)
     numerics = configure(_device(service, source), source.threads)
@@ -169,16 +173,20 @@ def _whole(service: Service, request: Request) -> Opened:
     hyper: Any = resolve(method.Hyper, method.presets, [], request.hyper)
     entries = Entries(manifest.entries, builder, _mend(service.home, request, source))
     tasks = tuple(PastTask(task.id, task.classes, task.domain) for task in manifest.tasks)
-    size = manifest.image_size or ANY_SIZE
-    return Model(entries, tasks), method(hyper, builder), backbone, size, _warnings(request.id, entries, numerics)
+    size, told = manifest.image_size or ANY_SIZE, _warnings(request.id, entries, numerics)
+    check = partial(service.check, generation)
+    return Model(entries, tasks), method(hyper, builder), backbone, size, told, service, check
 
 
 def _seen_by(user: str, service: Service, request: Request) -> Opened:
     """The model of the user's view, from the strategy."""
+    if request.user == user and service.runs.quarantined(service.run) is None:
+        refresh(service.home, service.run)
     source = service.runs.source(service.run)
     here = replace(source, device=_device(service, source))
     found = View(service.home, request, here, user, _backbone(service, source))
-    return found.model, found.strategy, found.backbone, found.stream.image_size or ANY_SIZE, ()
+    size = found.stream.image_size or ANY_SIZE
+    return found.model, found.strategy, found.backbone, size, (), service, found.check
 
 
 def _backbone(service: Service, source: RunSource) -> str | TimmBackbone | None:

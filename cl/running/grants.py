@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,10 +50,15 @@ class Grants:
         changes = self._load(stream)
         return replace(stream, policy=_changed(stream.policy, changes)) if changes else stream
 
+    def revoked(self, view: Stream, user: str, samples: Iterable[str]) -> set[str]:
+        """Of these samples of a view those that `user` may not read any more. view: as it was governed when taken."""
+        return self.govern(view).policy.hidden(user, view.access, samples)
+
     def change(self, store: Store, stream: Stream, wanted: Sequence[Change]) -> None:
         """Give labels to users, or take them away, from now on: all that is wanted, or nothing. Raises BadInput where
         one of them changes nothing."""
-        known = {one for labels in stream.access.values() for one in labels}
+        told = (*stream.access.values(), *(fault.labels for fault in stream.faults))
+        known = {one for labels in told for one in labels}
         with store.locked(exclusive=True):  # of two changes at the same time none may undo the other
             changes = dict(self._load(stream))
             for user, label, grant in wanted:

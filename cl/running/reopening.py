@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import nullcontext
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import Any
 from cl.components.builder import TRAINED, Builder, Plan
 from cl.components.handles import Handle
 from cl.data.policy import Policy
-from cl.data.recipes import OBJECT, resolve_stream
+from cl.data.recipes import OBJECT, declared_stream, resolve_stream
 from cl.data.stream import Recipe, Stream
-from cl.errors import BadInput, CorruptComponent, shown
+from cl.errors import AccessRevoked, BadInput, CorruptComponent, DataDeleted, DeletionError, shown
 from cl.home.records import Request, RunSource
 from cl.home.runs import Runs
 from cl.home.store import Store
@@ -23,7 +23,7 @@ from cl.learning.strategy import Model, strategy_of
 from cl.models.loading import load_backbone
 from cl.models.vit import TimmBackbone
 from cl.numerics import Numerics, configure, device_kind
-from cl.progress import reporting, track
+from cl.progress import track
 from cl.running.grants import Grants
 from cl.running.online import adaptations
 from cl.running.request import readable_by
@@ -79,6 +79,7 @@ def setup_of(
     method = strategy_of(request.strategy)
     hyper: Any = resolve(method.Hyper, method.presets, [], request.hyper)
     whole = readable_by(request.user, everything, method.isolates(hyper))
+    whole.check()
     return Setup(request, source, whole, method, hyper, network, numerics)
 
 
@@ -95,37 +96,30 @@ def own_backbone(request: Request, backbone: str | TimmBackbone | None, numerics
     return found
 
 
-def refresh(home: Path, run: str, told: bool) -> None:
+def refresh(home: Path, run: str) -> None:
     """Build the run again without data that were deleted, if it is stale or was put back from before the deletion.
-
-    told: whether whoever asks may see the progress: the names of its tasks are not for every user. Raises DeletionError
-    for a run that a deletion has taken out of service.
-    """
+    Raises DeletionError for a run that a deletion has taken out of service."""
     store = Store(home)
     runs = Runs(store)
     if runs.stale(run) is None:
         runs.in_service(run)
         if not Suppression(home).reaches(store, run):
             return
-    with nullcontext() if told else reporting(_silent):
-        reopen(home, runs.request(run), runs.source(run)).run()
+    reopen(home, runs.request(run), runs.source(run)).run()
 
 
 def _stream_of(recipe: Recipe, home: Path, user: str | None) -> Stream:
-    """The stream of a recipe. What is wrong with it may name files that not every user may know of."""
-    try:
-        return resolve_stream(recipe, home=home)
-    except BadInput as error:
-        if user is None:
-            raise
-        raise BadInput("the run's stream cannot be read now; palimpsest access tells whoever keeps it why") from error
+    """The stream of a recipe; for a user with its faults, until the view is taken."""
+    return resolve_stream(recipe, home=home) if user is None else declared_stream(recipe, home=home, user=user)
 
 
 class View:
     """A finished run as `user` may read it now, if that takes no training: its strategy, stream, and model after the
     last task.
 
-    source, backbone: as of `setup_of`. Raises BadInput for a run that cannot be made again, or is another user's.
+    source, backbone: as of `setup_of`. Nothing of it depends on what the user may not read: not on whether the run is
+    stale or a deletion has taken it out of service, unless that is of what the user reads. Raises BadInput for a run
+    that cannot be made again, or is another user's, DeletionError where the view itself is out of service.
     """
 
     def __init__(
@@ -140,11 +134,24 @@ class View:
         if request.user not in (None, user):
             raise BadInput(f"run {run} is another user's view; give a run of the whole stream, or one made --as {user}")
         setup = setup_of(home, replace(request, user=user), source, backbone=backbone)
+        setup.whole.prepare()
         session = session_on(home, setup, make_builder=measuring_builder)
+        self._suppression, self._run = Suppression(home), run
+        stopped = Runs(session.store).quarantined(run)
+        if stopped is not None and self._suppression.deleted_by(stopped, setup.whole):
+            raise DeletionError(f"what user '{shown(user)}' may read of run {run} is out of service; ask again later")
         # What was deleted from this run alone is not in the views of it either.
-        self.stream = session.stream.without(Suppression(home).of(session.whole, run).ids)
+        self.stream = session.stream.without(self._suppression.of(session.whole, run).ids)
         self.strategy, self.backbone = session.strategy(), setup.backbone
         self._builder = session.builder
+
+    def check(self) -> None:
+        """Raises DeletionError where something of the view was deleted or revoked since it was taken."""
+        with suppress(DataDeleted, AccessRevoked):
+            self._builder.store.guard()
+            if not self._suppression.of(self.stream, self._run).ids:
+                return
+        raise DeletionError(f"run {self._run} has changed since it was opened; open it again")
 
     @cached_property
     def model(self) -> Model:
@@ -162,10 +169,6 @@ class View:
         segments = self.stream.segments if tasks else ()
         label = f"{self.stream.name} at test time, again"
         return [model, *(one.model for one in adaptations(self.strategy, self._builder, model, segments, label))][-1]
-
-
-def _silent(label: str, done: int, total: int) -> None:
-    pass
 
 
 @dataclass

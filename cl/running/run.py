@@ -9,7 +9,7 @@ from typing import Any
 
 from cl.components.builder import Builder
 from cl.components.handles import Handle, Part, Read, shards_of
-from cl.data.recipes import resolve_stream
+from cl.data.recipes import declared_stream
 from cl.data.stream import Stream
 from cl.errors import BadInput, DataDeleted
 from cl.home.records import Request, RunSource
@@ -70,7 +70,7 @@ def _setup(stream: str | Stream, strategy: str | type[Strategy], options: Option
     numerics = configure(options.device, options.threads)
     method, name = method_and_name(strategy)
     hyper: Any = resolve(method.Hyper, method.presets, list(options.presets), options.settings)
-    declared = resolve_stream(stream, options.data, options.place, options.arguments)
+    declared = declared_stream(stream, options.data, options.place, options.arguments, options.user)
     everything = Grants(options.place).govern(declared)
     whole = readable_by(options.user, everything, method.isolates(hyper))
     whole.prepare()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cl.home.runs import Runs
 from cl.home.store import Store
 from cl.learning.strategy import Strategy
 from cl.progress import track
+from cl.running.grants import Grants
 from cl.running.growth_figures import growth_figures, size
 from cl.running.journal import Journal, Tally, as_lists, differences, effort, quality
 from cl.running.memory import Peak
@@ -238,7 +240,7 @@ def session_on(
     stream: Stream | None = None,
     make_builder: Callable[[Setup, Store], Builder] = Setup.builder,
 ) -> Session:
-    """The run on the store of `home`, into which it writes nothing once data that it reads was deleted.
+    """The run on the store of `home`, into which it writes nothing once data that it reads was deleted or revoked.
 
     stream: what it may read, where that is not all that its user may.
     """
@@ -246,8 +248,18 @@ def session_on(
     stamp = suppression.stamp()
     absent = suppression.of(setup.whole, setup.request.id)
     rest = (setup.whole if stream is None else stream).without(absent.ids)
-    store = Store(home, Guard(suppression, rest, setup.request.id, stamp))
+    store = Store(home, Guard(suppression, rest, setup.request.id, stamp, partial(_revoked, home, setup, rest)))
     return Session(setup, rest, absent, make_builder(setup, store))
+
+
+def _revoked(home: Path, setup: Setup, stream: Stream) -> set[str]:
+    """What the run's user may not read any more of `stream`; where the strategy does not isolate, of its tests."""
+    user = setup.request.user
+    if user is None:
+        return set()
+    isolated = setup.method.isolates(setup.hyper)
+    mine = stream.ids if isolated else stream.ids.difference(*(task.train.ids for task in stream.tasks))
+    return Grants(home).revoked(stream, user, mine)
 
 
 def as_resolved(whole: Stream, resolution: Resolution) -> Stream:

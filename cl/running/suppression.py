@@ -9,7 +9,7 @@ whoever asks for it is refused.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 from cl.data.samples import Samples
 from cl.data.stream import Stream, Task, without
 from cl.documents import Document, plain, read_document
-from cl.errors import CorruptComponent, DataDeleted, DeletionError, StoreError
+from cl.errors import AccessRevoked, CorruptComponent, DataDeleted, DeletionError, StoreError
 from cl.home.deletions import ListState, Memory, remember, remembered
 from cl.home.keys import RESTORE, fingerprint_of, keyed, system_key, system_key_path
 from cl.home.layout import MARKER
@@ -279,15 +279,30 @@ def _record(store: Store, key: str) -> Record | None:
 
 
 class Guard:
-    """Refuses every write of a run from when data that it reads was deleted on.
+    """Refuses every write of a run from when data that it reads was deleted on, or revoked from its user.
 
-    stamp: of the list when `stream` was still free of what it names.
+    stamp: of the list when `stream` was still free of what it names. revoked: what of it the run's user may not read
+    any more.
     """
 
-    def __init__(self, suppression: Suppression, stream: Stream, run: str, stamp: Stamp) -> None:
+    def __init__(
+        self,
+        suppression: Suppression,
+        stream: Stream,
+        run: str,
+        stamp: Stamp,
+        revoked: Callable[[], Collection[str]],
+    ) -> None:
         self._suppression, self._stream, self._run, self._stamp = suppression, stream, run, stamp
+        self._revoked = revoked
 
     def __call__(self) -> None:
+        lost = self._revoked()
+        if lost:
+            raise AccessRevoked(
+                f"{len(lost)} samples of this run were revoked from its user while it ran; run the same command again "
+                "without them"
+            )
         stamp = self._suppression.stamp()
         if stamp == self._stamp:
             return

@@ -273,7 +273,7 @@ def test_two_tasks_of_one_name_are_one_line(tmp_path: Path) -> None:
         ("sample,class,split,split\n", "column 'split' twice"),
         ("sample,class,split\n", "class 'cat' has no images"),
         (listing("train/cat/9.png,cat,train"), "line 6: sample 'train/cat/9.png' is not in"),
-        (listing("train/cat/0.png,owl,train"), "line 6: sample 'train/cat/0.png' is listed in line 2 too"),
+        (listing("train/cat/0.png,owl,train"), "line 6, as line 2: sample 'train/cat/0.png' is listed twice"),
         (listing("../my-stream.toml,cat,train"), "must be a path inside"),
         (listing("/etc/hosts,cat,train"), "must be a path inside"),
         (listing("a\0b,cat,train"), "must be a path inside"),

@@ -181,7 +181,7 @@ def test_a_user_is_told_nothing_of_what_is_read_or_built_for_all(
 ) -> None:
     run, picture = run_tiny(desk.home, "simplecil").id, str(visitor(tmp_path))
     Runs(Store(desk.home)).retire(run, "request")
-    assert desk("predict", run, picture, "--as", "dave")[2] == "" and Runs(Store(desk.home)).stale(run) is None
+    assert desk("predict", run, picture, "--as", "dave")[2] == "" and Runs(Store(desk.home)).stale(run)
 
     def broken(tasks: int, classes: int, train: int, test: int, twins: bool) -> Stream:
         raise BadInput("sample 'secret.png' is missing")
