@@ -51,6 +51,12 @@ class ForgottenSamples:
     tasks_emptied: int
     twins: int
     kept: tuple[tuple[str, str], ...]
+    again: Mapping[str, ForgottenSample] = field(default_factory=dict)
+
+    @property
+    def kept_out(self) -> Traces:
+        """How all that the request names is kept out: also what was deleted before."""
+        return traces_of(self.stream, {**self.again, **self.samples}, self.kept)
 
     @property
     def traces(self) -> Traces:
@@ -133,6 +139,7 @@ def dossier_of(store: Store, plan: DeletionPlan, order: Order) -> Dossier:
             tasks_emptied=len(forget.tasks_emptied),
             twins=len(forget.twins),
             kept=forget.kept,
+            again=dict(forget.again),
         ),
         RunBefore(
             manifest=plan.live.digest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -56,7 +56,8 @@ class ForgottenSample:
 class ForgetSet:
     """What selectors resolved to, in one stream. samples: by id, copies included; gone: how many of the selected were
     deleted before. subjects: the people who were selected. twins: (id, id of its copy), identical in file or pixels;
-    elsewhere: how many copies lie in other streams of the home. kept: (stream, id) of copies that stay."""
+    elsewhere: how many copies lie in other streams of the home. kept: (stream, id) of copies that stay. again: what was
+    selected and had been deleted before; it stays out for this request too, should another one be readmitted."""
 
     stream: str
     samples: Mapping[str, ForgottenSample]
@@ -69,6 +70,7 @@ class ForgetSet:
     twins: tuple[tuple[str, str], ...]
     elsewhere: int = 0
     kept: tuple[tuple[str, str], ...] = ()
+    again: Mapping[str, ForgottenSample] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -87,21 +89,26 @@ def traces_of(stream: str, samples: Mapping[str, ForgottenSample], kept: Iterabl
 
 
 def forget_set_of(
-    session: Session, resolution: Resolution, selectors: Sequence[Selector], keep: Sequence[str] = ()
+    session: Session,
+    resolution: Resolution,
+    selectors: Sequence[Selector],
+    keep: Sequence[str] = (),
+    deleted: frozenset[str] = frozenset(),
 ) -> ForgetSet:
     """The samples that the selectors mean: in the stream as the run resolved it, in its source as it is now, and among
     all that the home has ever read of it.
 
-    keep: ids of copies that are another person's and stay, `STREAM:ID` where they are another stream's. Raises
-    BadInput, UnknownName.
+    keep: ids of copies that are another person's and stay, `STREAM:ID` where they are another stream's. deleted: ids
+    that were deleted before from as much as now. Raises BadInput, UnknownName.
     """
-    knowledge = _Knowledge(session, resolution)
+    knowledge = _Knowledge(session, resolution, deleted)
     chosen = {one.id: one for selector in selectors for one in knowledge.matches(selector)}
-    selected = {name: one for name, one in chosen.items() if name not in session.absent.deleted}
+    selected = {name: one for name, one in chosen.items() if name not in deleted}
     kept = tuple(_kept(keep, resolution.stream))
     twins = knowledge.twins(set(selected), {sample for stream, sample in kept if stream == resolution.stream})
     fresh = selected | {copy: knowledge.candidates[copy] for _, copy in twins}
     samples = {name: knowledge.told(name) for name in fresh}
+    again = {name: knowledge.told(name) for name in chosen if name not in fresh} if fresh else {}
     rows = candidates(resolution)
     left = [row for row in rows if row.id not in fresh]
     return ForgetSet(
@@ -116,6 +123,7 @@ def forget_set_of(
         twins=twins,
         elsewhere=knowledge.elsewhere(traces_of(resolution.stream, samples, kept)),
         kept=kept,
+        again=again,
         warnings=(*_small_classes(rows, left), *knowledge.near(selectors)),
     )
 
@@ -123,7 +131,8 @@ def forget_set_of(
 class _Knowledge:
     """Every sample of a stream that the run, its source or the home knows."""
 
-    def __init__(self, session: Session, resolution: Resolution) -> None:
+    def __init__(self, session: Session, resolution: Resolution, deleted: frozenset[str]) -> None:
+        self._deleted = deleted
         self._session, self._stream = session, resolution.stream
         self._read = {row.id: row for row in self._rows_of_the_home()}
         source = candidates(session.whole.resolution())
@@ -155,7 +164,7 @@ class _Knowledge:
             if name in self._source or name in self._read:
                 for mark in self.told(name).marks:
                     by_mark.setdefault(mark, []).append(name)
-        free = self.candidates.keys() - selected - set(kept) - self._session.absent.deleted
+        free = self.candidates.keys() - selected - set(kept) - self._deleted
         pairs = {
             copy: name
             for name in sorted(selected)

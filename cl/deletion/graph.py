@@ -36,7 +36,8 @@ def component_graph(store: Store, plan: DeletionPlan) -> ComponentGraph:
     records = {use.key: known[use.key] for use in plan.live.uses if use.key in known}
     names = {use.key: use.name for use in plan.live.uses}
     actions = {step.key: step.action for step in plan.steps}
-    tasks = plan.resolution.places
+    gone = {*plan.forget.tasks_emptied, *plan.forget.classes_emptied}
+    tasks = tuple(_masked(name, gone) for name in plan.resolution.places)
     shards = _shards(store, plan.resolution)
     newest = _newest(records, shards)
     read = {_parent(one) for record in records.values() for one in record.reads}
@@ -47,12 +48,17 @@ def component_graph(store: Store, plan: DeletionPlan) -> ComponentGraph:
             nodes[f"shard {digest}"] = GraphNode(f"{tasks[task]} · {split}", f"{split} images", task, action)
     for key, record in records.items():
         role = min(part["role"] for part in record.parts.values())
-        nodes[key] = GraphNode(names[key], role, newest.get(key, 0), actions.get(key, "keep"))
+        nodes[key] = GraphNode(_masked(names[key], gone), role, newest.get(key, 0), actions.get(key, "keep"))
     places = {name: row for row, name in enumerate(nodes)}
     pairs = {
         (places[_parent(one)], places[key]) for key in records for one in records[key].reads if _parent(one) in places
     }
     return ComponentGraph(tasks, tuple(nodes.values()), tuple(sorted(pairs)))
+
+
+def _masked(name: str, gone: set[str]) -> str:
+    """A component's name as a certificate may hold it: without names of what is gone."""
+    return "/".join("deleted" if part in gone else part for part in name.split("/"))
 
 
 def _shards(store: Store, resolution: Resolution) -> dict[str, tuple[int, str]]:

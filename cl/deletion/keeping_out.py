@@ -61,6 +61,8 @@ def reapply(
     """
     with writing(home):
         ledger, store, suppression = Ledger(home), Store(home), Suppression(home)
+        if suppression.knows(request):
+            raise DeletionError(f"the list holds what request {request} deleted: nothing to tell again")
         ledger.begin_anew()
         records = ledger.of(request)
         received, resolved = newest(records, Received), newest(records, Resolved)

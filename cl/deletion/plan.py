@@ -28,6 +28,7 @@ from cl.home.runs import Runs
 from cl.home.shards import Traces
 from cl.home.store import DURABLE, Record, Store
 from cl.running.session import Session, as_resolved
+from cl.running.suppression import Suppression
 
 Scope = Literal["home", "run"]
 WRITE_SECONDS = 0.02  # what a component costs beside its build where the run's own log does not tell
@@ -76,7 +77,7 @@ class DeletionPlan:
         """Plain JSON; it names samples, so it is for the person who asks, not for a record."""
         others = ("forget", "steps", "live", "resolution")
         own = {name: plain(value) for name, value in self.__dict__.items() if name not in others}
-        forget = {**plain(self.forget), "samples": sorted(self.forget.samples)}
+        forget = {**plain(self.forget), "samples": sorted(self.forget.samples), "again": len(self.forget.again)}
         return {
             **own,
             "forget": forget,
@@ -97,7 +98,9 @@ def plan(
     """
     live = Runs(session.store).served(session.request.id)
     resolution = Runs(session.store).resolution(session.request.id)
-    forget = forget_set_of(session, resolution, selectors, keep)
+    alone = session.request.id if scope == "run" else None
+    deleted = Suppression(session.store.home).of(session.whole, alone).deleted
+    forget = forget_set_of(session, resolution, selectors, keep, deleted)
     revoked = _revoked(session, resolution)
     rest = _rest(session, resolution, forget, revoked)
     uses = _uses(session.store, live)

@@ -128,7 +128,7 @@ class Deletion:
         everywhere = self.dossier.order.scope == "home"
         suppression = Suppression(self.home)
         people = [(forgotten.stream, who) for who in forgotten.subjects]
-        entry = suppression.entry(None if everywhere else run, forgotten.traces, people)
+        entry = suppression.entry(None if everywhere else run, forgotten.kept_out, people)
         with store.locked(exclusive=True):
             made = suppression.add(store, self.request, entry, len(forgotten.samples))
             touched = closure(store, forgotten.traces)

@@ -17,7 +17,7 @@ from pathlib import Path
 from cl.data.samples import Samples
 from cl.data.stream import Stream, Task, without
 from cl.documents import Document, plain, read_document
-from cl.errors import AccessRevoked, CorruptComponent, DataDeleted, DeletionError, StoreError
+from cl.errors import AccessRevoked, CorruptComponent, DataDeleted, DeletionError, LedgerError, StoreError
 from cl.home.deletions import ListState, Memory, remember, remembered
 from cl.home.keys import RESTORE, fingerprint_of, keyed, system_key, system_key_path
 from cl.home.layout import MARKER
@@ -99,6 +99,13 @@ class Suppression:
         """The ids of `stream` that `request` deleted."""
         found = self._list().requests.get(request)
         return frozenset() if found is None else self._absent(stream, {request: found}).deleted
+
+    def knows(self, request: str) -> bool:
+        """Whether the list fits, and holds what `request` deleted."""
+        try:
+            return request in self._list().requests
+        except (DeletionError, StoreError, LedgerError):
+            return False
 
     def rest(self, task: Task) -> Task:
         """The task without what was deleted from all of the home. Raises DataDeleted where nothing is left."""

@@ -105,3 +105,16 @@ def test_a_stream_that_is_described_otherwise_now_is_not_the_runs(tmp_path: Path
     describe(tmp_path, album(), size=8)
     with pytest.raises(Exception, match="does not describe the stream of run"):
         forgotten(home, run, ("subject", "person-1"))
+
+
+def test_a_deleted_task_leaves_no_name_behind(tmp_path: Path) -> None:
+    home, photos = tmp_path / "home", album()
+    photographed(tmp_path, photos)
+    named = (
+        'tasks = [{ name = "walrushouse", classes = ["cat", "owl"] }, { name = "rest", classes = ["ibex", "newt"] }]'
+    )
+    run = learnt(home, describe(tmp_path, photos, tasks=named)).id
+    outcome = forgotten(home, run, ("task", "walrushouse"))
+    verify(home, outcome.request)
+    certify(home, outcome.request)
+    assert b"walrushouse" not in everything(home)

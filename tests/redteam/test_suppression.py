@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cl.data import images
+from cl.deletion.execution import execute
+from cl.deletion.forget_set import Selector
 from cl.deletion.keeping_out import admit, readmit, reapply
 from cl.errors import DataDeleted, PalimpsestError
 from cl.home.runs import Runs
@@ -205,3 +207,34 @@ def test_a_loop_that_is_not_ours_learns_nothing_deleted(cleared: tuple[Path, Pat
     assert not [row.id for _, found in Store(home).shards for one in found for row in one.rows if row.id == GONE]
     with pytest.raises(DataDeleted, match="reads samples that were deleted"):
         strategy.features(task.train)
+
+
+def test_an_intact_list_is_not_told_again(cleared: tuple[Path, Path, str]) -> None:
+    """A typo in the ids would let the sample in again."""
+    home, stream, run = cleared
+    (request,) = {path.name.partition(".")[0] for path in (home / "audit" / "vault").iterdir()}
+    with pytest.raises(PalimpsestError, match="nothing to tell again"):
+        reapply(home, request, ["no such sample"])
+    learnt(home, stream)
+    assert GONE not in read_by(home, run)
+
+
+def test_what_two_requests_deleted_is_let_in_by_neither_alone(tmp_path: Path) -> None:
+    stream, home = photographed(tmp_path), tmp_path / "home"
+    run = learnt(home, stream).id
+    first = forgotten(home, run, ("subject", "person-0")).request
+    forgotten(home, run, ("class", "cat"))
+    readmit(home, first)
+    learnt(home, stream)
+    left = read_by(home, run)
+    assert "train/owl/0.png" in left and not [name for name in left if "/cat/" in name]
+
+
+def test_a_deletion_from_one_run_is_widened_to_the_home(tmp_path: Path) -> None:
+    stream, home = photographed(tmp_path), tmp_path / "home"
+    run, other = learnt(home, stream).id, learnt(home, stream, "slda").id
+    execute(home, run, [Selector("sample", GONE)], scope="run")
+    assert GONE in read_by(home, other)
+    assert execute(home, run, [Selector("sample", GONE)], scope="home").state == "purged"
+    learnt(home, stream, "slda")
+    assert GONE not in read_by(home, other)
