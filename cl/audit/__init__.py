@@ -1,1 +1,1 @@
-"""Evidence about deletions: the ledger, the cold oracle, the search for what was left behind, the certificate."""
+"""Evidence about deletions: verification, the search for what was left behind, certificates, checks of the ledger."""
